@@ -1,0 +1,45 @@
+"""The setting of every test, docstring example and Markdown example.
+
+It is made of environment variables, set before anything imports jax, so that processes started by
+a test have it too: four CPU devices, strict dtype promotion, and nothing kept between runs.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+FOUR_DEVICES = "--xla_force_host_platform_device_count=4"
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
+os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+if FOUR_DEVICES not in os.environ.get("XLA_FLAGS", ""):  # pytest-xdist's workers inherit it
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FOUR_DEVICES}".strip()
+
+# No deadline: the first example of a property pays for compilation. In CI the same examples each
+# time, so that a change is never blamed for what another one broke.
+settings.register_profile("weft", deadline=None, database=None, derandomize="CI" in os.environ)
+settings.load_profile("weft")
+
+MARKDOWN = Sybil(parsers=[PythonCodeBlockParser()], patterns=["*.md"])
+
+
+class Examples(pytest.Item):
+    """The Python blocks of one document: one test, because each builds on those before it."""
+
+    def runtest(self) -> None:
+        for example in MARKDOWN.parse(self.path).examples():
+            example.evaluate()
+
+
+class Document(pytest.File):
+    def collect(self) -> list[Examples]:
+        return [Examples.from_parent(self, name="examples")]
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> Document | None:
+    return Document.from_parent(parent, path=file_path) if file_path.suffix == ".md" else None

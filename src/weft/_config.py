@@ -1,0 +1,103 @@
+"""Settings of the process and of the running thread.
+
+A *setting* has a default, read from an environment variable at import, which `setting(value)`
+replaces; used as a context manager it is put back at the end of the block.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+from types import TracebackType
+from typing import Any, ClassVar
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+
+
+def _flag_from_environment(name: str, default: bool) -> bool:
+    text = os.environ.get(name, "").strip().lower()
+    if not text:
+        return default
+    if text in _TRUE or text in _FALSE:
+        return text in _TRUE
+    raise ValueError(f"environment variable {name}={text!r}: expected 'true' or 'false'")
+
+
+class Setting:
+    """Base of the settings: calling the class sets it, `with` restores the former value.
+
+    The value belongs to the running context (thread or task), so that one thread never changes
+    what another one sees.
+    """
+
+    _variable: ClassVar[contextvars.ContextVar]
+    _default: ClassVar[Any]
+
+    def __init_subclass__(cls, *, environment: str, default: bool) -> None:
+        cls._default = _flag_from_environment(environment, default)
+        cls._variable = contextvars.ContextVar(cls.__name__)
+
+    def __init__(self, value: bool, /):
+        self._previous = self.get()
+        self._variable.set(value)
+
+    @classmethod
+    def get(cls) -> Any:
+        """Returns the value in force."""
+        return cls._variable.get(cls._default)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._variable.set(self._previous)
+
+
+class set_graph_mode(Setting, environment="NNX_GRAPH_MODE", default=True):
+    """Default of every `graph=` option: whether shared references are allowed.
+
+    Example:
+      >>> import weft as nnx
+      >>> with nnx.set_graph_mode(False):
+      ...     graphdef, state = nnx.split(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+    """
+
+
+class set_graph_updates(Setting, environment="NNX_GRAPH_UPDATES", default=True):
+    """Default of every `graph_updates=` option: whether transforms write structure back.
+
+    Example:
+      >>> import weft as nnx
+      >>> with nnx.set_graph_updates(False):
+      ...     grads = nnx.grad(lambda m: m.kernel[...].sum())(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+      >>> type(grads).__name__
+      'Linear'
+    """
+
+
+class use_eager_sharding(Setting, environment="NNX_EAGER_SHARDING", default=True):
+    """Whether a Variable with sharding metadata is sharded when it is made under a mesh.
+
+    Example:
+      >>> import weft as nnx
+      >>> with nnx.use_eager_sharding(False):
+      ...     nnx.using_eager_sharding()
+      False
+    """
+
+
+def using_eager_sharding() -> bool:
+    """Returns whether Variables are sharded at creation; see `use_eager_sharding`.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.using_eager_sharding()
+      True
+    """
+    return use_eager_sharding.get()

@@ -1,0 +1,245 @@
+"""Filters: which Variables are meant.
+
+A *predicate* is a function of a path and a value that says yes or no. A *filter* is anything that
+`to_predicate` turns into one: a type, a tag, `...`, `None`, a bool, a callable, a list of filters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from types import EllipsisType
+from typing import Any as AnyType
+
+from weft._errors import FilterError
+from weft._path import Path
+
+Predicate = Callable[[Path, AnyType], bool]
+FilterLiteral = type | str | Predicate | bool | EllipsisType | None
+Filter = FilterLiteral | tuple["Filter", ...] | list["Filter"]
+
+
+def to_predicate(filter: Filter, /) -> Predicate:
+    """Turns a filter into a predicate.
+
+    Args:
+      filter: a type (instances of it), a string (values whose `tag` it is), `...` or True
+        (everything), None or False (nothing), a list or tuple of filters (any of them), or a
+        callable `(path, value) -> bool`.
+
+    Returns:
+      A callable `(path, value) -> bool`.
+
+    Raises:
+      FilterError: for anything else.
+
+    Example:
+      >>> import weft as nnx
+      >>> is_param = nnx.filterlib.to_predicate(nnx.Param)
+      >>> is_param(("kernel",), nnx.Param(1.0))
+      True
+    """
+    if isinstance(filter, type):
+        return OfType(filter)
+    if filter is ... or filter is True:
+        return Everything()
+    if filter is None or filter is False:
+        return Nothing()
+    if isinstance(filter, str):
+        return WithTag(filter)
+    if isinstance(filter, (list, tuple)):
+        return Any(*filter)
+    if callable(filter):
+        return filter
+    raise FilterError(
+        f"{filter!r} of type {type(filter).__name__} is not a filter: expected a Variable type "
+        "such as `nnx.Param`, a tag string, `...`, None, a bool, a callable `(path, value) -> "
+        "bool`, or a list of these"
+    )
+
+
+def filters_to_predicates(filters: Sequence[Filter]) -> tuple[Predicate, ...]:
+    """Turns filters, tried in order, into predicates.
+
+    Args:
+      filters: the filters; `...` and True match the rest and may only stand last.
+
+    Returns:
+      One predicate per filter.
+
+    Raises:
+      FilterError: when a filter follows `...`.
+    """
+    for i, filter in enumerate(filters[:-1]):
+        if (filter is ... or filter is True) and any(f not in (..., True) for f in filters[i + 1 :]):
+            raise FilterError(
+                f"`...` matches everything, so the filters after it, {filters[i + 1 :]!r}, could "
+                "never match: put `...` last"
+            )
+    return tuple(map(to_predicate, filters))
+
+
+@dataclasses.dataclass(frozen=True)
+class OfType:
+    """Matches values that are instances of a type; what a bare type means as a filter.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.OfType(nnx.Param)((), nnx.BatchStat(0.0))
+      False
+    """
+
+    type: type
+
+    def __call__(self, path: Path, value: AnyType) -> bool:
+        return isinstance(value, self.type)
+
+
+@dataclasses.dataclass(frozen=True)
+class WithTag:
+    """Matches values whose attribute `tag` is the given string; what a bare string means.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.WithTag("dropout")((), nnx.Rngs(dropout=0).dropout.key)
+      True
+    """
+
+    tag: str
+
+    def __call__(self, path: Path, value: AnyType) -> bool:
+        return getattr(value, "tag", None) == self.tag
+
+
+@dataclasses.dataclass(frozen=True)
+class PathContains:
+    """Matches values below a key: some element of the path equals it, or contains it as text.
+
+    Attributes:
+      key: the path element to look for.
+      exact: False to accept elements that contain `key` as text.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.PathContains("head")(("head", "kernel"), None)
+      True
+    """
+
+    key: AnyType
+    exact: bool = True
+
+    def __call__(self, path: Path, value: AnyType) -> bool:
+        if self.exact:
+            return self.key in path
+        return any(str(self.key) in str(element) for element in path)
+
+
+class PathIn:
+    """Matches the given paths and no others.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.filterlib.PathIn(("head", "kernel"))(("head", "bias"), None)
+      False
+    """
+
+    def __init__(self, *paths: Path):
+        self.paths = frozenset(paths)
+
+    def __call__(self, path: Path, value: AnyType) -> bool:
+        return path in self.paths
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is PathIn and self.paths == other.paths
+
+    def __hash__(self) -> int:
+        return hash(self.paths)
+
+    def __repr__(self) -> str:
+        return f"PathIn({', '.join(map(repr, sorted(self.paths, key=repr)))})"
+
+
+class _Combined:
+    """Filters joined by a rule; compares and prints by what it joins."""
+
+    def __init__(self, *filters: Filter):
+        self.predicates = tuple(map(to_predicate, filters))
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self.predicates == other.predicates  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.predicates))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self.predicates))})"
+
+
+class Any(_Combined):
+    """Matches when at least one of the filters does.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.Any(nnx.Param, "dropout")((), nnx.Param(1.0))
+      True
+    """
+
+    def __call__(self, path: Path, value: AnyType) -> bool:
+        return any(predicate(path, value) for predicate in self.predicates)
+
+
+class All(_Combined):
+    """Matches when every one of the filters does.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.All(nnx.Param, nnx.PathContains("head"))(("body",), nnx.Param(1.0))
+      False
+    """
+
+    def __call__(self, path: Path, value: AnyType) -> bool:
+        return all(predicate(path, value) for predicate in self.predicates)
+
+
+class Not(_Combined):
+    """Matches when the filter does not.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.Not(nnx.Param)((), nnx.BatchStat(0.0))
+      True
+    """
+
+    def __init__(self, collection_filter: Filter, /):
+        super().__init__(collection_filter)
+
+    def __call__(self, path: Path, value: AnyType) -> bool:
+        return not self.predicates[0](path, value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Everything:
+    """Matches always; what `...` and True mean.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.Everything()((), 0)
+      True
+    """
+
+    def __call__(self, path: Path, value: AnyType) -> bool:
+        return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Nothing:
+    """Matches never; what None and False mean.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.Nothing()((), 0)
+      False
+    """
+
+    def __call__(self, path: Path, value: AnyType) -> bool:
+        return False

@@ -1,0 +1,34 @@
+"""Graphs: the one walk over objects and what is built on it; see the README in this folder."""
+
+from weft._graph.api import as_pure as as_pure
+from weft._graph.api import clone as clone
+from weft._graph.api import find_duplicates as find_duplicates
+from weft._graph.api import graphdef as graphdef
+from weft._graph.api import merge as merge
+from weft._graph.api import pop as pop
+from weft._graph.api import pure as pure
+from weft._graph.api import set_metadata as set_metadata
+from weft._graph.api import split as split
+from weft._graph.api import state as state
+from weft._graph.api import update as update
+from weft._graph.api import variables as variables
+from weft._graph.iterate import iter_children as iter_children
+from weft._graph.iterate import iter_graph as iter_graph
+from weft._graph.iterate import iter_module_children as iter_module_children
+from weft._graph.iterate import iter_modules as iter_modules
+from weft._graph.iterate import map as map
+from weft._graph.iterate import recursive_map as recursive_map
+from weft._graph.records import GraphDef as GraphDef
+from weft._graph.state import FlatState as FlatState
+from weft._graph.state import State as State
+from weft._graph.state import filter_state as filter_state
+from weft._graph.state import from_flat_state as from_flat_state
+from weft._graph.state import map_state as map_state
+from weft._graph.state import merge_state as merge_state
+from weft._graph.state import replace_by_pure_dict as replace_by_pure_dict
+from weft._graph.state import restore_int_paths as restore_int_paths
+from weft._graph.state import split_state as split_state
+from weft._graph.state import to_flat_state as to_flat_state
+from weft._graph.state import to_pure_dict as to_pure_dict
+from weft._graph.unpacked import GraphState as GraphState
+from weft._graph.unpacked import unpack as unpack

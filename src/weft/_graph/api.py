@@ -1,0 +1,499 @@
+"""Graphs as values: short functions over the walk.
+
+`split` takes an object apart into a `GraphDef` and States, `merge` makes one of them again,
+`update` writes States into an object, `clone` copies it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from weft import _config, _filters
+from weft._errors import StructureError
+from weft._graph.records import (
+    GraphDef,
+    NodeDef,
+    Ref,
+    VariableDef,
+    iter_records,
+    leaf_paths,
+)
+from weft._graph.state import (
+    FlatState,
+    State,
+    filter_flat,
+    from_flat_state,
+    split_flat,
+    to_flat_state,
+)
+from weft._graph.walk import Builder, Entry, Flattener, Table, items_of, make_variable
+from weft._module.pytree import Pytree
+from weft._path import Path, format_path, path_sort_key
+from weft._variable import Variable, check_write, make
+
+N = TypeVar("N")
+
+
+def _shares(graph: bool | None) -> bool:
+    return _config.set_graph_mode.get() if graph is None else graph
+
+
+def take_apart(node: Any, graph: bool | None = None) -> tuple[GraphDef, list[Entry]]:
+    """Returns the GraphDef of a node and what was found at its leaves."""
+    flattener = Flattener(share=_shares(graph), root=type(node).__name__)
+    record = flattener.flatten(node)
+    return GraphDef(record), flattener.entries
+
+
+def _as_state(pairs: Iterable[tuple[Path, Any]]) -> Any:
+    pairs = list(pairs)
+    if len(pairs) == 1 and not pairs[0][0]:  # the root itself is the leaf
+        return pairs[0][1]
+    return from_flat_state(pairs)
+
+
+def split(node: Any, *filters: _filters.Filter, graph: bool | None = None) -> Any:
+    """Takes an object apart into its structure and its Variables.
+
+    The States hold the object's own Variables, not copies.
+
+    Args:
+      node: an object, or a pytree of objects.
+      *filters: one State each, tried in order; all Variables go into one State if there are none.
+      graph: False to refuse shared references; None for the setting.
+
+    Returns:
+      `(graphdef, state, *states)`.
+
+    Raises:
+      FilterError: if a Variable matches no filter.
+      SharedReferenceError: if `graph` is False and an object is met twice.
+
+    Example:
+      >>> import weft as nnx
+      >>> model = nnx.BatchNorm(2, rngs=nnx.Rngs(0))
+      >>> graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+      >>> nnx.merge(graphdef, params, rest).num_features
+      2
+    """
+    graphdef, entries = take_apart(node, graph)
+    pairs = [(entry.path, entry.value) for entry in entries]
+    groups = split_flat(pairs, filters) if filters else [pairs]
+    return (graphdef, *map(_as_state, groups))
+
+
+def graphdef(node: Any, /, *, graph: bool | None = None) -> GraphDef:
+    """Returns the structure of an object.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.graphdef(nnx.Linear(2, 3, rngs=nnx.Rngs(0))).num_leaves
+      2
+    """
+    return take_apart(node, graph)[0]
+
+
+def state(node: Any, *filters: _filters.Filter, graph: bool | None = None) -> Any:
+    """Returns the object's own Variables, those that match the filters.
+
+    Args:
+      node: an object, or a pytree of objects.
+      *filters: one State each; all Variables if there are none.
+      graph: False to refuse shared references; None for the setting.
+
+    Returns:
+      One State, or a tuple of one per filter.
+
+    Example:
+      >>> import weft as nnx
+      >>> model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+      >>> nnx.state(model, nnx.Param).kernel is model.kernel
+      True
+    """
+    pairs = [(entry.path, entry.value) for entry in take_apart(node, graph)[1]]
+    if not filters:
+        return _as_state(pairs)
+    states = tuple(from_flat_state(group) for group in filter_flat(pairs, filters))
+    return states[0] if len(states) == 1 else states
+
+
+variables = state
+
+
+def _leaves_for(graphdef: GraphDef, states: tuple[Any, ...]) -> list[Any]:
+    """Returns the leaves of some States in the order of the walk, or says what does not fit."""
+    paths = leaf_paths(graphdef.root)
+    if len(states) == 1 and isinstance(states[0], (list, tuple)) and not isinstance(
+        states[0], (State, FlatState)
+    ):
+        leaves = list(states[0])
+        if len(leaves) != len(paths):
+            raise StructureError(
+                f"expected a list of {len(paths)} leaves, one per Variable, found {len(leaves)}"
+            )
+        order = sorted(range(len(paths)), key=lambda i: path_sort_key(paths[i]))
+        placed: list[Any] = [None] * len(paths)
+        for leaf, i in zip(leaves, order, strict=True):
+            placed[i] = leaf
+        return placed
+    if paths == [()]:
+        return [states[0]]
+    given: dict[Path, Any] = {}
+    for part in states:
+        given.update(_flat_until(part, paths))
+    missing = [path for path in paths if path not in given]
+    unexpected = sorted(given.keys() - set(paths), key=path_sort_key)
+    if missing or unexpected:
+        lines = [f"the state does not fit the GraphDef of {len(paths)} leaves:"]
+        lines += [f"  missing: {format_path(path)}" for path in missing[:20]]
+        lines += [f"  unexpected: {format_path(path)}" for path in unexpected[:20]]
+        lines.append("Give `merge` every State that `split` returned, as it returned them")
+        raise StructureError("\n".join(lines))
+    return [given[path] for path in paths]
+
+
+def _flat_until(part: Any, paths: list[Path]) -> Iterable[tuple[Path, Any]]:
+    """Flattens a state, ending at the GraphDef's leaves: a Variable may hold a dict."""
+    if isinstance(part, FlatState):
+        return part
+    ends = set(paths)
+    found: list[tuple[Path, Any]] = []
+
+    def collect(value: Any, path: Path) -> None:
+        if path in ends or isinstance(value, Variable) or not isinstance(value, Mapping):
+            found.append((path, value))
+            return
+        for key, child in value.items():
+            collect(child, (*path, key))
+
+    if not isinstance(part, Mapping):
+        raise StructureError(
+            f"expected a State or a nested dict, found a {type(part).__name__}: "
+            "`nnx.merge(graphdef, state)`"
+        )
+    collect(part, ())
+    return found
+
+
+def build(graphdef: GraphDef, leaves: Iterable[Any], *, copy: bool = True) -> Any:
+    """Makes the object of a GraphDef from Variables or plain values in the order of the walk."""
+    remaining = iter(leaves)
+
+    def variable(record: VariableDef) -> Variable:
+        leaf = next(remaining)
+        if not isinstance(leaf, Variable):
+            return make_variable(record, leaf)
+        return make(type(leaf), leaf._raw, dict(leaf._metadata)) if copy else leaf
+
+    return Builder(variable, lambda: next(remaining)).build(graphdef.root)
+
+
+def merge(
+    graphdef: Any, /, *states: Any, copy: bool = True, recreate_variables: bool | None = None
+) -> Any:
+    """Makes an object from its structure and its Variables; the inverse of `split`.
+
+    The object has Variables of its own around the same arrays: changing it never changes the
+    object that was split.
+
+    Args:
+      graphdef: from `split`; or a `GraphState`, which holds both.
+      *states: States, pure dicts, or one flat list of leaves sorted by path.
+      copy: False to make the States' own Variables part of the new object.
+      recreate_variables: the same option under the name that `unflatten` uses.
+
+    Returns:
+      A new object.
+
+    Raises:
+      StructureError: listing the paths that are missing or unexpected.
+
+    Example:
+      >>> import weft as nnx
+      >>> model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+      >>> same = nnx.merge(*nnx.split(model))
+      >>> same is model, same.kernel[...] is model.kernel[...]
+      (False, True)
+    """
+    from weft._graph.unpacked import GraphState
+
+    if isinstance(graphdef, GraphState):
+        states = (graphdef.state, *(s.state if isinstance(s, GraphState) else s for s in states))
+        graphdef = graphdef.graphdef
+    if not isinstance(graphdef, GraphDef):
+        raise StructureError(
+            f"expected a GraphDef, found a {type(graphdef).__name__}: `nnx.merge(*nnx.split(model))`"
+        )
+    copy = copy if recreate_variables is None else recreate_variables
+    return build(graphdef, _leaves_for(graphdef, states), copy=copy)
+
+
+def update(node: Any, state: Any, /, *states: Any) -> None:
+    """Writes Variables or plain values into an object, in place.
+
+    Args:
+      node: an object, or a pytree of objects.
+      state: a State, a pure dict, or an object of the same structure.
+      *states: further ones.
+
+    Raises:
+      StructureError: naming paths that the object does not have; nothing is written then.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+      >>> nnx.update(model, {"bias": jnp.ones(3)})
+      >>> float(model.bias.sum())
+      3.0
+    """
+    entries = take_apart(node)[1]
+    own = {entry.path: entry.value for entry in entries}
+    new: dict[Path, Any] = {}
+    for part in (state, *states):
+        if isinstance(part, Pytree):
+            part = variables(part)
+        if own.keys() == {()}:
+            new[()] = part
+        else:
+            new.update(_flat_until(part, list(own)))
+    added = {path: value for path, value in new.items() if path not in own}
+    homes = _homes(node, added)
+    for path in new.keys() & own.keys():
+        target = own[path]
+        if isinstance(target, Variable):
+            check_write(target)
+    for path, value in new.items():
+        if path in added:
+            _put(homes[path], path[-1], _own_copy(value))
+        elif isinstance(own[path], Variable):
+            _write(own[path], value)
+        else:
+            parent = _parent(node, path)
+            _put(parent, path[-1], value._raw if isinstance(value, Variable) else value)
+
+
+def _own_copy(value: Any) -> Any:
+    return value.copy() if isinstance(value, Variable) else value
+
+
+def _write(target: Variable, value: Any) -> None:
+    if isinstance(value, Variable):
+        if value is not target:
+            target.update_from_state(value)
+    else:
+        target.set_raw_value(value)
+
+
+def _child(container: Any, key: Any) -> Any:
+    if isinstance(container, Pytree):
+        return dict(container._pytree_items())[key]
+    return getattr(container, key) if hasattr(container, "_fields") else container[key]
+
+
+def _parent(node: Any, path: Path) -> Any:
+    for key in path[:-1]:
+        node = _child(node, key)
+    return node
+
+
+def _homes(node: Any, added: Mapping[Path, Any]) -> dict[Path, Any]:
+    """Finds the objects that new Variables are to be put into."""
+    homes: dict[Path, Any] = {}
+    unknown = []
+    for path, value in added.items():
+        try:
+            home = _parent(node, path)
+        except (KeyError, IndexError, AttributeError, TypeError):
+            home = None
+        fits = isinstance(home, (Pytree, dict)) and isinstance(value, Variable)
+        if not fits:
+            unknown.append(path)
+        homes[path] = home
+    if unknown:
+        raise StructureError(
+            f"{type(node).__name__} has no Variable at "
+            f"{', '.join(format_path(path) for path in unknown)}, and nothing was written. "
+            "Compare with `nnx.to_flat_state(nnx.state(model)).paths`"
+        )
+    return homes
+
+
+def _put(container: Any, key: Any, value: Any) -> None:
+    if isinstance(container, Pytree) and isinstance(key, str):
+        setattr(container, key, value)
+    elif isinstance(container, tuple):
+        raise StructureError(
+            f"an array inside a tuple cannot be replaced in place (key {key!r}): hold it in a "
+            "Variable, or keep the tuple's items in a list"
+        )
+    else:
+        container[key] = value
+
+
+def clone(node: N, variables: bool = True, *, arrays: bool = True, graph: bool | None = None) -> N:
+    """Copies an object, sharing and cycles included.
+
+    Args:
+      node: an object, or a pytree of objects.
+      variables: False to keep the original's Variables in the copy.
+      arrays: whether to copy the arrays too, such that no buffer is shared; False leaves the
+        copy's Variables around the same arrays.
+      graph: False to refuse shared references; None for the setting.
+
+    Returns:
+      A new object of the same structure.
+
+    Example:
+      >>> import weft as nnx
+      >>> model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+      >>> copy = nnx.clone(model)
+      >>> copy.kernel[...] is model.kernel[...]
+      False
+    """
+    graphdef, entries = take_apart(node, graph)
+    values = [entry.value for entry in entries]
+    if variables and arrays:
+        raws = [v._raw if isinstance(v, Variable) else v for v in values]
+        raws = jax.tree.map(_copy_array, raws)
+        values = [
+            make(type(v), raw, dict(v._metadata)) if isinstance(v, Variable) else raw
+            for v, raw in zip(values, raws, strict=True)
+        ]
+    return build(graphdef, values, copy=variables and not arrays)
+
+
+def _copy_array(x: Any) -> Any:
+    if isinstance(x, jax.Array):
+        return jnp.copy(x)
+    return x.copy() if hasattr(x, "copy") and not isinstance(x, jax.ShapeDtypeStruct) else x
+
+
+def pop(node: Any, *filters: _filters.Filter) -> Any:
+    """Removes the Variables that match from an object and returns them.
+
+    A Variable that is met at several places is removed from all of them.
+
+    Args:
+      node: an object, or a pytree of objects.
+      *filters: which Variables; one State each.
+
+    Returns:
+      One State, or a tuple of one per filter.
+
+    Raises:
+      ValueError: without filters.
+      StructureError: if a Variable that matches is an item of a tuple, which cannot lose it.
+
+    Example:
+      >>> import weft as nnx
+      >>> model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+      >>> model.sow(nnx.Intermediate, "activation", 1.0)
+      True
+      >>> nnx.pop(model, nnx.Intermediate).activation.value
+      (1.0,)
+    """
+    if not filters:
+        raise ValueError("pop needs at least one filter: `nnx.pop(model, nnx.Intermediate)`")
+    pairs = [
+        (entry.path, entry.value)
+        for entry in take_apart(node)[1]
+        if isinstance(entry.value, Variable)
+    ]
+    groups = filter_flat(pairs, filters)
+    taken = {id(variable) for group in groups for _, variable in group}
+    table = Table()
+    flattener = Flattener(table)
+    flattener.flatten(node)
+    removals = [
+        (container, [key for key, child in items_of(container) if id(child) in taken])
+        for container in table.objects
+        if not isinstance(container, Variable)
+    ]
+    _check_all_removable(table, taken, removals)
+    for container, keys in removals:
+        for key in reversed(keys):
+            _remove(container, key)
+    states = tuple(from_flat_state(group) for group in groups)
+    return states[0] if len(states) == 1 else states
+
+
+def _check_all_removable(table: Table, taken: set[int], removals: list[tuple[Any, list]]) -> None:
+    removable = {
+        id(child)
+        for container, keys in removals
+        for key, child in items_of(container)
+        if key in keys
+    }
+    stuck = [obj for obj in table.objects if id(obj) in taken and id(obj) not in removable]
+    if stuck:
+        raise StructureError(
+            f"a {type(stuck[0]).__name__} that matches is an item of a tuple or of an argument "
+            "and cannot be removed: hold it in an attribute, a list or a dict"
+        )
+
+
+def _remove(container: Any, key: Any) -> None:
+    if isinstance(container, Pytree) and isinstance(key, str):
+        delattr(container, key)
+    else:
+        del container[key]
+
+
+def find_duplicates(node: Any, /, *, only: _filters.Filter = ...) -> list[list[Path]]:
+    """Lists groups of paths at which the same object or Variable is met.
+
+    Args:
+      node: an object, or a pytree of objects.
+      only: which objects and Variables count.
+
+    Example:
+      >>> import weft as nnx
+      >>> layer = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+      >>> nnx.find_duplicates({"a": layer, "b": layer})
+      [[('a',), ('b',)]]
+    """
+    flattener = Flattener()
+    record = flattener.flatten(node)
+    selected = _filters.to_predicate(only)
+    paths: dict[int, list[Path]] = {}
+    for path, r in iter_records(record):
+        if isinstance(r, (Ref, NodeDef, VariableDef)):
+            if selected(path, flattener.table.objects[r.index]):
+                paths.setdefault(r.index, []).append(path)
+    return [group for group in paths.values() if len(group) > 1]
+
+
+def set_metadata(node: Any, /, *, only: _filters.Filter = Variable, **metadata: Any) -> None:
+    """Sets metadata of the Variables that match, in place.
+
+    Example:
+      >>> import weft as nnx
+      >>> model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+      >>> nnx.set_metadata(model, only=nnx.Param, frozen=True)
+      >>> model.kernel.frozen
+      True
+    """
+    selected = _filters.to_predicate(only)
+    for entry in take_apart(node)[1]:
+        if isinstance(entry.value, Variable) and selected(entry.path, entry.value):
+            entry.value.set_metadata(**metadata)
+
+
+def as_pure(tree: Any) -> Any:
+    """Copies a pytree with every Variable replaced by its value.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.as_pure({"a": nnx.Param(1.0)})
+      {'a': 1.0}
+    """
+    is_variable = lambda x: isinstance(x, Variable)  # noqa: E731
+    return jax.tree.map(lambda x: x._raw if is_variable(x) else x, tree, is_leaf=is_variable)
+
+
+pure = as_pure

@@ -1,0 +1,205 @@
+"""Records: the structure of a graph without its arrays.
+
+An object's *index* is its place in the order in which the walk first meets objects. A *record*
+describes one value: an object (`NodeDef`), a Variable (`VariableDef`), something immutable that
+holds data (`ValueDef`), an array (`ARRAY`), a reference to what has an index already (`Ref`), or a
+static value (`Static`). Records are tuples, so that comparing and hashing run in C; the tag that
+ends each keeps records of different classes apart. A `GraphDef` is the record of the root.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import jax.tree_util as jtu
+
+from weft._path import Path
+from weft._static import Static
+from weft._variable import Variable
+
+N = TypeVar("N")
+
+
+class Ref(NamedTuple):
+    """An object or Variable that was met before."""
+
+    index: int
+    tag: str = "ref"
+
+
+class ArrayDef(NamedTuple):
+    """An array (or another leaf) that no Variable holds."""
+
+    tag: str = "array"
+
+
+class VariableDef(NamedTuple):
+    """A Variable; `treedef` is None where its value is a single leaf."""
+
+    index: int
+    type: type[Variable]
+    metadata: Static
+    treedef: Any
+    tag: str = "variable"
+
+
+class NodeDef(NamedTuple):
+    """An object or mutable container; `extra` is what else its type needs to be made."""
+
+    index: int
+    type: type
+    keys: tuple[Any, ...]
+    children: tuple[Any, ...]
+    extra: Static
+    tag: str = "node"
+
+
+class ValueDef(NamedTuple):
+    """An immutable container or a foreign pytree; `how` is its type or its treedef."""
+
+    how: Any
+    keys: tuple[Any, ...]
+    children: tuple[Any, ...]
+    tag: str = "value"
+
+
+class Old(NamedTuple):
+    """What an existing object holds under this key already."""
+
+    key: Any
+    tag: str = "old"
+
+
+class OldLeaf(NamedTuple):
+    """The array that came in at this position among all leaves."""
+
+    position: int
+    tag: str = "old leaf"
+
+
+ARRAY = ArrayDef()
+Record = Ref | ArrayDef | VariableDef | NodeDef | ValueDef | Old | OldLeaf | Static
+
+
+def children_of(record: Record) -> Iterator[tuple[Any, Record]]:
+    """Returns the keys and records directly inside a record."""
+    if isinstance(record, (NodeDef, ValueDef)):
+        return zip(record.keys, record.children, strict=True)
+    return iter(())
+
+
+def iter_records(record: Record, path: Path = ()) -> Iterator[tuple[Path, Record]]:
+    """Yields all records of a graph with their paths, parents first."""
+    yield path, record
+    for key, child in children_of(record):
+        yield from iter_records(child, (*path, key))
+
+
+def inside_first(record: Record, path: Path = ()) -> Iterator[tuple[Path, Record]]:
+    """Yields all records of a graph with their paths, children first."""
+    for key, child in children_of(record):
+        yield from inside_first(child, (*path, key))
+    yield path, record
+
+
+def leaf_paths(record: Record) -> list[Path]:
+    """Returns the paths of all Variables and arrays, in the order of the walk."""
+    return [path for path, r in iter_records(record) if isinstance(r, (VariableDef, ArrayDef))]
+
+
+@jtu.register_static
+class GraphDef(Generic[N]):
+    """The structure of a graph without its arrays: what `split` returns and `merge` takes.
+
+    Compares by value and is hashed when first needed; a JAX pytree without leaves.
+
+    Example:
+      >>> import weft as nnx
+      >>> a, _ = nnx.split(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+      >>> b, _ = nnx.split(nnx.Linear(2, 3, rngs=nnx.Rngs(1)))
+      >>> a == b
+      True
+    """
+
+    __slots__ = ("_hash", "root")
+
+    def __init__(self, root: Record):
+        self.root = root
+        self._hash: int | None = None
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = hash(self.root)
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (type(other) is GraphDef and self.root == other.root)
+
+    @property
+    def nodes(self) -> list[Record]:
+        """Records of the objects and Variables, in the order of their indices."""
+        return [r for _, r in iter_records(self.root) if isinstance(r, (NodeDef, VariableDef))]
+
+    @property
+    def attributes(self) -> list[tuple[Any, Record]]:
+        """Keys and records of everything inside the objects, in the order of the walk."""
+        return [(path[-1], record) for path, record in iter_records(self.root) if path]
+
+    @property
+    def num_leaves(self) -> int:
+        """How many Variables and arrays the graph has."""
+        return len(leaf_paths(self.root))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"root": self.root}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.root, self._hash = state["root"], None
+
+    def __repr__(self) -> str:
+        names = [f"{_name(record)}" for record in self.nodes]
+        shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+        return f"GraphDef({len(names)} nodes, {self.num_leaves} leaves: {shown})"
+
+
+def _name(record: Any) -> str:
+    return record.type.__name__
+
+
+def describe_difference(expected: Record, found: Record, path: Path = ()) -> tuple[Path, str, str] | None:
+    """Finds the first place where two graphs differ: its path and both sides in words."""
+    if type(expected) is type(found):
+        if isinstance(expected, (NodeDef, ValueDef)) and isinstance(found, (NodeDef, ValueDef)):
+            for key in expected.keys:
+                if key not in found.keys:
+                    return (*path, key), _describe(dict(children_of(expected))[key]), "nothing"
+            for key, child in children_of(found):
+                if key not in expected.keys:
+                    return (*path, key), "nothing", _describe(child)
+            inside = dict(children_of(expected))
+            for key, child in children_of(found):
+                difference = describe_difference(inside[key], child, (*path, key))
+                if difference is not None:
+                    return difference
+    if expected != found:
+        return path, _describe(expected), _describe(found)
+    return None
+
+
+def _describe(record: Record) -> str:
+    match record:
+        case Static():
+            return f"{record.value!r} (static)"
+        case NodeDef():
+            return f"a {record.type.__name__}"
+        case VariableDef():
+            metadata = f" with metadata {record.metadata.value}" if record.metadata.value else ""
+            return f"a {record.type.__name__}{metadata}"
+        case ValueDef():
+            return f"a {getattr(record.how, '__name__', 'pytree')}"
+        case Ref():
+            return f"a reference to object {record.index}"
+    return "an array"
+
+

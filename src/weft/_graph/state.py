@@ -1,0 +1,516 @@
+"""States: the Variables of a graph as a nested mapping by path.
+
+A `State` is a nested mapping whose leaves are Variables (or arrays that no Variable holds); a
+`FlatState` is the same as a sequence of (path, leaf) pairs. Both keep their keys sorted, numbers
+before names, and both are JAX pytrees. A *pure dict* is a nested dict of plain values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from typing import Any, overload
+
+import jax.tree_util as jtu
+
+from weft import _filters
+from weft._errors import FilterError, StructureError
+from weft._path import Path, format_path, path_sort_key, sorted_keys
+from weft._variable import Variable
+
+
+def _raw(x: Any) -> Any:
+    return x._mapping if isinstance(x, State) else x
+
+
+class State(MutableMapping[Any, Any]):
+    """Variables by path: a nested mapping, a JAX pytree, with items also as attributes.
+
+    Args:
+      mapping: a mapping, nested or not, or an iterable of (key, value) pairs.
+
+    Example:
+      >>> import weft as nnx
+      >>> state = nnx.state(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+      >>> list(state), state.kernel.shape
+      (['bias', 'kernel'], (2, 3))
+    """
+
+    __slots__ = ("__weakref__", "_mapping")
+    _mapping: dict[Any, Any]
+
+    def __init__(self, mapping: Mapping | Iterable[tuple[Any, Any]], /, *, _copy: bool = True):
+        items = dict(mapping) if _copy or not isinstance(mapping, dict) else mapping
+        object.__setattr__(self, "_mapping", {k: _raw(v) for k, v in items.items()})
+
+    @property
+    def raw_mapping(self) -> dict[Any, Any]:
+        """The nested dict behind the State."""
+        return self._mapping
+
+    def __getitem__(self, key: Any) -> Any:
+        value = self._mapping[key]
+        return _view(value) if type(value) is dict else value
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._mapping[key] = _raw(value)
+
+    def __delitem__(self, key: Any) -> None:
+        del self._mapping[key]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_mapping":
+            raise AttributeError(name)
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(
+                f"the State has no key {name!r}; it has {sorted_keys(self._mapping)}"
+            ) from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        del self[name]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(sorted_keys(self._mapping))
+
+    def __len__(self) -> int:
+        return len(self._mapping)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._mapping
+
+    def __eq__(self, other: object) -> Any:
+        return isinstance(other, State) and self._mapping == other._mapping
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, like a dict
+
+    def __or__(self, other: State) -> State:
+        return merge_state(self, other)
+
+    def __sub__(self, other: State) -> State:
+        return diff(self, other)
+
+    def map(self, f: Callable[[Path, Any], Any]) -> State:
+        """Returns a State of `f(path, leaf)`."""
+        return map_state(f, self)
+
+    def flat_state(self) -> FlatState:
+        """Returns the leaves as a `FlatState`."""
+        return to_flat_state(self)
+
+    @classmethod
+    def from_flat_path(cls, flat_state: Mapping[Path, Any] | Iterable[tuple[Path, Any]], /) -> State:
+        """Builds a State from paths and leaves."""
+        return from_flat_state(flat_state, cls=cls)
+
+    def to_pure_dict(self, extract_fn: Callable[[Any], Any] | None = None) -> dict[Any, Any]:
+        """Returns a nested dict of plain values; see `to_pure_dict`."""
+        return to_pure_dict(self, extract_fn)
+
+    def replace_by_pure_dict(
+        self, pure_dict: Mapping, replace_fn: Callable[[Any, Any], Any] | None = None
+    ) -> None:
+        """Writes plain values into the leaves; see `replace_by_pure_dict`."""
+        replace_by_pure_dict(self, pure_dict, replace_fn)
+
+    def split(self, first: _filters.Filter, /, *filters: _filters.Filter) -> Any:
+        """Splits the leaves among filters; see `split_state`."""
+        return split_state(self, first, *filters)
+
+    def filter(self, first: _filters.Filter, /, *filters: _filters.Filter) -> Any:
+        """Selects leaves by filters; see `filter_state`."""
+        return filter_state(self, first, *filters)
+
+    @staticmethod
+    def merge(state: State, /, *states: State) -> State:
+        """Joins States; see `merge_state`."""
+        return merge_state(state, *states)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"mapping": self._mapping}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        object.__setattr__(self, "_mapping", state["mapping"])
+
+    def __reduce__(self) -> Any:
+        return (type(self), (self._mapping,))
+
+    def __repr__(self) -> str:
+        from weft._repr import represent
+
+        return represent(self)
+
+
+def _view(mapping: dict[Any, Any]) -> State:
+    """Wraps a nested dict as a State without copying, so that writes reach it."""
+    state = object.__new__(State)
+    object.__setattr__(state, "_mapping", mapping)
+    return state
+
+
+def _flatten_state(state: State) -> tuple[list[Any], tuple[Any, ...]]:
+    keys = tuple(sorted_keys(state._mapping))
+    return [state[key] for key in keys], keys
+
+
+def _flatten_state_with_keys(state: State) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
+    children, keys = _flatten_state(state)
+    return [(jtu.DictKey(k), c) for k, c in zip(keys, children, strict=True)], keys
+
+
+def _unflatten_state(keys: tuple[Any, ...], children: Iterable[Any]) -> State:
+    return _view({k: _raw(c) for k, c in zip(keys, children, strict=True)})
+
+
+jtu.register_pytree_with_keys(State, _flatten_state_with_keys, _unflatten_state, _flatten_state)
+
+
+class FlatState(Sequence[tuple[Path, Any]]):
+    """Leaves of a State as a sorted sequence of (path, leaf) pairs; a JAX pytree.
+
+    Args:
+      items: (path, leaf) pairs.
+      sort: whether to sort them by path.
+
+    Example:
+      >>> import weft as nnx
+      >>> flat = nnx.to_flat_state(nnx.state(nnx.Linear(2, 3, rngs=nnx.Rngs(0))))
+      >>> flat.paths
+      (('bias',), ('kernel',))
+    """
+
+    __slots__ = ("_leaves", "_paths")
+
+    def __init__(self, items: Iterable[tuple[Path, Any]], /, *, sort: bool = True):
+        pairs = list(items)
+        if sort:
+            pairs.sort(key=lambda pair: path_sort_key(pair[0]))
+        self._paths = tuple(path for path, _ in pairs)
+        self._leaves = [leaf for _, leaf in pairs]
+
+    @staticmethod
+    def from_sorted_keys_values(keys: Iterable[Path], values: Iterable[Any], /) -> FlatState:
+        """Builds a FlatState from paths that are sorted already and their leaves."""
+        return FlatState(zip(keys, values, strict=True), sort=False)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The paths."""
+        return self._paths
+
+    @property
+    def leaves(self) -> list[Any]:
+        """The leaves, in the order of the paths."""
+        return self._leaves
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[Path, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> FlatState: ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return FlatState(list(self)[index], sort=False)
+        return self._paths[index], self._leaves[index]
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __iter__(self) -> Iterator[tuple[Path, Any]]:
+        return zip(self._paths, self._leaves, strict=True)
+
+    def to_nested_state(self) -> State:
+        """Returns the leaves as a nested State."""
+        return from_flat_state(self)
+
+    def split(self, first: _filters.Filter, /, *filters: _filters.Filter) -> Any:
+        """Splits the leaves among filters, exhaustively."""
+        groups = _one_or_all([FlatState(g, sort=False) for g in split_flat(self, (first, *filters))])
+        return groups
+
+    def filter(self, first: _filters.Filter, /, *filters: _filters.Filter) -> Any:
+        """Selects leaves by filters."""
+        groups = filter_flat(self, (first, *filters))
+        return _one_or_all([FlatState(group, sort=False) for group in groups])
+
+    @staticmethod
+    def merge(flat_state: FlatState, /, *flat_states: FlatState) -> FlatState:
+        """Joins FlatStates; later ones win."""
+        merged = dict(flat_state)
+        for other in flat_states:
+            merged.update(other)
+        return FlatState(merged.items())
+
+    def __repr__(self) -> str:
+        inside = "".join(f"  {path!r}: {leaf!r},\n" for path, leaf in self)
+        return f"FlatState([\n{inside}])" if inside else "FlatState([])"
+
+
+jtu.register_pytree_with_keys(
+    FlatState,
+    lambda f: ([(jtu.DictKey(p), leaf) for p, leaf in f], f.paths),
+    lambda paths, leaves: FlatState.from_sorted_keys_values(paths, leaves),
+    lambda f: (f.leaves, f.paths),
+)
+
+
+def _one_or_all(states: list[Any]) -> Any:
+    return states[0] if len(states) == 1 else tuple(states)
+
+
+def is_state_leaf(x: Any) -> bool:
+    """Returns whether a value ends the nesting of a State."""
+    return not isinstance(x, (State, dict))
+
+
+def _iter_flat(mapping: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    if isinstance(mapping, Variable) or not isinstance(mapping, Mapping):
+        yield path, mapping
+        return
+    for key in sorted_keys(mapping):
+        yield from _iter_flat(mapping[key], (*path, key))
+
+
+def to_flat_state(state: Any) -> FlatState:
+    """Returns the leaves of a nested State or dict with their paths.
+
+    Args:
+      state: a State or nested mapping.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.to_flat_state({"a": {0: 1.0}}).paths
+      (('a', 0),)
+    """
+    return FlatState(_iter_flat(_raw(state), ()), sort=False)
+
+
+def from_flat_state(
+    flat_state: Mapping[Path, Any] | Iterable[tuple[Path, Any]], *, cls: Any = State
+) -> Any:
+    """Builds a nested State from paths and leaves; the inverse of `to_flat_state`.
+
+    Args:
+      flat_state: a mapping from paths to leaves, or pairs.
+      cls: what to make of the nested dict.
+
+    Raises:
+      StructureError: if one path goes through the leaf of another.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.from_flat_state({("a", 0): 1.0}).to_pure_dict()
+      {'a': {0: 1.0}}
+    """
+    nested: dict[Any, Any] = {}
+    items = flat_state.items() if isinstance(flat_state, Mapping) else flat_state
+    for path, leaf in items:
+        level = nested
+        for key in path[:-1]:
+            level = level.setdefault(key, {})
+            if type(level) is not dict:
+                raise StructureError(f"{format_path(path)} goes through a leaf of the State")
+        level[path[-1]] = leaf
+    return cls(nested)
+
+
+def to_pure_dict(state: Any, extract_fn: Callable[[Any], Any] | None = None) -> dict[Any, Any]:
+    """Returns a nested dict of plain values.
+
+    Args:
+      state: a State.
+      extract_fn: turns a leaf into a plain value; by default a Variable into its raw value.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.to_pure_dict(nnx.State({"a": nnx.Param(1.0)}))
+      {'a': 1.0}
+    """
+    if extract_fn is None:
+        extract_fn = lambda x: x.get_raw_value() if isinstance(x, Variable) else x  # noqa: E731
+    pairs = ((path, extract_fn(leaf)) for path, leaf in to_flat_state(state))
+    return from_flat_state(pairs, cls=dict)
+
+
+def restore_int_paths(pure_dict: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Turns keys that are digits in text back into ints, at every level.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.restore_int_paths({"layers": {"0": 1.0}})
+      {'layers': {0: 1.0}}
+    """
+    pairs = to_flat_state(pure_dict)
+    return from_flat_state(
+        ((tuple(_as_int(key) for key in path), leaf) for path, leaf in pairs), cls=dict
+    )
+
+
+def _as_int(key: Any) -> Any:
+    return int(key) if isinstance(key, str) and key.isdecimal() else key
+
+
+def replace_by_pure_dict(
+    state: State, pure_dict: Mapping, replace_fn: Callable[[Any, Any], Any] | None = None
+) -> None:
+    """Writes a nested dict of plain values into the leaves of a State, in place.
+
+    Args:
+      state: the State to change.
+      pure_dict: values by path; digits in text stand for int keys.
+      replace_fn: `(leaf, value) -> leaf`; by default a copy of the Variable with the value.
+
+    Raises:
+      StructureError: listing the paths that the State does not have; nothing is changed then.
+
+    Example:
+      >>> import weft as nnx
+      >>> state = nnx.State({"a": nnx.Param(1.0)})
+      >>> nnx.replace_by_pure_dict(state, {"a": 2.0})
+      >>> state.a.value
+      2.0
+    """
+    if replace_fn is None:
+        replace_fn = lambda x, v: x.replace(v) if isinstance(x, Variable) else v  # noqa: E731
+    known = {tuple(map(str, path)): path for path in to_flat_state(state).paths}
+    new = to_flat_state(pure_dict)
+    unknown = [path for path in new.paths if tuple(map(str, path)) not in known]
+    if unknown:
+        raise StructureError(
+            f"the State has no {', '.join(map(format_path, unknown))}; "
+            f"it has {', '.join(map(format_path, known.values()))}"
+        )
+    for path, value in new:
+        *parents, last = known[tuple(map(str, path))]
+        level = state._mapping
+        for key in parents:
+            level = level[key]
+        level[last] = replace_fn(level[last], value)
+
+
+def split_flat(
+    items: Iterable[tuple[Path, Any]], filters: Sequence[_filters.Filter]
+) -> list[list[tuple[Path, Any]]]:
+    """Splits (path, leaf) pairs among filters; the first that matches takes a pair.
+
+    Raises:
+      FilterError: naming the pairs that no filter matches.
+    """
+    predicates = _filters.filters_to_predicates(filters)
+    groups: list[list[tuple[Path, Any]]] = [[] for _ in predicates]
+    rest = []
+    for path, leaf in items:
+        for predicate, group in zip(predicates, groups, strict=True):
+            if predicate(path, leaf):
+                group.append((path, leaf))
+                break
+        else:
+            rest.append((path, leaf))
+    if rest:
+        named = ", ".join(f"{format_path(p)} ({type(leaf).__name__})" for p, leaf in rest[:8])
+        raise FilterError(
+            f"the filters {filters!r} leave {len(rest)} of the Variables over: {named}. Add `...` "
+            "as the last filter to take the rest"
+        )
+    return groups
+
+
+def filter_flat(
+    items: Iterable[tuple[Path, Any]], filters: Sequence[_filters.Filter]
+) -> list[list[tuple[Path, Any]]]:
+    """As `split_flat`, but pairs that no filter matches are left out."""
+    return split_flat(items, (*filters, ...))[: len(filters)]
+
+
+def split_state(state: Any, first: _filters.Filter, /, *filters: _filters.Filter) -> Any:
+    """Splits a State among filters; every leaf must match one.
+
+    Args:
+      state: a State.
+      first: the first filter.
+      *filters: further filters, tried in order.
+
+    Returns:
+      One State for one filter, else a tuple of them.
+
+    Raises:
+      FilterError: if a leaf matches no filter.
+
+    Example:
+      >>> import weft as nnx
+      >>> state = nnx.state(nnx.BatchNorm(2, rngs=nnx.Rngs(0)))
+      >>> params, rest = nnx.split_state(state, nnx.Param, ...)
+      >>> list(params), list(rest)
+      (['bias', 'scale'], ['mean', 'var'])
+    """
+    groups = split_flat(to_flat_state(state), (first, *filters))
+    return _one_or_all([from_flat_state(group) for group in groups])
+
+
+def filter_state(state: Any, first: _filters.Filter, /, *filters: _filters.Filter) -> Any:
+    """Selects the leaves of a State that match; others are left out.
+
+    Returns:
+      One State for one filter, else a tuple of them.
+
+    Example:
+      >>> import weft as nnx
+      >>> state = nnx.state(nnx.BatchNorm(2, rngs=nnx.Rngs(0)))
+      >>> list(nnx.filter_state(state, nnx.BatchStat))
+      ['mean', 'var']
+    """
+    groups = filter_flat(to_flat_state(state), (first, *filters))
+    return _one_or_all([from_flat_state(group) for group in groups])
+
+
+def merge_state(state: Any, /, *states: Any, cls: Any = State) -> Any:
+    """Joins States into one; where paths collide, the later State wins.
+
+    Example:
+      >>> import weft as nnx
+      >>> list(nnx.merge_state(nnx.State({"a": 1}), nnx.State({"b": 2})))
+      ['a', 'b']
+    """
+    merged = dict(to_flat_state(state))
+    for other in states:
+        merged.update(to_flat_state(other))
+    return from_flat_state(merged, cls=cls)
+
+
+def diff(state: State, other: State) -> State:
+    """Returns the leaves of a State whose paths another State does not have.
+
+    Example:
+      >>> import weft as nnx
+      >>> list(nnx.statelib.diff(nnx.State({"a": 1, "b": 2}), nnx.State({"b": 0})))
+      ['a']
+    """
+    known = set(to_flat_state(other).paths)
+    return from_flat_state((p, leaf) for p, leaf in to_flat_state(state) if p not in known)
+
+
+def map_state(f: Callable[[Path, Any], Any], state: Any) -> State:
+    """Returns a State of `f(path, leaf)`.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.map_state(lambda path, x: x + 1, nnx.State({"a": 1})).a
+      2
+    """
+    return from_flat_state((path, f(path, leaf)) for path, leaf in to_flat_state(state))
+
+
+def create_path_filters(state: Any) -> dict[_filters.PathIn, Any]:
+    """Turns a State of prefixes into filters: paths with equal prefixes share one.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.statelib.create_path_filters(nnx.State({"a": 0, "b": None, "c": 0}))
+      {PathIn(('a',), ('c',)): 0, PathIn(('b',)): None}
+    """
+    grouped: dict[Any, list[Path]] = {}
+    for path, value in to_flat_state(state):
+        grouped.setdefault(value, []).append(path)
+    return {_filters.PathIn(*paths): value for value, paths in grouped.items()}

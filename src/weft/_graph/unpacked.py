@@ -1,0 +1,93 @@
+"""A GraphDef and a State in one value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+import jax.tree_util as jtu
+
+from weft import _filters
+from weft._graph.api import split
+from weft._graph.records import GraphDef
+from weft._graph.state import State
+
+
+class GraphState(MutableMapping[Any, Any]):
+    """A State that knows its GraphDef: a mapping, and a pytree whose structure is static.
+
+    Example:
+      >>> import weft as nnx
+      >>> unpacked = nnx.unpack(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+      >>> list(unpacked), nnx.merge(unpacked).out_features
+      (['bias', 'kernel'], 3)
+    """
+
+    __slots__ = ("_graphdef", "_state")
+    _graphdef: GraphDef
+    _state: State
+
+    def __init__(self, _graphdef: GraphDef, _state: State):
+        object.__setattr__(self, "_graphdef", _graphdef)
+        object.__setattr__(self, "_state", _state)
+
+    @property
+    def graphdef(self) -> GraphDef:
+        """The structure."""
+        return self._graphdef
+
+    @property
+    def state(self) -> State:
+        """The Variables."""
+        return self._state
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._state[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._state[key] = value
+
+    def __delitem__(self, key: Any) -> None:
+        del self._state[key]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in GraphState.__slots__:
+            raise AttributeError(name)
+        return getattr(self._state, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._state[name] = value
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._state)
+
+    def __len__(self) -> int:
+        return len(self._state)
+
+    def __repr__(self) -> str:
+        return f"GraphState({self._graphdef!r}, {self._state!r})"
+
+
+jtu.register_pytree_with_keys(
+    GraphState,
+    lambda g: (((jtu.GetAttrKey("_state"), g._state),), g._graphdef),
+    lambda graphdef, children: GraphState(graphdef, children[0]),
+    lambda g: ((g._state,), g._graphdef),
+)
+
+
+def unpack(node: Any, *filters: _filters.Filter, graph: bool | None = None) -> Any:
+    """As `split`, but each State carries the GraphDef.
+
+    Returns:
+      One GraphState, or a tuple of one per filter.
+
+    Example:
+      >>> import weft as nnx
+      >>> params, rest = nnx.unpack(nnx.BatchNorm(2, rngs=nnx.Rngs(0)), nnx.Param, ...)
+      >>> nnx.merge(params, rest).num_features
+      2
+    """
+    graphdef, *states = split(node, *filters, graph=graph)
+    unpacked = tuple(GraphState(graphdef, state) for state in states)
+    return unpacked[0] if len(unpacked) == 1 else unpacked

@@ -1,0 +1,413 @@
+"""The walk: `Flattener` takes graphs apart, `Builder` puts them together.
+
+These two hold the only recursions over objects in the library. Both visit in the same order: keys
+sorted, numbers before names. An *entry* is what the flattener found at one leaf: path, Variable or
+array, prefix. A *table* gives objects their indices; where two walks share one, an index means the
+same object in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.tree_util as jtu
+import numpy as np
+
+from weft._errors import AliasError, SharedReferenceError
+from weft._graph import prefix as prefixes
+from weft._graph.records import (
+    ARRAY,
+    ArrayDef,
+    NodeDef,
+    Old,
+    OldLeaf,
+    Record,
+    Ref,
+    ValueDef,
+    VariableDef,
+)
+from weft._module import kinds
+from weft._module.kinds import Kind, kind_of
+from weft._module.pytree import Pytree, blank, set_marks, set_of_data_error
+from weft._path import Path, format_path, sort_key, sorted_keys
+from weft._static import Static
+from weft._variable import Variable, make, metadata_key
+
+NOTHING = Static(None)
+_SCALARS = (bool, int, float, complex, np.generic)
+
+
+class Entry(NamedTuple):
+    """What was found at one leaf: a Variable, or an array that no Variable holds."""
+
+    path: Path
+    value: Any
+    prefix: Any
+
+
+class Spot(NamedTuple):
+    """Where an object was first met, and the prefix it was met under."""
+
+    path: Path
+    prefix: Any
+    base: int
+
+
+class Table:
+    """Objects by index, and indices by object identity."""
+
+    __slots__ = ("indices", "objects", "spots")
+
+    def __init__(self, objects: Iterable[Any] = ()):
+        self.objects = list(objects)
+        self.indices = {id(obj): i for i, obj in enumerate(self.objects)}
+        self.spots: list[Spot] = []
+
+    def add(self, obj: Any) -> int:
+        index = len(self.objects)
+        self.objects.append(obj)
+        self.indices[id(obj)] = index
+        return index
+
+
+def treedef_of(raw: Any) -> Any:
+    """Returns the treedef of a Variable's value, None for a single leaf."""
+    if isinstance(raw, jax.Array) or jtu.all_leaves((raw,)):
+        return None
+    return jtu.tree_structure(raw)
+
+
+class Flattener:
+    """Takes graphs apart into a record and entries.
+
+    Args:
+      table: the objects that have an index already.
+      share: False to raise where an object is met twice.
+      prefix: the prefix tree that descends with the walk.
+      arguments: whether the roots are arguments of a function, as JAX sees them: numbers are
+        leaves, and lists and dicts have no identity.
+      root: what paths in errors begin with.
+      known_arrays: positions of arrays that need not come out again, by `id`.
+    """
+
+    def __init__(
+        self,
+        table: Table | None = None,
+        *,
+        share: bool = True,
+        arguments: bool = False,
+        root: str = "",
+        known_arrays: dict[int, int] | None = None,
+    ):
+        self.table = Table() if table is None else table
+        self.share = share
+        self.arguments = arguments
+        self.root = root
+        self.known_arrays = known_arrays or {}
+        self.entries: list[Entry] = []
+        self._checked: set[tuple[int, int]] = set()
+
+    def flatten(self, value: Any, path: Path = (), prefix: Any = None) -> Record:
+        """Takes one value apart; entries and table grow."""
+        return self.visit(value, Spot(path, prefix, -1), self.arguments)
+
+    def visit(self, x: Any, spot: Spot, argument: bool = False) -> Record:
+        """Visits a value; `argument` while no object has been entered."""
+        kind = kind_of(x)
+        if kind is Kind.STATIC:
+            return self._static(x, spot, argument)
+        return _VISITS[kind](self, x, spot, argument)
+
+    def _static(self, x: Any, spot: Spot, argument: bool) -> Record:
+        if x is None:
+            return NOTHING
+        if argument:
+            return self._emit(x, spot)
+        if isinstance(x, frozenset) and kinds.holds_data(x):
+            raise set_of_data_error(spot.path, self.root)
+        return Static(x)
+
+    def _emit(self, x: Any, spot: Spot) -> Record:
+        position = self.known_arrays.get(id(x))
+        if position is not None:
+            return OldLeaf(position)
+        self.entries.append(Entry(spot.path, x, self._resolve(x, spot)))
+        return ARRAY
+
+    def _resolve(self, x: Any, spot: Spot) -> Any:
+        prefix = spot.prefix
+        if isinstance(prefix, prefixes.PrefixMapping):
+            return prefix.map_prefix(spot.path[max(spot.base, 0) :], x)
+        return prefix
+
+    def _array(self, x: Any, spot: Spot, argument: bool) -> Record:
+        return self._emit(x, spot)
+
+    def _variable(self, x: Variable, spot: Spot, argument: bool) -> Record:
+        index = self.table.indices.get(id(x))
+        if index is not None:
+            return self._again(x, index, spot)
+        index = self.table.add(x)
+        prefix = self._resolve(x, spot)
+        self.table.spots.append(Spot(spot.path, prefix, spot.base))
+        self.entries.append(Entry(spot.path, x, prefix))
+        return VariableDef(index, type(x), metadata_key(x), treedef_of(x._raw))
+
+    def _object(self, x: Pytree, spot: Spot, argument: bool) -> Record:
+        index = self.table.indices.get(id(x))
+        if index is not None:
+            return self._again(x, index, spot)
+        if spot.base < 0:  # filters see paths below the outermost object
+            spot = Spot(spot.path, spot.prefix, len(spot.path))
+        index = self.table.add(x)
+        self.table.spots.append(spot)
+        marks = x._pytree_marks
+        items = x._pytree_items()
+        children = self._children(items, spot, marks)
+        keys = tuple([key for key, _ in items])
+        return NodeDef(index, type(x), keys, children, Static(marks) if marks else NOTHING)
+
+    def _node(self, x: Any, spot: Spot, argument: bool) -> Record:
+        handler = kinds.node_type(type(x))
+        items = handler.items(x)
+        if argument and not isinstance(x, set):
+            return self._argument_container(x, items, spot)
+        index = self.table.indices.get(id(x))
+        if index is not None:
+            return self._again(x, index, spot)
+        if isinstance(x, set) and kinds.holds_data(x):
+            raise set_of_data_error(spot.path, self.root)
+        index = self.table.add(x)
+        self.table.spots.append(spot)
+        order: Any = None
+        if isinstance(x, dict):
+            keys = [key for key, _ in items]
+            if sorted_keys(keys) != keys:  # code may depend on the order of insertion
+                order = tuple(keys)
+                items.sort(key=lambda item: sort_key(item[0]))
+        children = self._children(items, spot, {})
+        factory = getattr(x, "default_factory", None)
+        extra = NOTHING if order is None and factory is None else Static((order, factory))
+        return NodeDef(index, type(x), tuple([key for key, _ in items]), children, extra)
+
+    def _argument_container(self, x: Any, items: list[tuple[Any, Any]], spot: Spot) -> Record:
+        if isinstance(x, dict):
+            items = sorted(items, key=lambda item: sort_key(item[0]))
+        keys = tuple(key for key, _ in items)
+        children = tuple(
+            self.visit(child, self._below(spot, key, keys), True) for key, child in items
+        )
+        return ValueDef(type(x), keys, children)
+
+    def _value(self, x: Any, spot: Spot, argument: bool) -> Record:
+        keys, parts = kinds.value_type(type(x)).split(x)
+        return self._parts(x, type(x), keys, parts, spot, argument)
+
+    def _foreign(self, x: Any, spot: Spot, argument: bool) -> Record:
+        if type(x) is Static:
+            return x
+        keys, parts, treedef = kinds.split_foreign(x)
+        return self._parts(x, treedef, keys, parts, spot, argument)
+
+    def _parts(
+        self, x: Any, how: Any, keys: tuple, parts: tuple, spot: Spot, argument: bool
+    ) -> Record:
+        children = tuple(
+            [self.visit(c, self._below(spot, k, keys), argument) for k, c in zip(keys, parts)]
+        )
+        if not argument and all(type(child) is Static for child in children):
+            return Static(x)
+        return ValueDef(how, keys, children)
+
+    def _children(
+        self, items: list[tuple[Any, Any]], spot: Spot, marks: dict[Any, bool]
+    ) -> tuple[Record, ...]:
+        children: list[Record] = []
+        keys: tuple[Any, ...] | None = None
+        for key, child in items:
+            mark = marks.get(key) if marks else None
+            kind = kind_of(child)
+            if mark is False or (kind is Kind.STATIC and mark is None and child is not None):
+                children.append(self._static(child, spot, False) if mark is None else Static(child))
+                continue
+            if child is None:
+                children.append(NOTHING)
+                continue
+            if keys is None and not prefixes.is_leaf(spot.prefix):
+                keys = tuple([key for key, _ in items])
+            below = self._below(spot, key, keys)
+            if mark is True and kind is Kind.STATIC:
+                is_number = isinstance(child, _SCALARS)
+                children.append(self._emit(child, below) if is_number else Static(child))
+            else:
+                children.append(self.visit(child, below))
+        return tuple(children)
+
+    def _below(self, spot: Spot, key: Any, keys: tuple[Any, ...] | None) -> Spot:
+        prefix = spot.prefix
+        if keys is not None and not prefixes.is_leaf(prefix):
+            prefix = prefixes.descend(prefix, key, keys, spot.path)
+        return Spot((*spot.path, key), prefix, spot.base)
+
+    def _again(self, x: Any, index: int, spot: Spot) -> Record:
+        """Handles an object that has an index: shares it, or says why that may not be."""
+        if not self.share:
+            first = self.table.spots[index].path if index < len(self.table.spots) else ()
+            raise SharedReferenceError(
+                f"the same {type(x).__name__} is reached at {format_path(first, self.root)} and at "
+                f"{format_path(spot.path, self.root)}: shared references need `graph=True`"
+            )
+        self._check_prefix(x, index, spot)
+        return Ref(index)
+
+    def _check_prefix(self, x: Any, index: int, spot: Spot) -> None:
+        """Raises if something met before is met under another prefix now (aliases agree)."""
+        if index >= len(self.table.spots):
+            return
+        first = self.table.spots[index]
+        if not isinstance(x, Variable):
+            if first.prefix is spot.prefix or (index, id(spot.prefix)) in self._checked:
+                return
+            self._checked.add((index, id(spot.prefix)))
+            if spot.base < 0:
+                spot = Spot(spot.path, spot.prefix, len(spot.path))
+            is_object = kind_of(x) is Kind.OBJECT
+            items = x._pytree_items() if is_object else kinds.node_type(type(x)).items(x)
+            keys = tuple(key for key, _ in items)
+            for key, child in items:
+                below = self.table.indices.get(id(child))
+                if below is not None:
+                    self._check_prefix(child, below, self._below(spot, key, keys))
+            return
+        prefix = self._resolve(x, spot)
+        if first.prefix is not prefix and first.prefix != prefix:
+            raise AliasError(
+                f"the same {type(x).__name__} is reached under two prefixes: "
+                f"{format_path(first.path, self.root)} has {first.prefix!r}, "
+                f"{format_path(spot.path, self.root)} has {prefix!r}. Give both the same one, or "
+                "pass a copy: `nnx.clone(model)`"
+            )
+
+
+_VISITS: dict[Kind, Callable[[Flattener, Any, Spot, bool], Record]] = {
+    Kind.ARRAY: Flattener._array,
+    Kind.VARIABLE: Flattener._variable,
+    Kind.OBJECT: Flattener._object,
+    Kind.NODE: Flattener._node,
+    Kind.VALUE: Flattener._value,
+    Kind.FOREIGN: Flattener._foreign,
+}
+
+
+class Builder:
+    """Makes the values that records describe.
+
+    Args:
+      variable: makes the Variable of a `VariableDef`.
+      array: returns the next array.
+      objects: what exists already, by index; what is made is added.
+      old_leaf: returns the array that came in at a position.
+      on_build: returns what to use in place of each object made: `(index, object, items)`.
+    """
+
+    def __init__(
+        self,
+        variable: Callable[[VariableDef], Variable],
+        array: Callable[[], Any],
+        objects: dict[int, Any] | None = None,
+        *,
+        old_leaf: Callable[[int], Any] | None = None,
+        on_build: Callable[[int, Any, Any], Any] | None = None,
+    ):
+        self.variable = variable
+        self.array = array
+        self.objects = {} if objects is None else objects
+        self.old_leaf = old_leaf
+        self.on_build = on_build
+
+    def build(self, record: Record, old: dict[Any, Any] | None = None) -> Any:
+        """Makes one value; `old` is what the object that will hold it has now."""
+        return _BUILDS[type(record)](self, record, old)
+
+    def _static(self, record: Static, old: Any) -> Any:
+        return record.value
+
+    def _array(self, record: ArrayDef, old: Any) -> Any:
+        return self.array()
+
+    def _ref(self, record: Ref, old: Any) -> Any:
+        return self.objects[record.index]
+
+    def _old(self, record: Old, old: Any) -> Any:
+        return old[record.key]
+
+    def _old_leaf(self, record: OldLeaf, old: Any) -> Any:
+        return self.old_leaf(record.position)  # type: ignore[misc]
+
+    def _variable(self, record: VariableDef, old: Any) -> Variable:
+        variable = self.objects[record.index] = self.variable(record)
+        return variable
+
+    def _node(self, record: NodeDef, old: Any) -> Any:
+        # The object is known before its children are made: they may refer to it.
+        cls = record.type
+        is_object = issubclass(cls, Pytree)
+        new = blank(cls) if is_object else cls.__new__(cls)
+        self.objects[record.index] = new
+        build = self.build
+        items = [(k, build(child, old)) for k, child in zip(record.keys, record.children)]
+        fill_node(new, items, record.extra)
+        if self.on_build is not None:
+            new = self.objects[record.index] = self.on_build(record.index, new, items)
+        return new
+
+    def _value(self, record: ValueDef, old: Any) -> Any:
+        parts = tuple([self.build(child, old) for child in record.children])
+        if not isinstance(record.how, type):
+            return jtu.tree_unflatten(record.how, parts)
+        if issubclass(record.how, tuple(kinds.NODE_TYPES)):
+            new = record.how.__new__(record.how)
+            kinds.node_type(record.how).replace(new, list(zip(record.keys, parts, strict=True)))
+            return new
+        return kinds.value_type(record.how).join(record.how, parts)
+
+
+_BUILDS: dict[type, Callable[[Builder, Any, Any], Any]] = {
+    Static: Builder._static,
+    ArrayDef: Builder._array,
+    Ref: Builder._ref,
+    Old: Builder._old,
+    OldLeaf: Builder._old_leaf,
+    VariableDef: Builder._variable,
+    NodeDef: Builder._node,
+    ValueDef: Builder._value,
+}
+
+
+def fill_node(node: Any, items: list[tuple[Any, Any]], extra: Static) -> None:
+    """Replaces everything in an object or container."""
+    if isinstance(node, Pytree):
+        set_marks(node, extra.value or {})
+        node._pytree_replace(items)
+        return
+    order, factory = extra.value or (None, None)
+    if order is not None:
+        values = dict(items)
+        items = [(key, values[key]) for key in order]
+    if factory is not None:
+        node.default_factory = factory
+    kinds.node_type(type(node)).replace(node, items)
+
+
+def items_of(node: Any) -> list[tuple[Any, Any]]:
+    """Returns what is directly in an object or container, in its own order."""
+    if isinstance(node, Pytree):
+        return node._pytree_items()
+    return kinds.node_type(type(node)).items(node)
+
+
+def make_variable(record: VariableDef, raw: Any) -> Variable:
+    """Makes the Variable of a record around a raw value."""
+    return make(record.type, raw, dict(record.metadata.value))

@@ -1,0 +1,92 @@
+"""Cycles among objects, which a JAX pytree cannot express.
+
+JAX flattens depth first and asks each object for its children, telling nobody where it is. The
+*open* objects are those whose children JAX has not all asked for yet; an object that is met again
+while it is open may contain itself, and only then is it searched.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from weft._errors import CycleError
+from weft._module import kinds
+from weft._module.kinds import Kind, kind_of
+from weft._path import Path, format_path
+
+
+class _Open(threading.local):
+    def __init__(self) -> None:
+        self.stack: list[tuple[int, set[int]]] = []  # address, addresses of objects still to come
+
+
+_open = _Open()
+
+
+def refuse_cycle(obj: Any, children: list[Any]) -> None:
+    """Notes that JAX flattens an object, and raises if the object contains itself.
+
+    Raises:
+      CycleError: naming the path at which the object is met again.
+    """
+    stack, address = _open.stack, id(obj)
+    while stack and address not in stack[-1][1]:
+        stack.pop()
+    if stack:
+        stack[-1][1].discard(address)
+        if any(address == open_address for open_address, _ in stack):
+            path = _path_to_itself(obj)
+            if path is not None:
+                stack.clear()
+                name = type(obj).__name__
+                raise CycleError(
+                    f"{format_path(path, name)} is the {name} itself: a cycle has no pytree form. "
+                    "Use `nnx.split`, `nnx.jit` and the other transforms of Weft, which allow "
+                    "cycles, or remove the reference before using `jax.tree` or `jax.jit`"
+                )
+    below: set[int] = set()
+    for child in children:
+        below.update(map(id, _nearest_objects(child)))
+    if below:
+        stack.append((address, below))
+
+
+def _nearest_objects(value: Any) -> list[Any]:
+    kind = kind_of(value)
+    if kind is Kind.OBJECT:
+        return [value]
+    if kind in (Kind.STATIC, Kind.ARRAY, Kind.VARIABLE):
+        return []
+    found: list[Any] = []
+    for child in kinds.children_of(value, kind):
+        found.extend(_nearest_objects(child))
+    return found
+
+
+def _path_to_itself(target: Any) -> Path | None:
+    """Finds a path from an object back to it, by depth-first search."""
+    seen: set[int] = set()
+
+    def search(value: Any, path: Path) -> Path | None:
+        kind = kind_of(value)
+        if kind is Kind.OBJECT:
+            if value is target and path:
+                return path
+            if id(value) in seen:
+                return None
+            seen.add(id(value))
+            items = value._pytree_items()
+        elif kind in (Kind.STATIC, Kind.ARRAY, Kind.VARIABLE):
+            return None
+        elif kind is Kind.NODE:
+            items = kinds.node_type(type(value)).items(value)
+        else:
+            items = list(enumerate(kinds.children_of(value, kind)))
+        for key, child in items:
+            found = search(child, (*path, key))
+            if found is not None:
+                return found
+        return None
+
+    return search(target, ())

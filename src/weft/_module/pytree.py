@@ -1,0 +1,410 @@
+"""Objects: instances of classes whose attributes are data or static.
+
+A `Pytree` is an ordinary mutable Python object that is also a JAX pytree: the attributes that hold
+data are its children, the others travel as static data. `data` and `static` *mark* an attribute,
+which settles the matter for its name. Each object remembers the trace it belongs to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
+
+import jax.tree_util as jtu
+
+from weft import _trace
+from weft._errors import StructureError, TraceContextError
+from weft._module import kinds
+from weft._module.cycles import refuse_cycle
+from weft._module.kinds import Kind, holds_data, kind_of
+from weft._path import format_path, sorted_keys
+from weft._static import Static
+from weft._types import MISSING
+
+A = TypeVar("A")
+
+Data = Annotated[A, "weft.data"]
+"""Annotation of a class attribute that always holds data: `child: nnx.Data[Module | None]`."""
+
+StaticAttribute = Annotated[A, "weft.static"]
+"""Annotation of a class attribute that is always static; public as `nnx.Static`."""
+
+
+class Mark(NamedTuple):
+    """A value on its way into an attribute, with the decision whether it is data."""
+
+    value: Any
+    is_data: bool
+
+
+def _mark(value: Any, is_data: bool, field_arguments: dict[str, Any]) -> Any:
+    if value is MISSING:
+        metadata = {**(field_arguments.pop("metadata", None) or {}), "weft.is_data": is_data}
+        return dataclasses.field(metadata=metadata, **field_arguments)
+    if field_arguments:
+        raise TypeError(
+            "keyword arguments belong to a dataclass field, which has no positional value: "
+            f"found a value and {sorted(field_arguments)}"
+        )
+    return Mark(value, is_data)
+
+
+def data(value: Any = MISSING, /, **kwargs: Any) -> Any:
+    """Marks an attribute as data, whatever it holds.
+
+    Args:
+      value: what to assign: `self.x = nnx.data(value)`.
+      **kwargs: without a value, arguments of `dataclasses.field`, for use in a dataclass.
+
+    Returns:
+      A mark that assignment to an attribute takes off, or a dataclass field.
+
+    Example:
+      >>> import weft as nnx
+      >>> class Model(nnx.Module):
+      ...     def __init__(self):
+      ...         self.scale = nnx.data(2.0)
+      >>> dict(nnx.to_flat_state(nnx.state(Model())))
+      {('scale',): 2.0}
+    """
+    return _mark(value, True, kwargs)
+
+
+def static(value: Any = MISSING, /, **kwargs: Any) -> Any:
+    """Marks an attribute as static, whatever it holds.
+
+    Args:
+      value: what to assign: `self.x = nnx.static(value)`.
+      **kwargs: without a value, arguments of `dataclasses.field`, for use in a dataclass.
+
+    Returns:
+      A mark that assignment to an attribute takes off, or a dataclass field.
+
+    Example:
+      >>> import numpy as np
+      >>> import weft as nnx
+      >>> class Model(nnx.Module):
+      ...     def __init__(self):
+      ...         self.table = nnx.static(np.arange(3))
+      >>> dict(nnx.to_flat_state(nnx.state(Model())))
+      {}
+    """
+    return _mark(value, False, kwargs)
+
+
+class _Slots:
+    """Storage of an object that is no attribute of it: its trace and its marks."""
+
+    __slots__ = ("__dict__", "__weakref__", "_pytree_marks", "_pytree_trace")
+
+
+attributes: Callable[[Any], dict[str, Any]] = _Slots.__dict__["__dict__"].__get__
+"""Returns the attributes of an object as the dict that holds them."""
+
+_set_marks = _Slots._pytree_marks.__set__  # type: ignore[attr-defined]
+_set_trace = _Slots._pytree_trace.__set__  # type: ignore[attr-defined]
+_NO_MARKS: dict[Any, bool] = {}
+
+
+class Pytree(_Slots):
+    """Base of objects whose attributes may be arrays, Variables, other objects, or static values.
+
+    Every subclass is registered as a JAX pytree; `class M(nnx.Pytree, pytree=False)` opts out.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import weft as nnx
+      >>> class Point(nnx.Pytree):
+      ...     def __init__(self, x, name):
+      ...         self.x, self.name = x, name
+      >>> point = jax.tree.map(lambda x: x + 1, Point(jnp.zeros(()), "p"))
+      >>> float(point.x), point.name
+      (1.0, 'p')
+    """
+
+    __slots__ = ()
+
+    _pytree_is_pytree: ClassVar[bool] = True
+    _pytree_class_marks: ClassVar[dict[str, bool]] = _NO_MARKS
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        return blank(cls)
+
+    def __init_subclass__(cls, *, pytree: bool = True, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._pytree_is_pytree = pytree
+        cls._pytree_class_marks = {**cls._pytree_class_marks, **_annotated_marks(cls)}
+        if pytree:
+            jtu.register_pytree_with_keys(
+                cls, _flatten_with_keys, lambda aux, children: _unflatten(cls, aux, children), _flatten
+            )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check_write(self, name)
+        if type(value) is Mark:
+            _set_marks(self, {**self._pytree_marks, name: value.is_data})
+            value = value.value
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        check_write(self, name)
+        object.__delattr__(self, name)
+        if name in self._pytree_marks:
+            _set_marks(self, {k: v for k, v in self._pytree_marks.items() if k != name})
+
+    # How the walk reads and refills an object; containers that are objects override these.
+    def _pytree_items(self) -> list[tuple[Any, Any]]:
+        own = attributes(self)
+        return [(name, own[name]) for name in sorted(own)]
+
+    def _pytree_replace(self, items: list[tuple[Any, Any]]) -> None:
+        own = attributes(self)
+        new = dict(items)
+        for name in [name for name in own if name not in new]:
+            del own[name]
+        own.update(new)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"items": self._pytree_items(), "marks": self._pytree_marks}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        _set_marks(self, state["marks"])
+        self._pytree_replace(state["items"])
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return (blank, (type(self),), self.__getstate__())
+
+    def __repr__(self) -> str:
+        from weft._repr import represent
+
+        return represent(self)
+
+
+kinds.declare_object_type(Pytree)
+
+
+def blank(cls: type) -> Any:
+    """Makes an object of the running trace without calling its `__init__`."""
+    new = object.__new__(cls)
+    _set_marks(new, cls._pytree_class_marks)
+    _set_trace(new, _trace.current())
+    return new
+
+
+def set_marks(obj: Pytree, marks: dict[Any, bool]) -> None:
+    """Sets which attributes of an object are marked as data (True) or static (False)."""
+    _set_marks(obj, marks)
+
+
+def check_write(obj: Pytree, name: Any) -> None:
+    """Raises TraceContextError if the object does not belong to the running trace."""
+    if obj._pytree_trace != _trace.current():
+        raise TraceContextError(
+            f"cannot change {format_path((name,), type(obj).__name__)} from inside "
+            f"{_trace.describe()}: the object was captured from outside, and the change would be "
+            "lost or leak a tracer. Pass it as an argument of the transformed function (use "
+            "`nnx.jit`, `nnx.grad`, ... for functions that update objects): `nnx.jit(f)(model, x)`"
+        )
+
+
+_STRING_MARK = re.compile(r"^(?:\w+\.)*(Data|Static)\[")
+
+
+def _annotated_marks(cls: type) -> dict[str, bool]:
+    marks: dict[str, bool] = {}
+    for name, annotation in cls.__dict__.get("__annotations__", {}).items():
+        if isinstance(annotation, str):
+            match = _STRING_MARK.match(annotation)
+            if match:
+                marks[name] = match[1] == "Data"
+        elif typing.get_origin(annotation) is Annotated:
+            for extra in annotation.__metadata__:
+                if extra in ("weft.data", "weft.static"):
+                    marks[name] = extra == "weft.data"
+    for name, value in cls.__dict__.items():
+        if isinstance(value, dataclasses.Field) and "weft.is_data" in value.metadata:
+            marks[name] = value.metadata["weft.is_data"]
+    return marks
+
+
+def is_data_attribute(obj: Pytree, name: Any, value: Any) -> bool:
+    """Returns whether an attribute is data: by its mark, else by what it holds.
+
+    Raises:
+      StructureError: for a set that holds data, which has no order to walk it in.
+    """
+    mark = obj._pytree_marks.get(name)
+    if mark is not None:
+        return mark
+    if not holds_data(value):
+        return False
+    if isinstance(value, (set, frozenset)):
+        raise set_of_data_error((name,), type(obj).__name__)
+    return True
+
+
+def set_of_data_error(path: tuple, root: str = "") -> StructureError:
+    """Explains that sets cannot hold data."""
+    where = format_path(path, root)
+    return StructureError(
+        f"{where} is a set that holds arrays, Variables or Modules: a set has no order, so its "
+        f"elements cannot be told apart. Use a list, `{where} = list(...)`, or a dict"
+    )
+
+
+# -- JAX's pytree protocol
+class _Aux(NamedTuple):
+    data_names: tuple[Any, ...]
+    boxed: tuple[bool, ...]  # which children have static leaves in boxes
+    static_names: tuple[Any, ...]
+    statics: tuple[Static, ...]
+    marks: Static
+
+
+_NO_MARKS_KEY = Static({})
+
+
+def _box(value: Any) -> Any:
+    """Puts the static leaves inside a container into boxes, for JAX not to see them."""
+    kind = kind_of(value)
+    if kind is Kind.NODE:
+        handler = kinds.node_type(type(value))
+        new = handler.blank(value)
+        handler.replace(new, [(key, _box(child)) for key, child in handler.items(value)])
+        return new
+    if kind is Kind.VALUE and isinstance(value, tuple):
+        handler = kinds.value_type(type(value))
+        return handler.join(type(value), tuple(map(_box, handler.split(value)[1])))
+    if kind is Kind.STATIC and value is not None:
+        return Static(value)
+    return value
+
+
+def _unbox(value: Any) -> Any:
+    if type(value) is Static:
+        return value.value
+    kind = kind_of(value)
+    if kind is Kind.NODE:
+        handler = kinds.node_type(type(value))
+        handler.replace(value, [(key, _unbox(child)) for key, child in handler.items(value)])
+    elif kind is Kind.VALUE and isinstance(value, tuple):
+        handler = kinds.value_type(type(value))
+        return handler.join(type(value), tuple(map(_unbox, handler.split(value)[1])))
+    return value
+
+
+_CONTAINERS = (Kind.NODE, Kind.VALUE)
+
+
+def _flatten(obj: Pytree) -> tuple[list[Any], _Aux]:
+    children, data_names, boxed, static_names, statics = [], [], [], [], []
+    for name, value in obj._pytree_items():
+        if is_data_attribute(obj, name, value):
+            boxes = kind_of(value) in _CONTAINERS
+            children.append(_box(value) if boxes else value)
+            data_names.append(name)
+            boxed.append(boxes)
+        else:
+            static_names.append(name)
+            statics.append(Static(value))
+    refuse_cycle(obj, children)
+    marks = obj._pytree_marks
+    return children, _Aux(
+        tuple(data_names),
+        tuple(boxed),
+        tuple(static_names),
+        tuple(statics),
+        Static(marks) if marks else _NO_MARKS_KEY,
+    )
+
+
+def _flatten_with_keys(obj: Pytree) -> tuple[list[tuple[Any, Any]], _Aux]:
+    children, aux = _flatten(obj)
+    keys = (
+        jtu.SequenceKey(name) if isinstance(name, int) else jtu.GetAttrKey(name)
+        for name in aux.data_names
+    )
+    return list(zip(keys, children, strict=True)), aux
+
+
+def _unflatten(cls: type[Pytree], aux: _Aux, children: Any) -> Pytree:
+    obj = blank(cls)
+    _set_marks(obj, aux.marks.value)
+    items = {
+        name: _unbox(child) if boxes else child
+        for name, boxes, child in zip(aux.data_names, aux.boxed, children, strict=True)
+    }
+    items.update(zip(aux.static_names, (s.value for s in aux.statics), strict=True))
+    obj._pytree_replace([(name, items[name]) for name in sorted_keys(items)])
+    return obj
+
+
+def is_data(value: Any, /) -> bool:
+    """Returns whether a value, assigned to an attribute, is data.
+
+    Arrays, Variables and objects are data, and so are containers and pytrees that hold any.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.is_data([nnx.Param(1.0)]), nnx.is_data("relu")
+      (True, False)
+    """
+    return holds_data(value)
+
+
+has_data = is_data
+
+
+def register_data_type(type_: type, /) -> type:
+    """Declares that instances of a type are data leaves: usable as decorator.
+
+    Example:
+      >>> import weft as nnx
+      >>> @nnx.register_data_type
+      ... class Handle:
+      ...     pass
+      >>> nnx.is_data(Handle())
+      True
+    """
+    kinds._KINDS[type_] = Kind.ARRAY
+    return type_
+
+
+def check_pytree(pytree: Pytree) -> None:
+    """Raises if an attribute marked as static hides data.
+
+    Raises:
+      StructureError: naming the attribute.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.check_pytree(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+    """
+    for name, value in pytree._pytree_items():
+        if pytree._pytree_marks.get(name) is False and holds_data(value):
+            where = format_path((name,), type(pytree).__name__)
+            raise StructureError(
+                f"{where} is marked static but holds arrays, Variables or Modules, which "
+                f"transforms will not see. Remove the mark: `{where} = value`"
+            )
+
+
+class Object(Pytree, pytree=False):
+    """Base of objects that the walk sees but JAX does not: they are no pytrees.
+
+    Example:
+      >>> import jax
+      >>> import weft as nnx
+      >>> class Counter(nnx.Object):
+      ...     pass
+      >>> jax.tree.leaves(Counter())[0].__class__.__name__
+      'Counter'
+    """
+
+    __slots__ = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**{**kwargs, "pytree": False})

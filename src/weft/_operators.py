@@ -1,0 +1,129 @@
+"""What makes a box act as the value in it: operators, indexing, conversion.
+
+Every operator reads the value through `get_value`; the in-place ones write the result back through
+`set_value`. They are made from tables of the `operator` module's functions.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+
+class ValueOperators:
+    """Base of boxes with `get_value` and `set_value` that shall act as their value."""
+
+    __slots__ = ()
+
+    get_value: Callable[..., Any]
+    set_value: Callable[..., None]
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.get_value(index=key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.set_value(value, index=key)
+
+    def __delitem__(self, key: Any) -> None:
+        container = self.get_value().copy()
+        del container[key]
+        self.set_value(container)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.get_value()(*args, **kwargs)
+
+    def __len__(self) -> int:
+        return len(self.get_value())
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.get_value())
+
+    def __contains__(self, item: Any) -> bool:
+        return item in self.get_value()
+
+    def __jax_array__(self) -> Any:
+        return jax.numpy.asarray(self.get_value())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.get_value(), dtype=dtype)
+
+    def __bool__(self) -> bool:
+        try:
+            return bool(self.get_value())
+        except jax.errors.TracerBoolConversionError as error:
+            error.add_note(
+                f"The value is that of a {type(self).__name__}. Python's `if`, `and`, `or` and "
+                "`not` need a concrete value; choose with `jnp.where(condition, a, b)` or "
+                "`jax.lax.cond(condition, true_fun, false_fun)`."
+            )
+            raise
+
+    def __eq__(self, other: object) -> Any:
+        return self.get_value() == value_of(other)
+
+    def __ne__(self, other: object) -> Any:
+        return self.get_value() != value_of(other)
+
+    __hash__ = None  # type: ignore[assignment]  # `==` compares values
+
+
+def value_of(x: Any) -> Any:
+    """Returns the value of a box, and anything else as it is."""
+    return x.get_value() if isinstance(x, ValueOperators) else x
+
+
+def _binary(function: Callable) -> Callable:
+    return lambda self, other: function(self.get_value(), value_of(other))
+
+
+def _reflected(function: Callable) -> Callable:
+    return lambda self, other: function(value_of(other), self.get_value())
+
+
+def _in_place(function: Callable) -> Callable:
+    def method(self: ValueOperators, other: Any) -> ValueOperators:
+        self.set_value(function(self.get_value(), value_of(other)))
+        return self
+
+    return method
+
+
+def _unary(function: Callable) -> Callable:
+    return lambda self, *args: function(self.get_value(), *args)
+
+
+_ARITHMETIC = "add sub mul matmul truediv floordiv mod pow lshift rshift and_ xor or_".split()
+_COMPARISONS = "lt le gt ge".split()
+_UNARY: dict[str, Callable] = {
+    "neg": operator.neg,
+    "pos": operator.pos,
+    "invert": operator.invert,
+    "abs": abs,
+    "complex": complex,
+    "float": float,
+    "int": int,
+    "index": operator.index,
+    "round": round,
+    **{name: operator.methodcaller(f"__{name}__") for name in "trunc floor ceil".split()},
+}
+
+
+def _install() -> None:
+    for name in _ARITHMETIC:
+        function, stem = getattr(operator, name), name.rstrip("_")
+        setattr(ValueOperators, f"__{stem}__", _binary(function))
+        setattr(ValueOperators, f"__r{stem}__", _reflected(function))
+        setattr(ValueOperators, f"__i{stem}__", _in_place(function))
+    for name in _COMPARISONS:
+        setattr(ValueOperators, f"__{name}__", _binary(getattr(operator, name)))
+    ValueOperators.__divmod__ = _binary(divmod)  # type: ignore[attr-defined]
+    ValueOperators.__rdivmod__ = _reflected(divmod)  # type: ignore[attr-defined]
+    for name, function in _UNARY.items():
+        setattr(ValueOperators, f"__{name}__", _unary(function))
+
+
+_install()

@@ -1,0 +1,179 @@
+"""Streams: a base key and a counter each.
+
+Drawing folds the counter into the base key and adds one to it, so that the n-th key of a stream is
+`jax.random.fold_in(key, n)`, with n from 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from weft._module.pytree import Pytree
+from weft._rng.draws import KeySource
+from weft._rng.seeds import (
+    Derive,
+    Splits,
+    broadcast_key,
+    fork_key,
+    key_of,
+    shape_of,
+    split_key,
+)
+from weft._variable import A, Variable
+
+
+class RngState(Variable[A]):
+    """State of a random stream; the base of `RngKey` and `RngCount`.
+
+    Example:
+      >>> import weft as nnx
+      >>> len(nnx.to_flat_state(nnx.state(nnx.Rngs(0), nnx.RngState)))
+      2
+    """
+
+    __slots__ = ()
+
+
+class RngCount(RngState[A]):
+    """The number of keys drawn from a stream so far, uint32.
+
+    Example:
+      >>> import weft as nnx
+      >>> stream = nnx.Rngs(0).default
+      >>> key = stream()
+      >>> int(stream.count[...])
+      1
+    """
+
+    __slots__ = ()
+
+
+class RngKey(RngState[A]):
+    """The base key of a stream: a typed JAX PRNG key.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.Rngs(0).default.key.shape
+      ()
+    """
+
+    __slots__ = ()
+
+
+def require_scalar(stream: RngStream, where: str = "") -> None:
+    """Raises if a stream holds several keys, or key data without a key type.
+
+    Args:
+      stream: the stream.
+      where: where it is, ending in a space, for the error to name.
+
+    Raises:
+      ValueError: see above.
+    """
+    key = stream.key.get_value()
+    if not key.shape:
+        return
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise ValueError(
+            f"stream {stream.tag!r} {where}holds {key.dtype} data of shape {key.shape} in place of "
+            "a typed key: write `stream.key[...] = jax.random.wrap_key_data(data)`"
+        )
+    raise ValueError(
+        f"stream {stream.tag!r} {where}was split and holds keys of shape {key.shape}, but a scalar "
+        "key is expected here. Draw inside the transform that maps over the split axis, "
+        "`nnx.vmap(f, in_axes=0)(rngs)`; or take the stream of one index, "
+        "`jax.tree.map(lambda x: x[0], rngs)`; or split only for the length of a call or block, "
+        "after which the scalar key is back: `@nnx.split_rngs(splits=N)`, "
+        "`with nnx.split_rngs(model, splits=N):`"
+    )
+
+
+def zero_count(key: jax.Array) -> jax.Array:
+    """Returns the counter that a new base key starts with."""
+    return jnp.zeros(key.shape, jnp.uint32)
+
+
+class RngStream(KeySource, Pytree):
+    """A stream of keys: the n-th call returns `jax.random.fold_in(key, n)`, with n from 0.
+
+    Args:
+      key: a seed: an integer, a key, legacy uint32 key data, or another stream, whose key and
+        counter are copied. Of an array of keys each element becomes a stream of its own.
+      tag: the name, by which filters select the stream and its two Variables.
+
+    Attributes:
+      tag: the name.
+      key: the base key, an `RngKey`.
+      count: how many keys were drawn, an `RngCount` of the key's shape.
+
+    Raises:
+      TypeError: if `key` is no seed.
+
+    Example:
+      >>> import jax
+      >>> import weft as nnx
+      >>> stream = nnx.RngStream(0, tag="dropout")
+      >>> bool(stream() == jax.random.fold_in(jax.random.key(0), 0))
+      True
+      >>> stream.normal((2,)).shape
+      (2,)
+    """
+
+    tag: str
+    key: RngKey
+    count: RngCount
+
+    def __init__(self, key: Any, *, tag: str):
+        if isinstance(key, RngStream):
+            key, count = key.key.get_value(), key.count.get_value()
+        else:
+            key = key_of(key, tag)
+            count = zero_count(key)
+        self.tag = tag
+        self.key = RngKey(key, tag=tag)
+        self.count = RngCount(count, tag=tag)
+
+    def __call__(self) -> jax.Array:
+        """Returns the next key and counts it.
+
+        Raises:
+          ValueError: if the stream was split, so that there is no single next key.
+          TraceContextError: if the stream belongs to another trace.
+        """
+        key = self.key.get_value()
+        if key.shape:
+            require_scalar(self)
+        count = self.count.get_value()
+        drawn = jax.random.fold_in(key, count)
+        self.count.set_value(count + 1)
+        return drawn
+
+    def split(self, k: Splits) -> RngStream:
+        """Returns a stream of several keys, made from the next key by `jax.random.split`.
+
+        Args:
+          k: how many, or the shape of the keys.
+        """
+        return self._derive(split_key(shape_of(k)))
+
+    def broadcast(self, k: Splits) -> RngStream:
+        """Returns a stream that holds the next key several times.
+
+        Args:
+          k: how many times, or the shape of the keys.
+        """
+        return self._derive(broadcast_key(shape_of(k)))
+
+    def fork(self, *, split: Splits | None = None) -> RngStream:
+        """Returns a new stream whose base key is the next key of this one.
+
+        Args:
+          split: how many keys to split it into; None for one.
+        """
+        return self._derive(fork_key) if split is None else self.split(split)
+
+    def _derive(self, derive: Derive) -> RngStream:
+        return RngStream(derive(self()), tag=self.tag)

@@ -1,0 +1,222 @@
+"""Static values and when two of them are the same.
+
+A *static value* is everything that decides what is traced without being traced: a size, a flag,
+an activation function, a config object. A *key* is an immutable stand-in for a static value, such
+that two values with equal keys lead to the same traced program. `Static` is the box that compares
+by that key and still hands out the very object it was given.
+
+Keys are taken when a box is made, so that a config changed later is seen as another value and
+never rewrites what a cache remembers.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import struct
+import types
+import weakref
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+import numpy as np
+
+
+class ByIdentity:
+    """Key of a value that equals only itself; holds it weakly where Python allows."""
+
+    __slots__ = ("_get", "_id")
+
+    def __init__(self, value: Any):
+        self._id = id(value)
+        try:
+            self._get: Callable[[], Any] = weakref.ref(value)
+        except TypeError:
+            self._get = lambda: value
+
+    def __hash__(self) -> int:
+        return self._id
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, ByIdentity) or self._id != other._id:
+            return False
+        value = self._get()  # a dead object's address may have been reused
+        return value is not None and value is other._get()
+
+
+class BySnapshot:
+    """Key of an unhashable value without readable content: a copy, compared with `==`."""
+
+    __slots__ = ("_copy",)
+
+    def __init__(self, value: Any):
+        self._copy = copy.deepcopy(value)
+
+    def __hash__(self) -> int:
+        return hash(type(self._copy))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BySnapshot) and bool(self._copy == other._copy)
+
+
+def key_of(value: Any) -> Hashable:
+    """Returns the key of a static value.
+
+    Values compare by type and content, recursively: `1`, `True` and `1.0` differ, as do `0.0` and
+    `-0.0`, while NaN equals itself. Functions compare by code, defaults and closure, so that
+    `optax.adam(1e-3)` made twice is equal. Other objects compare by `==` where they can be hashed.
+
+    Args:
+      value: any Python object.
+
+    Returns:
+      A hashable, immutable key.
+    """
+    return _key(value, {})
+
+
+def _key(value: Any, active: dict[int, int]) -> Hashable:
+    kind = type(value)
+    if kind in _ATOMS:
+        return (kind, value)
+    if id(value) in active:  # a function that closes over itself, a dict that holds itself
+        return ("cycle", active[id(value)])
+    rule = _RULES.get(kind)
+    active[id(value)] = len(active)
+    try:
+        if rule is not None:
+            return rule(value, active)
+        return _key_of_object(value, active)
+    finally:
+        del active[id(value)]
+
+
+def _key_of_float(value: float, active: dict[int, int]) -> Hashable:
+    return (float, struct.pack("d", value))
+
+
+def _key_of_complex(value: complex, active: dict[int, int]) -> Hashable:
+    return (complex, struct.pack("dd", value.real, value.imag))
+
+
+def _key_of_sequence(value: Any, active: dict[int, int]) -> Hashable:
+    return (type(value), *(_key(item, active) for item in value))
+
+
+def _key_of_mapping(value: Any, active: dict[int, int]) -> Hashable:
+    # Order counts: code that iterates over the mapping traces another program.
+    return (type(value), *((_key(k, active), _key(v, active)) for k, v in value.items()))
+
+
+def _key_of_set(value: Any, active: dict[int, int]) -> Hashable:
+    return (type(value), frozenset(_key(item, active) for item in value))
+
+
+def _key_of_numpy(value: Any, active: dict[int, int]) -> Hashable:
+    if value.dtype.hasobject:
+        return (type(value), value.shape, *(_key(item, active) for item in value.ravel().tolist()))
+    return (type(value), str(value.dtype), value.shape, value.tobytes())
+
+
+def _key_of_partial(value: functools.partial, active: dict[int, int]) -> Hashable:
+    parts = (value.func, value.args, value.keywords)
+    return (type(value), *(_key(part, active) for part in parts))
+
+
+def _key_of_method(value: types.MethodType, active: dict[int, int]) -> Hashable:
+    return (types.MethodType, _key(value.__func__, active), _key(value.__self__, active))
+
+
+def _key_of_cell(cell: types.CellType, active: dict[int, int]) -> Hashable:
+    try:
+        return (_key(cell.cell_contents, active),)
+    except ValueError:  # the cell is still empty
+        return ()
+
+
+def _key_of_function(value: types.FunctionType, active: dict[int, int]) -> Hashable:
+    return (
+        types.FunctionType,
+        value.__code__,
+        ByIdentity(value.__globals__),
+        _key(value.__defaults__, active),
+        _key(value.__kwdefaults__, active),
+        *(_key_of_cell(cell, active) for cell in value.__closure__ or ()),
+    )
+
+
+def _key_of_object(value: Any, active: dict[int, int]) -> Hashable:
+    kind = type(value)
+    if isinstance(value, jax.Array):
+        return ByIdentity(value)
+    if dataclasses.is_dataclass(kind) and kind.__dataclass_params__.eq:  # type: ignore[attr-defined]
+        fields = (getattr(value, f.name, None) for f in dataclasses.fields(kind))
+        return (kind, *(_key(field, active) for field in fields))
+    if isinstance(value, tuple):
+        return _key_of_sequence(value, active)
+    if kind.__hash__ is object.__hash__ and kind.__eq__ is object.__eq__:
+        return ByIdentity(value)
+    try:
+        hash(value)
+    except TypeError:
+        return _key_of_unhashable(value, active)
+    return (kind, value)
+
+
+def _key_of_unhashable(value: Any, active: dict[int, int]) -> Hashable:
+    if isinstance(value, dict):
+        return _key_of_mapping(value, active)
+    if isinstance(value, (list, set)):
+        return (type(value), *(_key(item, active) for item in value))
+    if isinstance(getattr(value, "__dict__", None), dict):
+        return (type(value), _key_of_mapping(value.__dict__, active))
+    try:
+        return BySnapshot(value)
+    except TypeError:
+        return ByIdentity(value)
+
+
+_ATOMS = frozenset({type(None), bool, int, str, bytes, type, type(...)})
+_RULES: dict[type, Callable[[Any, dict[int, int]], Hashable]] = {
+    float: _key_of_float,
+    complex: _key_of_complex,
+    tuple: _key_of_sequence,
+    list: _key_of_sequence,
+    dict: _key_of_mapping,
+    set: _key_of_set,
+    frozenset: _key_of_set,
+    np.ndarray: _key_of_numpy,
+    functools.partial: _key_of_partial,
+    types.MethodType: _key_of_method,
+    types.FunctionType: _key_of_function,
+}
+
+
+@jax.tree_util.register_static
+class Static:
+    """A static value in a box that compares by the value's key.
+
+    The box is a JAX pytree without leaves, so it may ride along inside any pytree.
+    """
+
+    __slots__ = ("_hash", "key", "value")
+
+    def __init__(self, value: Any):
+        self.value = value
+        self.key = key_of(value)
+        self._hash: int | None = None
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = hash(self.key)
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (type(other) is Static and self.key == other.key)
+
+    def __repr__(self) -> str:
+        return f"Static({self.value!r})"

@@ -1,0 +1,69 @@
+"""Which JAX trace is running, and which of Weft's transforms started it.
+
+Every Variable and object remembers the *trace* it was made in. Writing it while another trace runs
+would leak a tracer or lose the write, so it is an error. A *frame* stands for one running Weft
+transform and is what an error names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from jax.extend.core import get_opaque_trace_state
+
+current = get_opaque_trace_state
+"""Returns the running JAX trace, as an opaque value to be compared with `==`."""
+
+OpaqueTraceState = Any
+
+
+class Frame(NamedTuple):
+    """One running transform: its name, as in `nnx.jit`, its function, the trace it runs in."""
+
+    transform: str
+    function: str
+    trace: OpaqueTraceState
+
+
+class _Frames(threading.local):
+    def __init__(self) -> None:
+        self.stack: list[Frame] = []
+
+
+frames = _Frames()
+
+
+@contextlib.contextmanager
+def running(transform: str, function: str) -> Iterator[None]:
+    """Marks a transform as running in this thread, for errors to name."""
+    frames.stack.append(Frame(transform, function, current()))
+    try:
+        yield
+    finally:
+        frames.stack.pop()
+
+
+def describe() -> str:
+    """Names the innermost running transform, or JAX's where Weft started none."""
+    if not frames.stack:
+        return "a JAX transformation (jax.jit, jax.grad, jax.vmap, ...)"
+    frame = frames.stack[-1]
+    return f"nnx.{frame.transform} of {frame.function!r}"
+
+
+_PACKAGE = __name__.rpartition(".")[0]
+
+
+def call_site() -> tuple[str, int] | None:
+    """Returns file and line of the nearest caller outside Weft."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module != _PACKAGE and not module.startswith(_PACKAGE + "."):
+            return frame.f_code.co_filename, frame.f_lineno
+        frame = frame.f_back
+    return None

@@ -1,0 +1,29 @@
+"""Sentinels and type names that several parts of Weft share."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Any, Final, Literal, TypeVar
+
+import jax
+import numpy as np
+
+
+class Missing(enum.Enum):
+    """Type of `MISSING`, which stands for an argument that was not given."""
+
+    MISSING = enum.auto()
+
+    def __repr__(self) -> str:
+        return "<missing>"
+
+
+MISSING: Final[Literal[Missing.MISSING]] = Missing.MISSING
+
+A = TypeVar("A")
+M = TypeVar("M")
+F = TypeVar("F", bound=Callable[..., Any])
+
+ARRAY_TYPES = (jax.Array, np.ndarray, jax.ShapeDtypeStruct)
+"""Types of the raw leaves of an object: arrays, concrete, traced or abstract."""

@@ -1,0 +1,582 @@
+"""Variables: mutable boxes around an array or a pytree of arrays.
+
+A *Variable* has a type (what the value is for: `Param`, `BatchStat`, ...), a *raw value* (what is
+stored) and *metadata* (keyword facts about it, among them *hooks*, functions called when the value
+is made, read or written). `get_value` and `set_value` go through the hooks, the other spellings
+(`v[...]`, `v.value`, arithmetic, `jnp` functions) through these two.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Generic, TypeVar
+
+import jax
+import jax.tree_util as jtu
+import numpy as np
+
+from weft import _trace
+from weft._errors import TraceContextError
+from weft._metadata import HOOKS, VariableMetadata
+from weft._operators import ValueOperators, value_of
+from weft._static import Static
+from weft._types import MISSING, Missing
+
+A = TypeVar("A")
+
+NO_METADATA = Static({})
+_ALIASES = {"sharding": "out_sharding", "sharding_names": "out_sharding"}
+
+
+class Variable(ValueOperators, Generic[A]):
+    """A mutable box around a value, with a type and metadata; a JAX pytree with the value below.
+
+    Subclasses are Variable types; filters select by them. A Variable acts as its value in
+    arithmetic, indexing and `jax.numpy` functions.
+
+    Args:
+      value: an array, PRNG key, `ShapeDtypeStruct`, Python scalar, or a pytree of these; or a
+        `VariableMetadata`, or another Variable whose value is taken.
+      hijax: None or False; JAX's experimental boxes are not used by Weft.
+      ref: None or False; likewise for JAX references.
+      eager_sharding: whether to shard the value now by its `out_sharding`; None for the setting.
+      **metadata: keyword facts. `out_sharding` names mesh axes; `sharding` is its older name.
+        `on_get_value`, `on_set_value` and `on_create_value` are hooks `(variable, value) ->
+        value`, `on_add_axis` and `on_remove_axis` are `(variable, index, name)`.
+
+    Raises:
+      ValueError: for `hijax=True` or `ref=True`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> weight = nnx.Param(jnp.zeros((2, 2)), out_sharding=("in", "out"))
+      >>> weight[0, 1] = 3.0
+      >>> float((weight * 2)[0, 1])
+      6.0
+    """
+
+    __slots__ = ("__weakref__", "_metadata", "_origin", "_raw", "_trace")
+    required_metadata: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(
+        self,
+        value: A | VariableMetadata[A],
+        *,
+        hijax: bool | None = None,
+        ref: bool | None = None,
+        eager_sharding: bool | None = None,
+        **metadata: Any,
+    ):
+        check_no_reference_modes(hijax=hijax, ref=ref)
+        if isinstance(value, VariableMetadata):
+            metadata = {**value.as_keywords(), **metadata}
+            value = value.raw_value
+        if isinstance(value, Variable):
+            value = value._raw
+        if eager_sharding is not None:
+            metadata["eager_sharding"] = eager_sharding
+        _store(self, value, _with_current_names(metadata))
+        _set_origin(self, _trace.call_site())
+        raw = _call_hooks(self, "on_create_value", self.create_value(value))
+        if "out_sharding" in self._metadata:
+            from weft._sharding import shard_on_creation
+
+            raw = shard_on_creation(self, raw)
+        _set_raw(self, raw)
+
+    # -- hooks for subclasses
+    def create_value(self, value: A) -> A:
+        """Returns the value to store when the Variable is made; override it to change it."""
+        return value
+
+    def add_axis(self, axis_index: int, axis_name: str | None) -> None:
+        """Tells the Variable that a transform added an axis to its value.
+
+        Args:
+          axis_index: where the axis was put.
+          axis_name: the mesh axis it is sharded over, or None.
+        """
+        _edit_axis_names(self, lambda names: names.insert(axis_index, axis_name), axis_index)
+        for hook in _hooks(self, "on_add_axis"):
+            hook(self, axis_index, axis_name)
+
+    def remove_axis(self, axis_index: int, axis_name: str | None) -> None:
+        """Tells the Variable that a transform removed an axis; the inverse of `add_axis`.
+
+        Raises:
+          ValueError: if the axis at that place has another name.
+        """
+
+        def remove(names: list) -> None:
+            if names and names[axis_index] != axis_name:
+                raise ValueError(
+                    f"{type(self).__name__} has axis {names[axis_index]!r} at {axis_index}, "
+                    f"expected {axis_name!r}; its out_sharding is {tuple(names)!r}"
+                )
+            if names:
+                names.pop(axis_index)
+
+        _edit_axis_names(self, remove, axis_index)
+        for hook in _hooks(self, "on_remove_axis"):
+            hook(self, axis_index, axis_name)
+
+    # -- the value
+    def get_value(self, *, index: Any = MISSING) -> Any:
+        """Returns the value, through the `on_get_value` hooks.
+
+        Args:
+          index: what to index the value with; the whole value if missing.
+        """
+        if _trace.frames.stack:
+            _warn_if_captured(self)
+        value = self._raw
+        if self._metadata or type(self)._has_hooks:
+            value = _call_hooks(self, "on_get_value", value)
+        if index is MISSING or (index is ... and not isinstance(value, np.ndarray)):
+            return value
+        return value[index]
+
+    def set_value(self, value: Any, *, index: Any = MISSING) -> None:
+        """Replaces the value, through the `on_set_value` hooks.
+
+        Args:
+          value: the new value; a Variable stands for its value.
+          index: which part of the value to replace; all of it if missing.
+
+        Raises:
+          TraceContextError: if the Variable belongs to another trace.
+        """
+        check_write(self)
+        value = value_of(value)
+        if index is not MISSING:
+            value = _with_item(self, index, value)
+        if self._metadata or type(self)._has_hooks:
+            value = _call_hooks(self, "on_set_value", value)
+        _set_raw(self, value)
+
+    def get_raw_value(self) -> A:
+        """Returns the stored value without calling hooks."""
+        return self._raw
+
+    def set_raw_value(self, value: A) -> None:
+        """Stores a value without calling hooks.
+
+        Raises:
+          TraceContextError: if the Variable belongs to another trace.
+        """
+        check_write(self)
+        _set_raw(self, value)
+
+    @property
+    def value(self) -> Any:
+        """The value, through the hooks; the same as `v[...]`."""
+        return self.get_value()
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        self.set_value(value)
+
+    @property
+    def raw_value(self) -> A:
+        """The stored value, as `get_raw_value` returns it."""
+        return self._raw
+
+    # -- metadata
+    @property
+    def type(self) -> type:
+        """The Variable's type."""
+        return type(self)
+
+    var_type = type
+
+    @property
+    def hijax(self) -> bool:
+        """Always False: Weft does not use JAX's experimental boxes."""
+        return False
+
+    @property
+    def ref(self) -> bool:
+        """Always False: Weft does not use JAX references."""
+        return False
+
+    @property
+    def sharding_names(self) -> Any:
+        """The `out_sharding` metadata under its older name."""
+        return self._metadata.get("out_sharding")
+
+    def get_metadata(
+        self, name: str | None = None, default: Any = MISSING, *, exclude_required: bool | None = None
+    ) -> Any:
+        """Returns one entry of the metadata, or a copy of all of it.
+
+        Args:
+          name: which entry; None for all of them.
+          default: what to return where there is no such entry.
+          exclude_required: accepted for compatibility; Weft stores no required entries.
+
+        Raises:
+          KeyError: if there is no such entry and no default.
+        """
+        if name is None:
+            return dict(self._metadata)
+        value = self._metadata.get(_ALIASES.get(name, name), default)
+        if isinstance(value, Missing):
+            raise KeyError(
+                f"{type(self).__name__} has no metadata {name!r}; it has {sorted(self._metadata)}"
+            )
+        return value
+
+    def set_metadata(self, *args: Any, **kwargs: Any) -> None:
+        """Sets metadata: `(name, value)`, keywords to add, or one dict that replaces all.
+
+        Raises:
+          TypeError: for other arguments.
+          TraceContextError: if the Variable belongs to another trace.
+        """
+        if args and kwargs or len(args) > 2 or (len(args) == 1 and not isinstance(args[0], Mapping)):
+            raise TypeError(
+                "set_metadata takes one dict, a name and a value, or keywords: "
+                "`v.set_metadata(tag='a')`"
+            )
+        check_write(self)
+        if len(args) == 1:
+            new = _with_current_names(args[0])
+        else:
+            named = {args[0]: args[1]} if args else kwargs
+            new = {**self._metadata, **_with_current_names(named)}
+        object.__setattr__(self, "_metadata", new)
+
+    def has_metadata(self, name: str) -> bool:
+        """Returns whether the metadata has an entry of this name."""
+        return _ALIASES.get(name, name) in self._metadata
+
+    def del_metadata(self, name: str) -> None:
+        """Deletes an entry of the metadata.
+
+        Raises:
+          KeyError: if there is no such entry.
+        """
+        check_write(self)
+        self.get_metadata(name)
+        name = _ALIASES.get(name, name)
+        kept = {k: v for k, v in self._metadata.items() if k != name}
+        object.__setattr__(self, "_metadata", kept)
+
+    # -- copies
+    def copy(self, value: Any = MISSING, **updates: Any) -> Variable[A]:
+        """Returns a new Variable of the same type, with other value or metadata where given."""
+        if isinstance(value, Variable):
+            value = value._raw
+        metadata = {**self._metadata, **_with_current_names(updates)}
+        return make(type(self), self._raw if value is MISSING else value, metadata)
+
+    replace = copy
+    to_state = copy
+
+    def copy_from(self, other: Variable[A]) -> None:
+        """Takes value and metadata of another Variable of the same type.
+
+        Raises:
+          ValueError: if the types differ.
+          TraceContextError: if this Variable belongs to another trace.
+        """
+        if type(self) is not type(other):
+            raise ValueError(
+                f"expected a {type(self).__name__} to copy from, found a {type(other).__name__}"
+            )
+        self.update_from_state(other)
+
+    def update_from_state(self, variable_state: Variable[A]) -> None:
+        """Takes value and metadata of a Variable of a State, whatever its type."""
+        check_write(self)
+        object.__setattr__(self, "_metadata", dict(variable_state._metadata))
+        _set_raw(self, variable_state._raw)
+
+    @classmethod
+    def from_metadata(cls, value: A, attributes: Mapping[str, Any]) -> Variable[A]:
+        """Builds a Variable from a raw value and its metadata, without calling hooks."""
+        return make(cls, value, dict(attributes))
+
+    # -- attributes of the value
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in Variable.__slots__:
+            raise AttributeError(name)
+        metadata = self._metadata
+        if name in metadata:
+            return metadata[name]
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        value = self.get_value()
+        try:
+            return getattr(value, name)
+        except AttributeError:
+            raise AttributeError(
+                f"{type(self).__name__} has no attribute or metadata {name!r}, nor has its value "
+                f"of type {type(value).__name__}; its metadata is {sorted(metadata)}"
+            ) from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(getattr(type(self), name, None), property):
+            object.__setattr__(self, name, value)
+            return
+        raise AttributeError(
+            f"cannot set attribute {name!r} of a {type(self).__name__}: write the value with "
+            f"`v[...] = x` and metadata with `v.set_metadata({name}=x)`"
+        )
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(
+            f"cannot delete attribute {name!r} of a {type(self).__name__}: delete metadata with "
+            f"`v.del_metadata({name!r})`"
+        )
+
+    # -- copying and pickling
+    def __getstate__(self) -> dict[str, Any]:
+        return {"value": jax.tree.map(_to_picklable, self._raw), "metadata": self._metadata}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        is_key = lambda x: isinstance(x, _PickledKey)  # noqa: E731
+        value = jax.tree.map(_from_picklable, state["value"], is_leaf=is_key)
+        _store(self, value, state["metadata"])
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return (object.__new__, (type(self),), self.__getstate__())
+
+    def __repr__(self) -> str:
+        from weft._repr import represent
+
+        return represent(self)
+
+    _has_hooks: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._has_hooks = any(hasattr(cls, name) for name in HOOKS)
+        _register(cls)
+
+
+# The reads and writes below bypass `__setattr__`; nothing outside the library may.
+_set_raw = Variable._raw.__set__  # type: ignore[attr-defined]
+_set_trace = Variable._trace.__set__  # type: ignore[attr-defined]
+_set_origin = Variable._origin.__set__  # type: ignore[attr-defined]
+
+
+def _store(variable: Variable, raw: Any, metadata: dict[str, Any]) -> None:
+    object.__setattr__(variable, "_metadata", metadata)
+    _set_raw(variable, raw)
+    _set_trace(variable, _trace.current())
+    _set_origin(variable, None)
+
+
+def make(kind: type[Variable], raw: Any, metadata: dict[str, Any]) -> Variable:
+    """Makes a Variable of the running trace without calling hooks or copying anything."""
+    variable = object.__new__(kind)
+    _store(variable, raw, metadata)
+    return variable
+
+
+def check_no_reference_modes(**modes: bool | None) -> None:
+    """Raises for `hijax=True` and `ref=True`, which change what a Variable is in the peer."""
+    for name, value in modes.items():
+        if value:
+            raise ValueError(
+                f"{name}=True is not supported: a Weft Variable is always a plain Python box, and "
+                f"the transforms of Weft write updates back; leave out `{name}=`"
+            )
+
+
+def check_write(variable: Variable) -> None:
+    """Raises TraceContextError if the Variable does not belong to the running trace."""
+    if variable._trace != _trace.current():
+        raise TraceContextError(
+            f"cannot write {_name_of(variable)} from inside {_trace.describe()}: it was captured "
+            "from outside, and the write would be lost or leak a tracer. Pass the object that "
+            "holds it as an argument of the transformed function (use `nnx.jit`, `nnx.grad`, ... "
+            "for functions that update objects): `nnx.jit(f)(model, x)`"
+        )
+
+
+def _name_of(variable: Variable) -> str:
+    shape = getattr(variable._raw, "shape", None)
+    name = f"{type(variable).__name__}" + ("" if shape is None else f" of shape {tuple(shape)}")
+    if variable._origin is not None:
+        name += f" (made at {variable._origin[0]}:{variable._origin[1]})"
+    return name
+
+
+_warned_captures: set[tuple[str, str]] = set()
+
+
+def _warn_if_captured(variable: Variable) -> None:
+    frame = _trace.frames.stack[-1]
+    if frame.transform != "jit" or frame[:2] in _warned_captures:
+        return
+    made_inside = variable._trace in (frame.trace, _trace.current())
+    if made_inside or isinstance(variable._raw, jax.core.Tracer):
+        return
+    _warned_captures.add(frame[:2])
+    warnings.warn(
+        f"{_name_of(variable)} is read inside {_trace.describe()} but is not an argument: its "
+        "value becomes a constant of the compiled program, and later changes of it are not "
+        "seen. Pass the object that holds it as an argument.",
+        UserWarning,
+        stacklevel=4,
+    )
+
+
+def _with_current_names(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    renamed = {_ALIASES.get(name, name): value for name, value in metadata.items()}
+    if len(renamed) != len(metadata):
+        raise ValueError(
+            "`sharding` is the older name of `out_sharding`: give one of them, not both"
+        )
+    return renamed
+
+
+def _hooks(variable: Variable, name: str) -> tuple[Callable, ...]:
+    hooks = variable._metadata.get(name, ())
+    return hooks if isinstance(hooks, tuple) else (hooks,) if callable(hooks) else tuple(hooks)
+
+
+def _call_hooks(variable: Variable, name: str, value: Any) -> Any:
+    if hasattr(type(variable), name):
+        value = getattr(type(variable), name)(variable, value)
+    for hook in _hooks(variable, name):
+        value = hook(variable, value)
+    return value
+
+
+def _edit_axis_names(variable: Variable, edit: Callable[[list], Any], axis_index: int) -> None:
+    names = variable._metadata.get("out_sharding")
+    if names is None:
+        return
+    check_write(variable)
+    listed = list(names)
+    while 0 <= axis_index and len(listed) < axis_index:
+        listed.append(None)
+    edit(listed)
+    kind = jax.sharding.PartitionSpec if isinstance(names, jax.sharding.PartitionSpec) else None
+    edited = kind(*listed) if kind else tuple(listed)
+    object.__setattr__(variable, "_metadata", {**variable._metadata, "out_sharding": edited})
+
+
+def _shallow_copy(container: Any) -> Any:
+    return container.copy() if hasattr(container, "copy") else container
+
+
+def _with_item(variable: Variable, index: Any, item: Any) -> Any:
+    old = variable.get_value()
+    if isinstance(old, jax.Array):
+        if index is ... and isinstance(item, jax.Array) and item.shape == old.shape:
+            return item if item.dtype == old.dtype else item.astype(old.dtype)
+        return old.at[index].set(item)
+    if index is ...:
+        return item
+    new = _shallow_copy(old)
+    new[index] = item
+    return new
+
+
+@dataclasses.dataclass(frozen=True)
+class _PickledKey:
+    """A typed PRNG key as plain data, which pickle can hold."""
+
+    implementation: str
+    data: np.ndarray
+
+
+def _to_picklable(leaf: Any) -> Any:
+    if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        implementation = str(jax.random.key_impl(leaf))
+        return _PickledKey(implementation, np.asarray(jax.random.key_data(leaf)))
+    return leaf
+
+
+def _from_picklable(leaf: Any) -> Any:
+    if isinstance(leaf, _PickledKey):
+        return jax.random.wrap_key_data(leaf.data, impl=leaf.implementation)
+    return leaf
+
+
+# -- pytree
+_VALUE_KEY = jtu.GetAttrKey("value")
+
+
+def metadata_key(variable: Variable) -> Static:
+    """Returns the metadata as a static value."""
+    return Static(variable._metadata) if variable._metadata else NO_METADATA
+
+
+def _register(kind: type[Variable]) -> None:
+    jtu.register_pytree_with_keys(
+        kind,
+        lambda v: (((_VALUE_KEY, v._raw),), metadata_key(v)),
+        lambda metadata, children: make(kind, children[0], dict(metadata.value)),
+        lambda v: ((v._raw,), metadata_key(v)),
+    )
+
+
+_register(Variable)
+
+
+class Param(Variable[A]):
+    """A learnable parameter.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.Param(1.0) + 2.0
+      3.0
+    """
+
+    __slots__ = ()
+
+
+class BatchStat(Variable[A]):
+    """A running statistic, such as the mean of a batch normalisation.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.BatchStat(1.0).value
+      1.0
+    """
+
+    __slots__ = ()
+
+
+class Cache(Variable[A]):
+    """State of autoregressive decoding.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.Cache(0).value
+      0
+    """
+
+    __slots__ = ()
+
+
+class Intermediate(Variable[A]):
+    """A value kept by `Module.sow`.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.Intermediate((1.0,)).value
+      (1.0,)
+    """
+
+    __slots__ = ()
+
+
+class Perturbation(Intermediate[A]):
+    """A zero added by `Module.perturb`, whose gradient is that of an intermediate value.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.Perturbation(0.0).value
+      0.0
+    """
+
+    __slots__ = ()

@@ -1,0 +1,86 @@
+"""The dtype in which a layer computes.
+
+A layer has a *parameter dtype* (`param_dtype`: how its arrays are stored) and a *computation dtype*
+(`dtype`). Inputs and parameters are cast to the computation dtype before anything is computed; where
+it is None, it is what JAX's promotion makes of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Dtype = jax.typing.DTypeLike
+PromoteDtype = Callable[..., tuple[Any, ...]]
+"""A function with the signature of `promote_dtype`."""
+
+
+def canonicalize_dtype(*args: Any, dtype: Dtype | None = None, inexact: bool = True) -> Dtype:
+    """Returns the computation dtype of some arrays.
+
+    Args:
+      *args: arrays or scalars; None stands for an array that is not there.
+      dtype: the answer, if it is given.
+      inexact: whether the answer must be a floating point or complex dtype: integers and booleans
+        then count as float32.
+
+    Returns:
+      `dtype`, or what JAX's promotion makes of `args`.
+
+    Raises:
+      ValueError: if `dtype` is an integer or boolean dtype while `inexact`, or if there is neither
+        an array nor a `dtype`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.nn.dtypes.canonicalize_dtype(jnp.ones(2, jnp.bfloat16), None)
+      dtype(bfloat16)
+    """
+    if dtype is None:
+        arrays = [arg for arg in args if arg is not None]
+        if not arrays:
+            raise ValueError(
+                "found no array to take a dtype from: pass at least one that is not None, or `dtype=`"
+            )
+        dtype = jnp.result_type(*arrays)
+        if inexact and not jnp.issubdtype(dtype, jnp.inexact):
+            with jax.numpy_dtype_promotion("standard"):  # `inexact` asks for exactly this
+                dtype = jnp.promote_types(jnp.float32, dtype)
+    if inexact and not jnp.issubdtype(dtype, jnp.inexact):
+        raise ValueError(
+            f"expected a floating point or complex dtype, found {np.dtype(dtype).name}: pass "
+            "`dtype=jnp.float32`, or `inexact=False` if integers are meant"
+        )
+    return dtype
+
+
+def promote_dtype(
+    args: tuple[Any, ...], /, *, dtype: Dtype | None = None, inexact: bool = True
+) -> tuple[Any, ...]:
+    """Casts arrays to one dtype.
+
+    Args:
+      args: the arrays or scalars; None stays None.
+      dtype: the dtype to cast to; by default the one of `canonicalize_dtype`.
+      inexact: whether it must be a floating point or complex dtype.
+
+    Returns:
+      The arrays, in the same order.
+
+    Raises:
+      ValueError: as `canonicalize_dtype`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> x, nothing = nnx.nn.dtypes.promote_dtype((jnp.arange(2), None))
+      >>> x.dtype, nothing
+      (dtype('float32'), None)
+    """
+    dtype = canonicalize_dtype(*args, dtype=dtype, inexact=inexact)
+    return tuple(None if arg is None else jnp.asarray(arg, dtype) for arg in args)

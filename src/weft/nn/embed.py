@@ -1,0 +1,123 @@
+"""The table that turns token numbers into vectors, and vectors into logits over tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from weft._module import Module
+from weft._rng import Rngs
+from weft.nn import dtypes
+from weft.nn.initializers import Initializer, default_embed_init
+from weft.nn.linear import OutSharding
+from weft.nn.parameters import NO_METADATA, new_param
+
+
+class Embed(Module):
+    """A table with one row of features for each token.
+
+    Attributes:
+      embedding: Param of shape (num_embeddings, features).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> embed = nnx.Embed(num_embeddings=10, features=4, rngs=nnx.Rngs(0))
+      >>> vectors = embed(jnp.array([[1, 2, 3]]))
+      >>> vectors.shape
+      (1, 3, 4)
+      >>> embed.attend(vectors).shape
+      (1, 3, 10)
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        features: int,
+        *,
+        dtype: dtypes.Dtype | None = None,
+        param_dtype: dtypes.Dtype = jnp.float32,
+        embedding_init: Initializer = default_embed_init,
+        promote_dtype: dtypes.PromoteDtype = dtypes.promote_dtype,
+        rngs: Rngs,
+        embedding_metadata: Mapping[str, Any] = NO_METADATA,
+    ):
+        """Makes the table.
+
+        Args:
+          num_embeddings: number of tokens.
+          features: size of a row.
+          dtype: computation dtype; by default that of the table.
+          param_dtype: dtype of the table.
+          embedding_init: initializer of the table.
+          promote_dtype: what casts the table and queries to `dtype`.
+          rngs: random streams; `params` is used.
+          embedding_metadata: keyword metadata of the table.
+
+        Raises:
+          TypeError: if `rngs` is not an `Rngs`.
+        """
+        shape = (num_embeddings, features)
+        self.embedding = new_param(
+            self, rngs, embedding_init, shape, param_dtype, embedding_metadata
+        )
+        self.num_embeddings = num_embeddings
+        self.features = features
+        self.dtype = self.embedding.dtype if dtype is None else dtype
+        self.param_dtype = param_dtype
+        self.promote_dtype = promote_dtype
+
+    def __call__(self, inputs: jax.Array, out_sharding: OutSharding = None) -> jax.Array:
+        """Looks up rows.
+
+        Args:
+          inputs: token numbers, integers of any shape. Negative ones count from the end; for one
+            beyond the table the row is NaN, unless the table has one row only, which then stands
+            for every token.
+          out_sharding: sharding of the result, on a mesh of explicit axes.
+
+        Returns:
+          An array of shape (*inputs.shape, features).
+
+        Raises:
+          ValueError: if `inputs` are not integers.
+        """
+        inputs = jnp.asarray(inputs)
+        if not jnp.issubdtype(inputs.dtype, jnp.integer):
+            raise ValueError(
+                f"Embed(num_embeddings={self.num_embeddings}, features={self.features}) expects "
+                f"integer token numbers, found {inputs.dtype.name}: cast them, "
+                "`inputs.astype(jnp.int32)`"
+            )
+        (table,) = self.promote_dtype((self.embedding[...],), dtype=self.dtype, inexact=False)
+        if self.num_embeddings == 1:
+            shape = (*inputs.shape, self.features)
+            return jnp.broadcast_to(table, shape, out_sharding=out_sharding)
+        if out_sharding is None:
+            return jnp.take(table, inputs, axis=0)
+        return table.at[inputs].get(mode="fill", out_sharding=out_sharding)
+
+    def attend(self, query: jax.Array, out_sharding: OutSharding = None) -> jax.Array:
+        """Compares vectors with all rows, as a last layer that shares the table does.
+
+        Args:
+          query: array of shape (..., features).
+          out_sharding: sharding of the result, on a mesh of explicit axes.
+
+        Returns:
+          The inner products, of shape (..., num_embeddings).
+
+        Raises:
+          ValueError: if the last axis of `query` is not `features` long.
+        """
+        query, table = self.promote_dtype((query, self.embedding[...]), dtype=self.dtype)
+        if query.shape[-1:] != (self.features,):
+            raise ValueError(
+                f"Embed(num_embeddings={self.num_embeddings}, features={self.features}).attend "
+                f"expects a query of shape (..., {self.features}), found shape {query.shape}: "
+                f"project it first, `nnx.Linear({(query.shape or (1,))[-1]}, {self.features}, ...)`"
+            )
+        return jnp.dot(query, table.T, out_sharding=out_sharding)

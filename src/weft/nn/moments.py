@@ -1,0 +1,152 @@
+"""Mean and variance over some axes, and what is done with them: the core of all normalisation.
+
+*Reduction axes* are those that the statistics are taken over, *feature axes* those along which
+there is a scale and a bias. Statistics are computed in float32 or wider, whatever the input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Axes = int | Sequence[int]
+
+
+def normalized_axes(axes: Axes, ndim: int) -> tuple[int, ...]:
+    """Returns axes as a sorted tuple of numbers from 0.
+
+    Raises:
+      ValueError: if one is out of bounds, or given twice.
+    """
+    axes = (axes,) if isinstance(axes, int) else tuple(axes)
+    outside = [axis for axis in axes if not -ndim <= axis < ndim]
+    found = sorted(axis % ndim for axis in axes) if not outside else []
+    if outside or len(set(found)) != len(found):
+        raise ValueError(
+            f"expected distinct axes of an input with {ndim} dimensions, from {-ndim} to "
+            f"{ndim - 1}, found {axes}"
+        )
+    return tuple(found)
+
+
+def compute_moments(
+    x: jax.Array,
+    axes: tuple[int, ...],
+    *,
+    axis_name: str | None = None,
+    axis_index_groups: Any = None,
+    use_mean: bool = True,
+    use_fast_variance: bool = True,
+    mask: jax.Array | None = None,
+) -> tuple[jax.Array | None, jax.Array]:
+    """Returns mean and variance, float32 or wider, without the reduced axes.
+
+    Args:
+      x: the input.
+      axes: the reduction axes.
+      axis_name: a mapped axis to average over as well.
+      axis_index_groups: groups of indices of that axis to average over.
+      use_mean: if False, the mean is taken to be zero, and None is returned for it.
+      use_fast_variance: whether to take the variance as E[|x|²] - |E[x]|² in one pass over the
+        input, which loses digits where the mean is large against the deviation.
+      mask: which elements count; it broadcasts to the input.
+    """
+    with jax.numpy_dtype_promotion("standard"):
+        x = jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
+
+    def across(value: jax.Array) -> jax.Array:
+        if axis_name is None:
+            return value
+        return lax.pmean(value, axis_name, axis_index_groups=axis_index_groups)
+
+    if not use_mean:
+        return None, across(jnp.mean(_abs_square(x), axes, where=mask))
+    if not use_fast_variance:
+        mean = across(jnp.mean(x, axes, where=mask))
+        deviation = x - jnp.expand_dims(mean, axes)
+        return mean, across(jnp.mean(_abs_square(deviation), axes, where=mask))
+    mean = jnp.mean(x, axes, where=mask)
+    mean_of_square = jnp.mean(_abs_square(x), axes, where=mask)
+    if axis_name is not None:  # one collective for both
+        if mean.dtype == mean_of_square.dtype:
+            mean, mean_of_square = across(jnp.stack([mean, mean_of_square]))
+        else:
+            mean, mean_of_square = across(mean), across(mean_of_square)
+    # Rounding can take the difference below zero.
+    return mean, jnp.maximum(0.0, mean_of_square - _abs_square(mean))
+
+
+def _abs_square(x: jax.Array) -> jax.Array:
+    if jnp.iscomplexobj(x):
+        return lax.square(lax.real(x)) + lax.square(lax.imag(x))
+    return lax.square(x)
+
+
+def apply_moments(
+    x: jax.Array,
+    mean: jax.Array | None,
+    var: jax.Array,
+    scale: jax.Array | None,
+    bias: jax.Array | None,
+    *,
+    reduction_axes: tuple[int, ...],
+    feature_axes: tuple[int, ...],
+    epsilon: float,
+    dtype: Any,
+) -> jax.Array:
+    """Returns `(x - mean) / sqrt(var + epsilon) * scale + bias`, in `dtype`.
+
+    Args:
+      x: the input.
+      mean: the mean without the reduction axes, or with all axes; None for zero.
+      var: the variance, likewise.
+      scale: the scale, one number per feature, or None.
+      bias: the bias, likewise.
+      reduction_axes: the axes the statistics were taken over.
+      feature_axes: the axes that scale and bias belong to.
+      epsilon: added to the variance.
+      dtype: the dtype of the result.
+    """
+    feature_shape = tuple(n if i in feature_axes else 1 for i, n in enumerate(x.shape))
+
+    def with_all_axes(statistic: jax.Array) -> jax.Array:
+        if statistic.ndim == x.ndim:
+            return statistic
+        shape = tuple(1 if i in reduction_axes else n for i, n in enumerate(x.shape))
+        return statistic.reshape(shape)
+
+    # The statistics are float32 whatever the input is: a mix that is meant.
+    with jax.numpy_dtype_promotion("standard"):
+        factor = lax.rsqrt(with_all_axes(var) + epsilon)
+        if scale is not None:
+            factor = factor * scale.reshape(feature_shape)
+        y = x if mean is None else x - with_all_axes(mean)
+        y = y * factor
+        if bias is not None:
+            y = y + bias.reshape(feature_shape)
+    return jnp.asarray(y, dtype)
+
+
+def check_features(
+    layer: Any, x: jax.Array, feature_axes: tuple[int, ...], num_features: int
+) -> None:
+    """Raises if the input does not have as many features as the layer.
+
+    Raises:
+      ValueError: see above.
+    """
+    shape = tuple(x.shape[axis] for axis in feature_axes)
+    if math.prod(shape) == num_features:
+        return
+    kind = type(layer).__name__
+    where = f"axis {feature_axes[0]}" if len(feature_axes) == 1 else f"axes {feature_axes}"
+    raise ValueError(
+        f"{kind} was made for num_features={num_features}, but its input of shape {x.shape} has "
+        f"{' × '.join(map(str, shape))} on {where}: make it "
+        f"`nnx.{kind}({math.prod(shape)}, ...)`, or name other feature axes"
+    )

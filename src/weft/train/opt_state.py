@@ -1,0 +1,187 @@
+"""The state of an optimizer: its Variable types, and the trees that Optax is given.
+
+Optax's transformations are pure functions on trees of arrays. Their *state* is kept as the tree
+that Optax made, with a Variable around each array: an `OptVariable` where the array *mirrors* a
+parameter (a moment, an average), an `OptArray` elsewhere (a count, a hyperparameter). Optax never
+sees these Variables: parameters, gradients and state are handed to it as trees of arrays in one
+*form* (see `FORMS`), the same at creation and at every update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import jax
+import jax.tree_util as jtu
+
+from weft._graph import from_flat_state
+from weft._metadata import HOOKS
+from weft._path import Path, format_path
+from weft._variable import Variable
+
+A = TypeVar("A")
+
+
+class OptState(Variable[A]):
+    """State of an optimizer; the base type of all of it, and the type of the step count.
+
+    Example:
+      >>> import optax
+      >>> import weft as nnx
+      >>> model = nnx.Linear(2, 3, use_bias=False, rngs=nnx.Rngs(0))
+      >>> optimizer = nnx.Optimizer(model, optax.adam(0.1), wrt=nnx.Param)
+      >>> len(nnx.to_flat_state(nnx.state(optimizer, nnx.OptState)))
+      4
+    """
+
+    __slots__ = ()
+
+
+class OptArray(OptState[A]):
+    """State of an optimizer that belongs to no single parameter, such as a count.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.OptArray(0).value
+      0
+    """
+
+    __slots__ = ()
+
+
+class OptVariable(OptState[A]):
+    """State of an optimizer that mirrors a parameter, such as a moment; carries its metadata.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.OptVariable(jnp.zeros((2, 3))).shape
+      (2, 3)
+    """
+
+    __slots__ = ()
+
+
+def to_opt_state(tree: Any) -> Any:
+    """Wraps the leaves of an Optax state in Variables of the optimizer types.
+
+    Args:
+      tree: a tree of arrays and Variables. A Variable stands for an array that mirrors a parameter.
+
+    Returns:
+      The same tree with an `OptVariable` of equal metadata for each Variable, and an `OptArray`
+      for each other leaf. Hooks on the value are left out, since they are meant for the parameter,
+      and so is `out_sharding` where the value has another rank than its names.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> boxed = nnx.optimizer.to_opt_state({"count": jnp.array(0), "mu": nnx.Param(jnp.zeros(2))})
+      >>> [type(boxed[name]).__name__ for name in ("count", "mu")]
+      ['OptArray', 'OptVariable']
+    """
+
+    def box(leaf: Any) -> Any:
+        if not isinstance(leaf, Variable):
+            return OptArray(leaf)
+        value = leaf.get_raw_value()
+        if not jax.tree.leaves(value):  # a hole that a mask left
+            return value
+        metadata = {k: v for k, v in leaf.get_metadata().items() if k not in HOOKS}
+        names = metadata.get("out_sharding")
+        if names is not None and len(names) != getattr(value, "ndim", None):
+            del metadata["out_sharding"]
+        return OptVariable(value, **metadata)
+
+    return jax.tree.map(box, tree, is_leaf=is_variable)
+
+
+def _nested(flat: Mapping[Path, Any]) -> dict[Any, Any]:
+    root: dict[Any, Any] = {}
+    for path, value in flat.items():
+        level = root
+        for key in path[:-1]:
+            level = level.setdefault(key, {})
+        level[path[-1]] = value
+    return root
+
+
+# Masks and labels that users write for `optax.masked`, `optax.partition` and the like must have
+# the structure of the tree that Optax is given, and they are written in three ways: with plain
+# leaves over `nnx.state(model)`, over nested dicts, and by `jax.tree.map` over `nnx.state(model)`,
+# which leaves the Variables in. So Optax is given the first form that the transformation accepts.
+FORMS: dict[str, Callable[[Mapping[Path, Any], Mapping[Path, Variable]], Any]] = {
+    "state": lambda values, params: from_flat_state(dict(values)),
+    "dict": lambda values, params: _nested(values),
+    "variables": lambda values, params: from_flat_state(
+        {path: params[path].copy(value) for path, value in values.items()}
+    ),
+}
+
+
+def init_state(tx: Any, params: Mapping[Path, Variable]) -> tuple[str, Any]:
+    """Initialises a transformation.
+
+    Args:
+      tx: an Optax transformation.
+      params: the parameters by path.
+
+    Returns:
+      The name of the first form that `tx` accepts, and its state as a tree of `OptArray` and
+      `OptVariable`.
+
+    Raises:
+      Exception: what `tx` raised for the first form, if it accepts none.
+    """
+    values = {path: variable.get_raw_value() for path, variable in params.items()}
+    errors = []
+    for form, build in FORMS.items():
+        try:
+            made = tx.init(build(values, params))
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            errors.append(error)
+        else:
+            return form, to_opt_state(_mark_mirrors(strip(made), params))
+    errors[0].add_note(
+        "The Optax transformation accepts the parameters neither as a State nor as nested dicts. "
+        "If it has a mask or labels, make them from the same parameters: "
+        "`nnx.map_state(lambda path, p: 'decay' if p.ndim > 1 else 'plain', "
+        "nnx.state(model, nnx.Param))`. The parameters are: " + ", ".join(map(format_path, params))
+    )
+    raise errors[0]
+
+
+def _mark_mirrors(plain: Any, params: Mapping[Path, Variable]) -> Any:
+    """Returns the state with a Variable like the parameter around each array that mirrors one.
+
+    A leaf mirrors a parameter if its path ends in mapping keys that are the parameter's path.
+    """
+
+    def mark(entries: tuple[Any, ...], leaf: Any) -> Any:
+        keys: Path = ()
+        for entry in reversed(entries):
+            if not isinstance(entry, jtu.DictKey):
+                break
+            keys = (entry.key, *keys)
+        for start in range(len(keys)):
+            if keys[start:] in params:
+                return params[keys[start:]].copy(leaf)
+        return leaf
+
+    return jtu.tree_map_with_path(mark, plain)
+
+
+def strip(tree: Any) -> Any:
+    """Returns the tree with the raw value in the place of each Variable."""
+    return jax.tree.map(raw_value, tree, is_leaf=is_variable)
+
+
+def raw_value(leaf: Any) -> Any:
+    """Returns the raw value of a Variable, and any other leaf as it is."""
+    return leaf.get_raw_value() if isinstance(leaf, Variable) else leaf
+
+
+def is_variable(x: Any) -> bool:
+    """Says whether something is a Variable; the `is_leaf` of trees that hold Variables."""
+    return isinstance(x, Variable)

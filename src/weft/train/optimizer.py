@@ -1,0 +1,308 @@
+"""Optimizers: an Optax transformation whose state lives in Variables, and updates in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+import optax
+
+from weft._errors import StructureError
+from weft._filters import Filter
+from weft._graph import State, from_flat_state, state, to_flat_state
+from weft._module import Pytree, data
+from weft._path import Path, format_path, key_of_entry
+from weft._types import MISSING
+from weft._variable import Param, Variable
+from weft.train.opt_state import (
+    FORMS,
+    OptArray,
+    OptState,
+    OptVariable,
+    init_state,
+    is_variable,
+    raw_value,
+    strip,
+    to_opt_state,
+)
+
+__all__ = [
+    "ModelAndOptimizer",
+    "OptArray",
+    "OptState",
+    "OptVariable",
+    "Optimizer",
+    "to_opt_state",
+]
+
+M = TypeVar("M")
+
+
+class Optimizer(Pytree, Generic[M]):
+    """Updates the parameters of a model in place with an Optax transformation.
+
+    Attributes:
+      step: the number of updates made, a `uint32` scalar in an `OptState`.
+      tx: the transformation.
+      opt_state: the transformation's state, Optax's tree with `OptArray` and `OptVariable` leaves.
+      wrt: the filter that selects what is optimized.
+
+    Args:
+      model: the model whose Variables are optimized; it is not kept.
+      tx: any Optax transformation, `optax.MultiSteps` included.
+      wrt: a filter that selects the Variables to optimize, mostly `nnx.Param`.
+      graph: False to refuse shared references in the model; None for the setting.
+
+    Raises:
+      TypeError: without `wrt`, or if `tx` is no transformation.
+      ValueError: if `wrt` selects nothing.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> import weft as nnx
+      >>> model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
+      >>> optimizer = nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)
+      >>> grads = nnx.grad(lambda m: m(jnp.ones((1, 2))).sum())(model)
+      >>> updates = optimizer.update(model, grads)
+      >>> int(optimizer.step[...]), updates["bias"].shape
+      (1, (1,))
+    """
+
+    def __init__(
+        self,
+        model: M,
+        tx: optax.GradientTransformation | optax.MultiSteps,
+        *,
+        wrt: Filter = MISSING,  # type: ignore[assignment]
+        graph: bool | None = None,
+    ):
+        if wrt is MISSING:
+            raise TypeError(
+                "Optimizer needs `wrt`, the filter that selects what to optimize: write "
+                "`nnx.Optimizer(model, tx, wrt=nnx.Param)`, or `nnx.ModelAndOptimizer(model, tx)` "
+                "to keep the model inside the optimizer"
+            )
+        if not (callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))):
+            raise TypeError(
+                f"tx must be an Optax transformation such as `optax.adam(1e-3)`, found {tx!r}"
+            )
+        self.graph = graph
+        self.step = OptState(jnp.array(0, dtype=jnp.uint32))
+        self.tx = tx
+        self.wrt = wrt
+        self.form, opt_state = init_state(tx, self._params(model))
+        self.opt_state = data(opt_state)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "model":
+                raise AttributeError(
+                    "an Optimizer does not keep its model: pass it, "
+                    "`optimizer.update(model, grads)`, or use `nnx.ModelAndOptimizer(model, tx)`"
+                )
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def update(self, model: M, grads: Any = MISSING, /, **kwargs: Any) -> State:
+        """Makes one step: writes new parameters into `model` and the new state into `self`.
+
+        Parameters keep their dtype and sharding. If anything is wrong, nothing is written.
+
+        Args:
+          model: the model, of the structure that the optimizer was made for.
+          grads: the gradients, as `nnx.grad` returns them: a State, a Module, or a nested mapping
+            of arrays. Gradients of Variables that `wrt` does not select are left out.
+          **kwargs: further arguments for the transformation (`value=`, `grad=`, `value_fn=`, ...);
+            those that are trees over the parameters are converted as `grads` is.
+
+        Returns:
+          The updates that were added to the parameters, a State of arrays.
+
+        Raises:
+          TypeError: if one of the two arguments is missing, or they are swapped.
+          StructureError: if gradients or optimizer state do not fit the parameters; it names paths.
+        """
+        if grads is MISSING:
+            raise TypeError(
+                "Optimizer.update needs the model and the gradients: write "
+                "`optimizer.update(model, grads)`; a `nnx.ModelAndOptimizer` keeps the model and "
+                "takes `optimizer.update(grads)`"
+            )
+        if isinstance(model, State) and isinstance(grads, Pytree):
+            raise TypeError(
+                "Optimizer.update was given a State as the model and an object as the gradients: "
+                "write `optimizer.update(model, grads)`, in this order"
+            )
+        params = self._params(model)
+        values = {path: variable.get_raw_value() for path, variable in params.items()}
+        grads = self._by_path(grads)
+        self._check_fit(grads, values, model)
+
+        def build(leaves: Mapping[Path, Any]) -> Any:
+            return FORMS[self.form]({path: leaves[path] for path in params}, params)
+
+        def convert(argument: Any) -> Any:
+            if not isinstance(argument, (State, Mapping, Pytree)):
+                return argument
+            leaves = self._by_path(argument)
+            return build(leaves) if leaves.keys() >= params.keys() else argument
+
+        old = strip(self.opt_state)
+        tx_state = old
+        if self.form == "variables":  # the state holds such Variables as well
+            made = jax.eval_shape(self.tx.init, build(values))
+            tx_state = jax.tree.unflatten(jax.tree.structure(made), jax.tree.leaves(old))
+        tx = self.tx
+        if kwargs and isinstance(tx, optax.GradientTransformation):
+            tx = optax.with_extra_args_support(tx)
+        updates, new = tx.update(
+            build(grads),
+            tx_state,
+            build(values),
+            **{name: convert(argument) for name, argument in kwargs.items()},
+        )
+        updates, new = self._by_path(updates), strip(new)
+        _check_same_state(old, new)
+        # Optax's own arithmetic, so that the bits are those of plain Optax.
+        before = list(values.values())
+        after = optax.apply_updates(before, [updates[path] for path in params])
+        after = jax.tree.map(_placed_like, after, before)
+
+        for variable, value in zip(params.values(), after, strict=True):
+            variable.set_raw_value(value)
+        boxes = jax.tree.leaves(self.opt_state, is_leaf=is_variable)
+        for box, value in zip(boxes, jax.tree.leaves(new), strict=True):
+            box.set_raw_value(value)
+        self.step.set_raw_value(self.step.get_raw_value() + 1)
+        return from_flat_state({path: updates[path] for path in params})
+
+    def _params(self, model: Any) -> dict[Path, Variable]:
+        """Returns the Variables that `wrt` selects, by path."""
+        params = dict(to_flat_state(state(model, self.wrt, graph=self.graph)))
+        for path, leaf in params.items():
+            if not isinstance(leaf, Variable):
+                raise TypeError(
+                    f"wrt={self.wrt!r} selects {format_path(path)}, which is no Variable but a "
+                    f"{type(leaf).__name__}: wrap it in one, `nnx.Param(...)`, or narrow the filter"
+                )
+        if not params:
+            examples: dict[str, str] = {}
+            for path, leaf in to_flat_state(state(model, graph=self.graph)):
+                examples.setdefault(type(leaf).__name__, format_path(path))
+            found = ", ".join(f"{kind} (such as {path})" for kind, path in examples.items())
+            raise ValueError(
+                f"wrt={self.wrt!r} selects no Variable of the model, which holds "
+                f"{found or 'no Variables'}: give a type that it holds, such as `wrt=nnx.Param`"
+            )
+        return params
+
+    def _by_path(self, tree: Any) -> dict[Path, Any]:
+        """Returns the raw leaves of a State, of an object or of any tree, by path."""
+        stops = jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, (Variable, Pytree)))
+        if any(isinstance(stop, Pytree) for stop in stops):
+            tree = state(tree, self.wrt, graph=self.graph)
+        if isinstance(tree, State):
+            return {path: raw_value(leaf) for path, leaf in to_flat_state(tree)}
+        leaves = jtu.tree_leaves_with_path(tree, is_leaf=is_variable)
+        return {tuple(map(key_of_entry, path)): raw_value(leaf) for path, leaf in leaves}
+
+    def _check_fit(self, grads: Mapping[Path, Any], values: Mapping[Path, Any], model: Any) -> None:
+        faults = [f"missing: {format_path(path)}" for path in values if path not in grads]
+        if extra := grads.keys() - values.keys():
+            extra -= {path for path, _ in to_flat_state(state(model, graph=self.graph))}
+            faults += sorted(f"unexpected: {format_path(path)}" for path in extra)
+        for path in (path for path in values if path in grads):
+            expected, found = _shapes(values[path]), _shapes(grads[path])
+            if expected != found:
+                faults.append(f"{format_path(path)}: expected shape {expected}, found {found}")
+        if faults:
+            raise StructureError(
+                f"the gradients do not fit the parameters that wrt={self.wrt!r} selects:\n  "
+                + "\n  ".join(faults)
+                + "\ntake the gradients of the model that you update: "
+                "`grads = nnx.grad(loss_fn)(model); optimizer.update(model, grads)`"
+            )
+
+
+class ModelAndOptimizer(Optimizer[M]):
+    """An Optimizer that keeps its model, so that `update` takes the gradients alone.
+
+    Attributes:
+      model: the model.
+
+    Args:
+      model: the model whose Variables are optimized.
+      tx: any Optax transformation.
+      wrt: a filter that selects the Variables to optimize.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> import weft as nnx
+      >>> model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
+      >>> optimizer = nnx.ModelAndOptimizer(model, optax.sgd(0.1))
+      >>> _ = optimizer.update(nnx.grad(lambda m: m(jnp.ones((1, 2))).sum())(model))
+      >>> optimizer.model is model
+      True
+    """
+
+    def __init__(
+        self,
+        model: M,
+        tx: optax.GradientTransformation | optax.MultiSteps,
+        *,
+        wrt: Filter = Param,
+    ):
+        super().__init__(model, tx, wrt=wrt)
+        self.model = model
+
+    def update(self, grads: Any, /, **kwargs: Any) -> State:  # type: ignore[override]
+        """Makes one step on the kept model; as `Optimizer.update` without the model.
+
+        Args:
+          grads: the gradients.
+          **kwargs: further arguments for the transformation.
+
+        Returns:
+          The updates that were added to the parameters.
+        """
+        return super().update(self.model, grads, **kwargs)
+
+
+def _check_same_state(old: Any, new: Any) -> None:
+    """Raises if an update changed structure or shapes of the transformation's state."""
+    before, after = (dict(jtu.tree_leaves_with_path(tree)) for tree in (old, new))
+    faults = [
+        f"opt_state{jtu.keystr(path)}: expected {_shape_of(before, path)}, "
+        f"found {_shape_of(after, path)}"
+        for path in {**before, **after}
+        if _shape_of(before, path) != _shape_of(after, path)
+    ]
+    if faults:
+        raise StructureError(
+            "the update would change the structure of the optimizer's state, as it does when the "
+            "state was made for another model:\n  " + "\n  ".join(faults) + "\nmake an optimizer "
+            "for this model: `optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)`"
+        )
+
+
+def _shape_of(leaves: Mapping[Any, Any], path: Any) -> str:
+    return f"shape {jnp.shape(leaves[path])}" if path in leaves else "nothing"
+
+
+def _shapes(value: Any) -> Any:
+    return jax.tree.map(jnp.shape, value)
+
+
+def _placed_like(new: jax.Array, old: Any) -> jax.Array:
+    """Returns the new value with the sharding of the old one."""
+    if isinstance(new, jax.core.Tracer) or isinstance(old, jax.core.Tracer):
+        wanted = jax.typeof(old).sharding
+        if wanted.mesh.empty or jax.typeof(new).sharding == wanted:
+            return new
+        return jax.sharding.reshard(new, wanted)
+    if isinstance(old, jax.Array) and not new.sharding.is_equivalent_to(old.sharding, new.ndim):
+        return jax.device_put(new, old.sharding)
+    return new

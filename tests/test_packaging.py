@@ -1,0 +1,232 @@
+"""The package from outside: what importing it loads, what its source may not hold, what ships."""
+
+import ast
+import email
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+import uv_build
+
+import weft as nnx
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+# -- importing stays light
+
+HEAVY = {
+    "cloudpickle",
+    "flax",
+    "matplotlib",
+    "optax",
+    "orbax",
+    "rich",
+    "safetensors",
+    "sklearn",
+    "tensorboardX",
+    "treescope",
+}
+
+
+def loaded_by(statement: str, **environment: str) -> set[str]:
+    """The heavy packages that a fresh interpreter holds after running ``statement``."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{statement}\nprint(*sys.modules, sep='\\n')"],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return HEAVY & {name.partition(".")[0] for name in done.stdout.split()}
+
+
+def test_import_loads_nothing_heavy():
+    assert loaded_by("import weft") == set()
+
+
+@pytest.mark.parametrize("statement", ["import {}", "import {}.part", "from {}.part import thing"])
+def test_import_check_reports_each_heavy_package(statement, tmp_path):
+    for name in HEAVY:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+        (tmp_path / name / "part.py").write_text("thing = 1", encoding="utf-8")
+    code = "\n".join(statement.format(name) for name in sorted(HEAVY))
+    (tmp_path / "greedy.py").write_text(code, encoding="utf-8")
+    assert loaded_by("import greedy", PYTHONPATH=str(tmp_path)) == HEAVY
+
+
+def test_import_starts_no_backend():
+    # JAX reads the platform's name when the first array is made, and raises for this one.
+    assert loaded_by("import weft", JAX_PLATFORMS="nosuch") == set()
+    with pytest.raises(AssertionError, match="nosuch"):
+        loaded_by("import jax; jax.devices()", JAX_PLATFORMS="nosuch")
+
+
+def test_setting_of_the_tests():
+    assert len(jax.devices("cpu")) == 4
+    with pytest.raises(ValueError, match="jax_numpy_dtype_promotion=strict"):
+        jnp.zeros(1, jnp.int32) + jnp.zeros(1, jnp.float32)
+
+
+# -- what the source may not contain
+
+FORBIDDEN = {  # what may not be imported or named -> why
+    "__import__": "imports by a computed name",
+    "cloudpickle": "loading runs code out of the data",
+    "dill": "loading runs code out of the data",
+    "eval": "runs code out of a string",
+    "exec": "runs code out of a string",
+    "jax._src": "private to JAX",
+    "jaxlib": "private to JAX",
+    "marshal": "loading trusts the data",
+    "pickle": "loading runs code out of the data",
+    "shelve": "loading runs code out of the data",
+}
+FORBIDDEN_AT_IMPORT = {"jax.experimental": "breaks the import on a new JAX; use it in a function"}
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+def dotted(node: ast.expr) -> str:
+    """``a.b.c`` for such an expression, the empty string for any other."""
+    match node:
+        case ast.Name(id=name):
+            return name
+        case ast.Attribute(value=value, attr=attr):
+            return f"{base}.{attr}" if (base := dotted(value)) else ""
+        case _:
+            return ""
+
+
+def names_in(node: ast.AST) -> list[str]:
+    """The dotted names that one node imports or reads."""
+    match node:
+        case ast.Import(names=aliases):
+            return [alias.name for alias in aliases]
+        case ast.ImportFrom(module=module, names=aliases, level=0):
+            return [f"{module}.{alias.name}" for alias in aliases]
+        case ast.Name() | ast.Attribute():
+            return [dotted(node)]
+        case _:
+            return []
+
+
+def walk(node: ast.AST, at_import: bool = True) -> Iterator[tuple[ast.AST, bool]]:
+    """Every node below ``node``, and whether importing the file executes it."""
+    for child in ast.iter_child_nodes(node):
+        yield child, at_import
+        yield from walk(child, at_import and not isinstance(child, FUNCTIONS))
+
+
+def faults(source: str) -> list[str]:
+    """What a source file contains of the forbidden, as ``line: what: why``."""
+    found = []
+    for node, at_import in walk(ast.parse(source)):
+        rules = FORBIDDEN | (FORBIDDEN_AT_IMPORT if at_import else {})
+        for name in names_in(node):
+            found += [
+                f"{node.lineno}: {rule}: {why}"
+                for rule, why in rules.items()
+                if f"{name}.".startswith(f"{rule}.")
+            ]
+        if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            if getattr(node.value, "value", None) is not False:
+                found.append(f"{node.lineno}: allow_pickle: {FORBIDDEN['pickle']}")
+    return list(dict.fromkeys(found))
+
+
+def test_source_contains_nothing_forbidden():
+    found = [
+        f"{path.relative_to(ROOT)}:{fault}"
+        for path in sorted(SOURCE.rglob("*.py"))
+        for fault in faults(path.read_text(encoding="utf-8"))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("source", "rules"),
+    [
+        ("import pickle", ["pickle"]),
+        ("import pickle as p, marshal", ["pickle", "marshal"]),
+        ("from pickle import loads", ["pickle"]),
+        ("def f():\n    import shelve, dill, cloudpickle", ["shelve", "dill", "cloudpickle"]),
+        ("eval('1')", ["eval"]),
+        ("run = exec", ["exec"]),
+        ("def f(name):\n    return __import__(name)", ["__import__"]),
+        ("numpy.load(f, allow_pickle=True)", ["allow_pickle"]),
+        ("numpy.load(f, allow_pickle=trusted)", ["allow_pickle"]),
+        ("import jax._src.core", ["jax._src"]),
+        ("def f():\n    from jax import _src", ["jax._src"]),
+        ("def f():\n    return jax._src.core.Tracer", ["jax._src"]),
+        ("from jaxlib import xla_client", ["jaxlib"]),
+        ("import jax.experimental", ["jax.experimental"]),
+        ("from jax import experimental", ["jax.experimental"]),
+        ("from jax.experimental.shard_map import shard_map", ["jax.experimental"]),
+        (
+            "class A:\n    try:\n        import jax.experimental\n    finally: ...",
+            ["jax.experimental"],
+        ),
+        ("x = jax.experimental.checkify", ["jax.experimental"]),
+        # allowed
+        ("def f():\n    from jax.experimental import checkify", []),
+        ("f = lambda: jax.experimental.checkify", []),
+        ("numpy.load(f, allow_pickle=False)", []),
+        ("model.eval(); import jax; jax.core.Tracer; from .pickle import x; import pickles", []),
+    ],
+)
+def test_source_check_reports(source, rules):
+    assert [fault.split(": ")[1] for fault in faults(source)] == rules
+
+
+def test_files_are_short():
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())
+        for folder in ("src", "tests", "examples", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    assert {path: lines for path, lines in lengths.items() if lines > 600} == {}
+
+
+# -- what ships
+
+
+def test_version_agrees_everywhere():
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## (\S+)", changelog, flags=re.MULTILINE)
+    assert newest is not None
+    assert nnx.__version__ == PROJECT["version"] == newest[1]
+
+
+def test_lock_names_public_hosts_only():
+    lock = (ROOT / "uv.lock").read_text(encoding="utf-8")
+    hosts = set(re.findall(r"https?://([^/\"]+)", lock))
+    assert hosts == {"files.pythonhosted.org", "pypi.org"}
+
+
+def test_wheel_holds_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    # uv_build looks for its program on PATH, where an environment that is not activated is missing.
+    monkeypatch.setenv("PATH", sysconfig.get_path("scripts"), prepend=os.pathsep)
+    with zipfile.ZipFile(tmp_path / uv_build.build_wheel(str(tmp_path))) as wheel:
+        names = set(wheel.namelist())
+        metadata_name = f"weft-{PROJECT['version']}.dist-info/METADATA"
+        metadata = email.message_from_bytes(wheel.read(metadata_name))
+    source = {path for path in SOURCE.rglob("*") if path.suffix in {".py", ".typed"}}
+    assert {str(path.relative_to(SOURCE)) for path in source} <= names
+    assert "weft/py.typed" in names
+    assert metadata["Version"] == PROJECT["version"]
+    requirements = [r for r in metadata.get_all("Requires-Dist", []) if "extra ==" not in r]
+    assert {re.split(r"\W", r)[0] for r in requirements} == {"jax", "numpy", "optax"}
