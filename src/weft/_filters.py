@@ -71,7 +71,9 @@ def filters_to_predicates(filters: Sequence[Filter]) -> tuple[Predicate, ...]:
       FilterError: when a filter follows `...`.
     """
     for i, filter in enumerate(filters[:-1]):
-        if (filter is ... or filter is True) and any(f not in (..., True) for f in filters[i + 1 :]):
+        if (filter is ... or filter is True) and any(
+            f not in (..., True) for f in filters[i + 1 :]
+        ):
             raise FilterError(
                 f"`...` matches everything, so the filters after it, {filters[i + 1 :]!r}, could "
                 "never match: put `...` last"

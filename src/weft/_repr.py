@@ -54,7 +54,9 @@ def array_text(x: Any) -> str:
         return shape
     if isinstance(x, jax.Array) and (x.is_deleted() or not x.is_fully_addressable):
         return shape
-    return f"{shape} {np.array2string(np.asarray(x), separator=', ', precision=4)}".replace("\n", "")
+    return f"{shape} {np.array2string(np.asarray(x), separator=', ', precision=4)}".replace(
+        "\n", ""
+    )
 
 
 def _write(x: Any, open_ids: set[int]) -> str:
@@ -127,9 +129,7 @@ def _join(start: str, items: list[tuple[str, str]], end: str, comment: str = "")
     one_line = start + ", ".join(key + text for key, text in items) + end
     if "\n" not in one_line and len(one_line) <= _WIDTH:
         return one_line
-    body = "".join(
-        "  " + (key + text).replace("\n", "\n  ") + ",\n" for key, text in items
-    )
+    body = "".join("  " + (key + text).replace("\n", "\n  ") + ",\n" for key, text in items)
     return f"{start}{'  # ' + comment if comment else ''}\n{body}{end}"
 
 

@@ -208,7 +208,11 @@ class Variable(ValueOperators, Generic[A]):
         return self._metadata.get("out_sharding")
 
     def get_metadata(
-        self, name: str | None = None, default: Any = MISSING, *, exclude_required: bool | None = None
+        self,
+        name: str | None = None,
+        default: Any = MISSING,
+        *,
+        exclude_required: bool | None = None,
     ) -> Any:
         """Returns one entry of the metadata, or a copy of all of it.
 
@@ -236,7 +240,12 @@ class Variable(ValueOperators, Generic[A]):
           TypeError: for other arguments.
           TraceContextError: if the Variable belongs to another trace.
         """
-        if args and kwargs or len(args) > 2 or (len(args) == 1 and not isinstance(args[0], Mapping)):
+        if (
+            args
+            and kwargs
+            or len(args) > 2
+            or (len(args) == 1 and not isinstance(args[0], Mapping))
+        ):
             raise TypeError(
                 "set_metadata takes one dict, a name and a value, or keywords: "
                 "`v.set_metadata(tag='a')`"

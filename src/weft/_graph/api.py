@@ -33,6 +33,7 @@ from weft._graph.state import (
 from weft._graph.walk import Builder, Entry, Flattener, Table, items_of, make_variable
 from weft._module.pytree import Pytree
 from weft._path import Path, format_path, path_sort_key
+from weft._types import MISSING
 from weft._variable import Variable, check_write, make
 
 N = TypeVar("N")
@@ -127,8 +128,10 @@ variables = state
 def _leaves_for(graphdef: GraphDef, states: tuple[Any, ...]) -> list[Any]:
     """Returns the leaves of some States in the order of the walk, or says what does not fit."""
     paths = leaf_paths(graphdef.root)
-    if len(states) == 1 and isinstance(states[0], (list, tuple)) and not isinstance(
-        states[0], (State, FlatState)
+    if (
+        len(states) == 1
+        and isinstance(states[0], (list, tuple))
+        and not isinstance(states[0], (State, FlatState))
     ):
         leaves = list(states[0])
         if len(leaves) != len(paths):
@@ -261,6 +264,10 @@ def update(node: Any, state: Any, /, *states: Any) -> None:
             new[()] = part
         else:
             new.update(_flat_until(part, list(own)))
+    for path in new.keys() - own.keys():  # a Variable also has the paths of its other references
+        alias = _find(node, path)
+        if isinstance(alias, Variable):
+            own[path] = alias
     added = {path: value for path, value in new.items() if path not in own}
     homes = _homes(node, added)
     for path in new.keys() & own.keys():
@@ -273,8 +280,11 @@ def update(node: Any, state: Any, /, *states: Any) -> None:
         elif isinstance(own[path], Variable):
             _write(own[path], value)
         else:
-            parent = _parent(node, path)
-            _put(parent, path[-1], value._raw if isinstance(value, Variable) else value)
+            _put(
+                _find(node, path[:-1]),
+                path[-1],
+                value._raw if isinstance(value, Variable) else value,
+            )
 
 
 def _own_copy(value: Any) -> Any:
@@ -295,9 +305,13 @@ def _child(container: Any, key: Any) -> Any:
     return getattr(container, key) if hasattr(container, "_fields") else container[key]
 
 
-def _parent(node: Any, path: Path) -> Any:
-    for key in path[:-1]:
-        node = _child(node, key)
+def _find(node: Any, path: Path) -> Any:
+    """Returns what is at a path, `MISSING` if there is no such path."""
+    for key in path:
+        try:
+            node = _child(node, key)
+        except (KeyError, IndexError, AttributeError, TypeError):
+            return MISSING
     return node
 
 
@@ -306,10 +320,7 @@ def _homes(node: Any, added: Mapping[Path, Any]) -> dict[Path, Any]:
     homes: dict[Path, Any] = {}
     unknown = []
     for path, value in added.items():
-        try:
-            home = _parent(node, path)
-        except (KeyError, IndexError, AttributeError, TypeError):
-            home = None
+        home = _find(node, path[:-1])
         fits = isinstance(home, (Pytree, dict)) and isinstance(value, Variable)
         if not fits:
             unknown.append(path)

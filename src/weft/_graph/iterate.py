@@ -75,7 +75,9 @@ def iter_modules(module: Any, /, *, graph: bool | None = None) -> Iterator[tuple
             yield path, value
 
 
-def iter_module_children(node: Any, /, *, graph: bool | None = None) -> Iterator[tuple[Any, Module]]:
+def iter_module_children(
+    node: Any, /, *, graph: bool | None = None
+) -> Iterator[tuple[Any, Module]]:
     """Yields (key, Module) for the Modules directly in a node.
 
     Example:
@@ -89,9 +91,7 @@ def iter_module_children(node: Any, /, *, graph: bool | None = None) -> Iterator
             yield key, value
 
 
-def recursive_map(
-    f: Callable[[Path, Any], Any], node: Any, /, *, graph: bool | None = None
-) -> Any:
+def recursive_map(f: Callable[[Path, Any], Any], node: Any, /, *, graph: bool | None = None) -> Any:
     """Rebuilds a graph with `f(path, value)` in place of every object and leaf, innermost first.
 
     Args:

@@ -28,6 +28,10 @@ class PrefixMapping:
         """
         raise NotImplementedError
 
+    def map_argument(self, x: Any) -> Any:
+        """Returns the prefix of an array or Variable that is no part of an object."""
+        return self.map_prefix((), x)
+
     def leaf_prefixes(self) -> Iterable[Any]:
         """Returns every prefix that `map_prefix` can return."""
         raise NotImplementedError

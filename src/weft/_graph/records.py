@@ -167,7 +167,9 @@ def _name(record: Any) -> str:
     return record.type.__name__
 
 
-def describe_difference(expected: Record, found: Record, path: Path = ()) -> tuple[Path, str, str] | None:
+def describe_difference(
+    expected: Record, found: Record, path: Path = ()
+) -> tuple[Path, str, str] | None:
     """Finds the first place where two graphs differ: its path and both sides in words."""
     if type(expected) is type(found):
         if isinstance(expected, (NodeDef, ValueDef)) and isinstance(found, (NodeDef, ValueDef)):
@@ -201,5 +203,3 @@ def _describe(record: Record) -> str:
         case Ref():
             return f"a reference to object {record.index}"
     return "an array"
-
-

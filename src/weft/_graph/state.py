@@ -102,7 +102,9 @@ class State(MutableMapping[Any, Any]):
         return to_flat_state(self)
 
     @classmethod
-    def from_flat_path(cls, flat_state: Mapping[Path, Any] | Iterable[tuple[Path, Any]], /) -> State:
+    def from_flat_path(
+        cls, flat_state: Mapping[Path, Any] | Iterable[tuple[Path, Any]], /
+    ) -> State:
         """Builds a State from paths and leaves."""
         return from_flat_state(flat_state, cls=cls)
 
@@ -227,7 +229,9 @@ class FlatState(Sequence[tuple[Path, Any]]):
 
     def split(self, first: _filters.Filter, /, *filters: _filters.Filter) -> Any:
         """Splits the leaves among filters, exhaustively."""
-        groups = _one_or_all([FlatState(g, sort=False) for g in split_flat(self, (first, *filters))])
+        groups = _one_or_all(
+            [FlatState(g, sort=False) for g in split_flat(self, (first, *filters))]
+        )
         return groups
 
     def filter(self, first: _filters.Filter, /, *filters: _filters.Filter) -> Any:

@@ -85,11 +85,11 @@ class Flattener:
     Args:
       table: the objects that have an index already.
       share: False to raise where an object is met twice.
-      prefix: the prefix tree that descends with the walk.
       arguments: whether the roots are arguments of a function, as JAX sees them: numbers are
         leaves, and lists and dicts have no identity.
       root: what paths in errors begin with.
       known_arrays: positions of arrays that need not come out again, by `id`.
+      check_aliases: whether one Variable under two prefixes is an error.
     """
 
     def __init__(
@@ -100,12 +100,14 @@ class Flattener:
         arguments: bool = False,
         root: str = "",
         known_arrays: dict[int, int] | None = None,
+        check_aliases: bool = True,
     ):
         self.table = Table() if table is None else table
         self.share = share
         self.arguments = arguments
         self.root = root
         self.known_arrays = known_arrays or {}
+        self.check_aliases = check_aliases
         self.entries: list[Entry] = []
         self._checked: set[tuple[int, int]] = set()
 
@@ -139,7 +141,9 @@ class Flattener:
     def _resolve(self, x: Any, spot: Spot) -> Any:
         prefix = spot.prefix
         if isinstance(prefix, prefixes.PrefixMapping):
-            return prefix.map_prefix(spot.path[max(spot.base, 0) :], x)
+            if spot.base < 0:
+                return prefix.map_argument(x)
+            return prefix.map_prefix(spot.path[spot.base :], x)
         return prefix
 
     def _array(self, x: Any, spot: Spot, argument: bool) -> Record:
@@ -172,11 +176,11 @@ class Flattener:
     def _node(self, x: Any, spot: Spot, argument: bool) -> Record:
         handler = kinds.node_type(type(x))
         items = handler.items(x)
-        if argument and not isinstance(x, set):
-            return self._argument_container(x, items, spot)
         index = self.table.indices.get(id(x))
         if index is not None:
             return self._again(x, index, spot)
+        if argument and not isinstance(x, set):
+            return self._argument_container(x, items, spot)
         if isinstance(x, set) and kinds.holds_data(x):
             raise set_of_data_error(spot.path, self.root)
         index = self.table.add(x)
@@ -230,7 +234,9 @@ class Flattener:
             mark = marks.get(key) if marks else None
             kind = kind_of(child)
             if mark is False or (kind is Kind.STATIC and mark is None and child is not None):
-                children.append(self._static(child, spot, False) if mark is None else Static(child))
+                is_set = isinstance(child, frozenset) and mark is None
+                below = self._below(spot, key, None) if is_set else spot
+                children.append(self._static(child, below, False) if is_set else Static(child))
                 continue
             if child is None:
                 children.append(NOTHING)
@@ -244,6 +250,16 @@ class Flattener:
             else:
                 children.append(self.visit(child, below))
         return tuple(children)
+
+    def visit_changed(
+        self, node: Any, items: list[tuple[Any, Any]], kept: list[bool], spot: Spot
+    ) -> tuple[Record, ...]:
+        """Visits the items of an object that has an index, those that it kept excepted."""
+        marks = node._pytree_marks if isinstance(node, Pytree) else {}
+        return tuple(
+            Old(key) if same else self._children([(key, child)], spot, marks)[0]
+            for (key, child), same in zip(items, kept, strict=True)
+        )
 
     def _below(self, spot: Spot, key: Any, keys: tuple[Any, ...] | None) -> Spot:
         prefix = spot.prefix
@@ -259,7 +275,8 @@ class Flattener:
                 f"the same {type(x).__name__} is reached at {format_path(first, self.root)} and at "
                 f"{format_path(spot.path, self.root)}: shared references need `graph=True`"
             )
-        self._check_prefix(x, index, spot)
+        if self.check_aliases:
+            self._check_prefix(x, index, spot)
         return Ref(index)
 
     def _check_prefix(self, x: Any, index: int, spot: Spot) -> None:
@@ -364,14 +381,18 @@ class Builder:
         return new
 
     def _value(self, record: ValueDef, old: Any) -> Any:
-        parts = tuple([self.build(child, old) for child in record.children])
-        if not isinstance(record.how, type):
-            return jtu.tree_unflatten(record.how, parts)
-        if issubclass(record.how, tuple(kinds.NODE_TYPES)):
-            new = record.how.__new__(record.how)
-            kinds.node_type(record.how).replace(new, list(zip(record.keys, parts, strict=True)))
-            return new
-        return kinds.value_type(record.how).join(record.how, parts)
+        return join_value(record, tuple([self.build(child, old) for child in record.children]))
+
+
+def join_value(record: ValueDef, parts: tuple[Any, ...]) -> Any:
+    """Puts the parts of an immutable value or foreign pytree together."""
+    if not isinstance(record.how, type):
+        return jtu.tree_unflatten(record.how, parts)
+    if issubclass(record.how, tuple(kinds.NODE_TYPES)):
+        new = record.how.__new__(record.how)
+        kinds.node_type(record.how).replace(new, list(zip(record.keys, parts, strict=True)))
+        return new
+    return kinds.value_type(record.how).join(record.how, parts)
 
 
 _BUILDS: dict[type, Callable[[Builder, Any, Any], Any]] = {

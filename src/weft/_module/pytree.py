@@ -139,7 +139,10 @@ class Pytree(_Slots):
         cls._pytree_class_marks = {**cls._pytree_class_marks, **_annotated_marks(cls)}
         if pytree:
             jtu.register_pytree_with_keys(
-                cls, _flatten_with_keys, lambda aux, children: _unflatten(cls, aux, children), _flatten
+                cls,
+                _flatten_with_keys,
+                lambda aux, children: _unflatten(cls, aux, children),
+                _flatten,
             )
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -70,13 +70,13 @@ def split_rngs(
       TypeError: if `splits` is no number.
 
     Example:
+      >>> import jax
       >>> import weft as nnx
       >>> @nnx.split_rngs(splits=4)
-      ... @nnx.vmap
-      ... def stack(rngs):
-      ...     return nnx.Linear(2, 3, rngs=rngs)
-      >>> stack(nnx.Rngs(0)).kernel.shape
-      (4, 2, 3)
+      ... def rows(rngs):
+      ...     return jax.vmap(lambda rngs: rngs.normal((3,)))(rngs)
+      >>> rows(nnx.Rngs(0)).shape
+      (4, 3)
     """
     shape = shape_of(splits)
     if squeeze and shape != (1,):

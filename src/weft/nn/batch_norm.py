@@ -17,7 +17,7 @@ from weft.nn.dtypes import Dtype, PromoteDtype, canonicalize_dtype, promote_dtyp
 from weft.nn.initializers import Initializer
 from weft.nn.layer_options import choose_option
 from weft.nn.moments import apply_moments, check_features, compute_moments, normalized_axes
-from weft.nn.normalization import add_bias, add_scale
+from weft.nn.normalization import per_feature
 from weft.nn.parameters import NO_METADATA
 
 
@@ -105,8 +105,8 @@ class BatchNorm(Module):
         self.promote_dtype = promote_dtype
         self.mean = BatchStat(jnp.zeros((num_features,), jnp.float32))
         self.var = BatchStat(jnp.ones((num_features,), jnp.float32))
-        add_scale(self, rngs, scale_init, scale_metadata)
-        add_bias(self, rngs, bias_init, bias_metadata)
+        self.scale = per_feature(self, use_scale, rngs, scale_init, scale_metadata)
+        self.bias = per_feature(self, use_bias, rngs, bias_init, bias_metadata)
 
     def __call__(
         self,

@@ -1,8 +1,8 @@
 """The dtype in which a layer computes.
 
-A layer has a *parameter dtype* (`param_dtype`: how its arrays are stored) and a *computation dtype*
-(`dtype`). Inputs and parameters are cast to the computation dtype before anything is computed; where
-it is None, it is what JAX's promotion makes of all of them.
+A layer has a *parameter dtype* (`param_dtype`: how its arrays are stored) and a *computation
+dtype* (`dtype`). Inputs and parameters are cast to the computation dtype before anything is
+computed; where it is None, it is what JAX's promotion makes of all of them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def canonicalize_dtype(*args: Any, dtype: Dtype | None = None, inexact: bool = T
         arrays = [arg for arg in args if arg is not None]
         if not arrays:
             raise ValueError(
-                "found no array to take a dtype from: pass at least one that is not None, or `dtype=`"
+                "found no array to take a dtype from: pass at least one that is not None, or "
+                "`dtype=`"
             )
         dtype = jnp.result_type(*arrays)
         if inexact and not jnp.issubdtype(dtype, jnp.inexact):

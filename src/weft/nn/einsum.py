@@ -89,8 +89,8 @@ class Contraction:
         if wrong or len(labels) != len(shape):
             raise ValueError(
                 f"Einsum({str(self)!r}) expects inputs of axes {self.inputs!r}"
-                f"{' with ' * bool(wrong)}{', '.join(wrong)}, found shape {shape}: bring the axes of "
-                "the inputs into this order, or change einsum_str and kernel_shape"
+                f"{' with ' * bool(wrong)}{', '.join(wrong)}, found shape {shape}: bring the axes "
+                "of the inputs into this order, or change einsum_str and kernel_shape"
             )
         return found
 
@@ -177,9 +177,11 @@ class Einsum(Module):
                     f"found bias_shape={bias_shape}"
                 )
         self.kernel = new_param(self, rngs, kernel_init, kernel_shape, param_dtype, kernel_metadata)
-        self.bias = None
-        if bias_shape is not None:
-            self.bias = new_param(self, rngs, bias_init, bias_shape, param_dtype, bias_metadata)
+        self.bias = (
+            None
+            if bias_shape is None
+            else new_param(self, rngs, bias_init, bias_shape, param_dtype, bias_metadata)
+        )
         self.einsum_str = einsum_str
         self.kernel_shape = kernel_shape
         self.bias_shape = bias_shape
@@ -217,9 +219,7 @@ class Einsum(Module):
             inputs,
             kernel,
             precision=self.precision,
-            **given(
-                preferred_element_type=self.preferred_element_type, out_sharding=out_sharding
-            ),
+            **given(preferred_element_type=self.preferred_element_type, out_sharding=out_sharding),
         )
         if bias is not None:
             labels = contraction.output_labels(input_sizes, kernel_sizes)

@@ -125,7 +125,8 @@ variance_scaling = _recorded(
     "Random with a variance of `scale` divided by the fan of `mode`; the others are cases of it.",
 )
 lecun_normal = _recorded(
-    _jax.lecun_normal, "Truncated normal of variance 1/fan_in (LeCun et al. 1998, Efficient BackProp)."
+    _jax.lecun_normal,
+    "Truncated normal of variance 1/fan_in (LeCun et al. 1998, Efficient BackProp).",
 )
 lecun_uniform = _recorded(
     _jax.lecun_uniform, "Uniform of variance 1/fan_in (LeCun et al. 1998, Efficient BackProp)."

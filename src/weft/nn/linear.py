@@ -103,10 +103,11 @@ class Linear(Module):
         """
         shape = (in_features, out_features)
         self.kernel = new_param(self, rngs, kernel_init, shape, param_dtype, kernel_metadata)
-        self.bias = None
-        if use_bias:
-            shape = (out_features,)
-            self.bias = new_param(self, rngs, bias_init, shape, param_dtype, bias_metadata)
+        self.bias = (
+            new_param(self, rngs, bias_init, (out_features,), param_dtype, bias_metadata)
+            if use_bias
+            else None
+        )
         self.in_features = in_features
         self.out_features = out_features
         self.use_bias = use_bias
@@ -139,9 +140,7 @@ class Linear(Module):
             kernel,
             (((inputs.ndim - 1,), (0,)), ((), ())),
             precision=self.precision,
-            **given(
-                preferred_element_type=self.preferred_element_type, out_sharding=out_sharding
-            ),
+            **given(preferred_element_type=self.preferred_element_type, out_sharding=out_sharding),
         )
         return add_bias(outputs, bias)
 
@@ -149,7 +148,8 @@ class Linear(Module):
 def _check_matrix_inputs(layer: Linear, inputs: tuple[int, ...], kernel: tuple[int, ...]) -> None:
     if len(kernel) == 2 and inputs and inputs[-1] == kernel[0]:
         return
-    name = f"{type(layer).__name__}(in_features={layer.in_features}, out_features={layer.out_features})"
+    kind, ins, outs = type(layer).__name__, layer.in_features, layer.out_features
+    name = f"{kind}(in_features={ins}, out_features={outs})"
     if len(kernel) != 2:
         raise ValueError(
             f"{name} expects a kernel of two axes, found one of shape {kernel}: a stack of layers "
@@ -158,8 +158,8 @@ def _check_matrix_inputs(layer: Linear, inputs: tuple[int, ...], kernel: tuple[i
     remedy = "give the inputs a last axis, `inputs[..., None]`"
     if inputs:
         remedy = (
-            f"make it `nnx.{type(layer).__name__}({inputs[-1]}, {layer.out_features}, ...)`, or "
-            "bring the features to the last axis with jnp.moveaxis"
+            f"make it `nnx.{kind}({inputs[-1]}, {outs}, ...)`, or bring the "
+            "features to the last axis with jnp.moveaxis"
         )
     raise ValueError(
         f"{name} expects inputs of shape (..., {kernel[0]}), found shape {inputs}: {remedy}"
@@ -213,7 +213,7 @@ class LinearGeneral(Module):
           in_features: sizes of the contracted axes, in the order in which the inputs have them.
           out_features: sizes of the new axes, which come last in the outputs.
           axis: the contracted axes.
-          batch_axis: sizes of the batch axes, keyed by axis; these are axes 0, 1, ... of the inputs.
+          batch_axis: sizes of the batch axes, keyed by axis; these are the leading axes 0, 1, ...
           use_bias: whether there is a bias.
           dtype: computation dtype; by default what inputs and parameters promote to.
           param_dtype: dtype of the parameters.
@@ -267,18 +267,13 @@ class LinearGeneral(Module):
             kernel_metadata,
             drawn_as=(math.prod(batch + self.in_features), math.prod(self.out_features)),
         )
-        self.bias = None
-        if use_bias:
-            shape = batch + self.out_features
-            self.bias = new_param(
-                self,
-                rngs,
-                bias_init,
-                shape,
-                param_dtype,
-                bias_metadata,
-                drawn_as=(math.prod(shape),),
-            )
+        shape = batch + self.out_features
+        drawn_as = (math.prod(shape),)
+        self.bias = (
+            new_param(self, rngs, bias_init, shape, param_dtype, bias_metadata, drawn_as=drawn_as)
+            if use_bias
+            else None
+        )
 
     def __call__(self, inputs: jax.Array, out_sharding: OutSharding = None) -> jax.Array:
         """Applies the layer.
@@ -303,9 +298,7 @@ class LinearGeneral(Module):
             kernel,
             ((contracted, kernel_axes), (batch, batch)),
             precision=self.precision,
-            **given(
-                preferred_element_type=self.preferred_element_type, out_sharding=out_sharding
-            ),
+            **given(preferred_element_type=self.preferred_element_type, out_sharding=out_sharding),
         )
         if bias is not None:
             free = inputs.ndim - len(batch) - len(contracted)

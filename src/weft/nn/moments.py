@@ -70,8 +70,9 @@ def compute_moments(
         mean = across(jnp.mean(x, axes, where=mask))
         deviation = x - jnp.expand_dims(mean, axes)
         return mean, across(jnp.mean(_abs_square(deviation), axes, where=mask))
+    square = _abs_square(x)  # before the mean: gradients are summed in the reverse order of use
     mean = jnp.mean(x, axes, where=mask)
-    mean_of_square = jnp.mean(_abs_square(x), axes, where=mask)
+    mean_of_square = jnp.mean(square, axes, where=mask)
     if axis_name is not None:  # one collective for both
         if mean.dtype == mean_of_square.dtype:
             mean, mean_of_square = across(jnp.stack([mean, mean_of_square]))

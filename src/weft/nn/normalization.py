@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from weft._module import Module
 from weft._rng import Rngs
+from weft._variable import Param
 from weft.nn import initializers
 from weft.nn.dtypes import Dtype, PromoteDtype, canonicalize_dtype, promote_dtype
 from weft.nn.initializers import Initializer
@@ -96,8 +97,8 @@ class LayerNorm(Module):
         self.axis_index_groups = axis_index_groups
         self.use_fast_variance = use_fast_variance
         self.promote_dtype = promote_dtype
-        add_scale(self, rngs, scale_init, scale_metadata)
-        add_bias(self, rngs, bias_init, bias_metadata)
+        self.scale = per_feature(self, use_scale, rngs, scale_init, scale_metadata)
+        self.bias = per_feature(self, use_bias, rngs, bias_init, bias_metadata)
 
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
         """Returns the input normalised, in its shape.
@@ -173,7 +174,7 @@ class RMSNorm(Module):
         self.axis_index_groups = axis_index_groups
         self.use_fast_variance = use_fast_variance
         self.promote_dtype = promote_dtype
-        add_scale(self, rngs, scale_init, scale_metadata)
+        self.scale = per_feature(self, use_scale, rngs, scale_init, scale_metadata)
 
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         """Returns the input normalised, in its shape.
@@ -229,8 +230,8 @@ class GroupNorm(Module):
       use_scale: whether to multiply with a scale.
       bias_init: initializer of the bias.
       scale_init: initializer of the scale.
-      reduction_axes: axes to take the statistics over, beside the channels of a group; None for
-        all but the first. Naming the last axis is allowed and changes nothing.
+      reduction_axes: axes to take the statistics over, of which the last axis, whose channels
+        are grouped, must be one; None for all but the first.
       axis_name: a mapped axis to average over as well.
       axis_index_groups: groups of indices of that axis to average over.
       use_fast_variance: whether to take the variance as E[|x|²] - |E[x]|², in one pass.
@@ -292,8 +293,8 @@ class GroupNorm(Module):
         self.axis_index_groups = axis_index_groups
         self.use_fast_variance = use_fast_variance
         self.promote_dtype = promote_dtype
-        add_scale(self, rngs, scale_init, scale_metadata)
-        add_bias(self, rngs, bias_init, bias_metadata)
+        self.scale = per_feature(self, use_scale, rngs, scale_init, scale_metadata)
+        self.bias = per_feature(self, use_bias, rngs, bias_init, bias_metadata)
 
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
         """Returns the input normalised, in its shape.
@@ -303,7 +304,8 @@ class GroupNorm(Module):
           mask: which elements count for the statistics; it broadcasts to the input.
 
         Raises:
-          ValueError: if the input has another number of channels, or no batch axis.
+          ValueError: if the input has another number of channels or no batch axis, or if
+            `reduction_axes` leaves out the last axis.
         """
         if x.ndim < 2:
             raise ValueError(
@@ -317,6 +319,12 @@ class GroupNorm(Module):
             if self.reduction_axes is None
             else normalized_axes(self.reduction_axes, x.ndim)
         )
+        if channels not in reduced:
+            raise ValueError(
+                f"GroupNorm takes its statistics over the channels of a group, but reduction_axes="
+                f"{self.reduction_axes} leaves out the last axis of an input of shape {x.shape}: "
+                f"write `reduction_axes={(*reduced, -1)}`"
+            )
         # The channels become two axes, groups and channels of a group; only the latter is reduced.
         grouped_axes = (*(axis for axis in reduced if axis != channels), x.ndim)
         grouped_shape = (*x.shape[:-1], self.num_groups, self.group_size)
@@ -415,8 +423,8 @@ class InstanceNorm(Module):
         self.axis_index_groups = axis_index_groups
         self.use_fast_variance = use_fast_variance
         self.promote_dtype = promote_dtype
-        add_scale(self, rngs, scale_init, scale_metadata)
-        add_bias(self, rngs, bias_init, bias_metadata)
+        self.scale = per_feature(self, use_scale, rngs, scale_init, scale_metadata)
+        self.bias = per_feature(self, use_bias, rngs, bias_init, bias_metadata)
 
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
         """Returns the input normalised, in its shape.
@@ -440,24 +448,13 @@ class InstanceNorm(Module):
         return _normalize(self, x, reduction_axes, feature_axes, mask)
 
 
-def add_scale(
-    layer: Any, rngs: Rngs, init: Initializer, metadata: Mapping[str, Any] = NO_METADATA
-) -> None:
-    """Gives a layer its `scale`, one number per feature, or None if it uses none."""
-    layer.scale = None
-    if layer.use_scale:
-        shape = (layer.num_features,)
-        layer.scale = new_param(layer, rngs, init, shape, layer.param_dtype, metadata)
-
-
-def add_bias(
-    layer: Any, rngs: Rngs, init: Initializer, metadata: Mapping[str, Any] = NO_METADATA
-) -> None:
-    """Gives a layer its `bias`, one number per feature, or None if it uses none."""
-    layer.bias = None
-    if layer.use_bias:
-        shape = (layer.num_features,)
-        layer.bias = new_param(layer, rngs, init, shape, layer.param_dtype, metadata)
+def per_feature(
+    layer: Any, used: bool, rngs: Rngs, init: Initializer, metadata: Mapping[str, Any]
+) -> Param | None:
+    """Returns a parameter with one number per feature for a layer, or None if it uses none."""
+    if not used:
+        return None
+    return new_param(layer, rngs, init, (layer.num_features,), layer.param_dtype, metadata)
 
 
 def _normalize(
@@ -495,9 +492,7 @@ def _normalize(
     )
 
 
-def _groups(
-    num_features: int, num_groups: int | None, group_size: int | None
-) -> tuple[int, int]:
+def _groups(num_features: int, num_groups: int | None, group_size: int | None) -> tuple[int, int]:
     if (num_groups is None) == (group_size is None):
         raise ValueError(
             f"GroupNorm expects either num_groups or group_size, found num_groups={num_groups} and "

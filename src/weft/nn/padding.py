@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 Padding = str | int | Sequence[int | tuple[int, int]]
 
@@ -52,15 +51,12 @@ def per_axis(
     Raises:
       ValueError: if there is another number of ints, or if one is not positive.
     """
-    values: Any = (1 if value is None else value,) * rank if not _is_sequence(value) else value
-    values = tuple(values)
+    values = (
+        tuple(value) if isinstance(value, Sequence) else (1 if value is None else value,) * rank
+    )
     if len(values) != rank or any(v < 1 for v in values):
         raise ValueError(
             f"{owner} has {rank} spatial axes and expects {argument} to be a positive int or "
-            f"{rank} of them, found {value!r}: use `{argument}={(values or (1,))[:1] * rank}`"
+            f"{rank} of them, found {value!r}: use for example `{argument}={(2,) * rank}`"
         )
     return values
-
-
-def _is_sequence(value: Any) -> bool:
-    return isinstance(value, Sequence)

@@ -1,4 +1,4 @@
-"""Layers that compute nothing: they keep or rearrange the shape, so that a Sequential can hold them."""
+"""Layers that compute nothing: they keep their inputs, or only change the shape."""
 
 from __future__ import annotations
 

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 
 from weft._errors import StructureError
 from weft._filters import Filter
-from weft._graph import State, from_flat_state, merge, split, state, to_flat_state
+from weft._graph import State, from_flat_state, merge, split, to_flat_state
 from weft._module import Pytree, data
-from weft._path import Path, format_path
+from weft._path import format_path
 from weft._variable import Variable
+from weft.train.leaves import by_path, raw_value
 
 A = TypeVar("A")
 
@@ -56,7 +57,11 @@ class EMA(Pytree):
         self.graph = graph
         self.decay = decay
         self.filter = only
-        averaged = {path: leaf for path, leaf in self._select(params).items() if _moves(leaf)}
+        averaged = {
+            path: leaf
+            for path, leaf in by_path(params, only=only, graph=graph).items()
+            if _moves(leaf)
+        }
         for path, leaf in averaged.items():
             if not isinstance(leaf, Variable):
                 raise TypeError(
@@ -82,7 +87,7 @@ class EMA(Pytree):
           StructureError: if Variables are missing or of another shape; nothing is written then.
         """
         averages = dict(to_flat_state(self.params))
-        given = self._select(updates)
+        given = by_path(updates, only=self.filter, graph=self.graph)
         faults = [f"missing: {format_path(path)}" for path in averages if path not in given]
         for path, average in averages.items():
             if path in given and jnp.shape(given[path]) != average.get_raw_value().shape:
@@ -98,7 +103,7 @@ class EMA(Pytree):
         moved = {}
         for path, average in averages.items():
             old = average.get_raw_value()
-            new = jnp.asarray(_raw(given[path])).astype(old.dtype)
+            new = jnp.asarray(raw_value(given[path])).astype(old.dtype)
             moved[path] = self.decay * old + (1 - self.decay) * new
         for path, value in moved.items():
             averages[path].set_raw_value(value)
@@ -130,15 +135,8 @@ class EMA(Pytree):
         joined = from_flat_state({path: averages.get(path, leaf) for path, leaf in own.items()})
         return joined if graphdef is None else merge(graphdef, joined, copy=False)
 
-    def _select(self, params: Any) -> dict[Path, Any]:
-        return dict(to_flat_state(state(params, self.filter, graph=self.graph)))
-
 
 def _moves(leaf: Any) -> bool:
     """Says whether a leaf holds floating point or complex numbers, which have an average."""
-    dtype = getattr(_raw(leaf), "dtype", None)
+    dtype = getattr(raw_value(leaf), "dtype", None)
     return dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
-
-
-def _raw(leaf: Any) -> Any:
-    return leaf.get_raw_value() if isinstance(leaf, Variable) else leaf

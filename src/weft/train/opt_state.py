@@ -19,6 +19,7 @@ from weft._graph import from_flat_state
 from weft._metadata import HOOKS
 from weft._path import Path, format_path
 from weft._variable import Variable
+from weft.train.leaves import is_variable, strip
 
 A = TypeVar("A")
 
@@ -170,18 +171,3 @@ def _mark_mirrors(plain: Any, params: Mapping[Path, Variable]) -> Any:
         return leaf
 
     return jtu.tree_map_with_path(mark, plain)
-
-
-def strip(tree: Any) -> Any:
-    """Returns the tree with the raw value in the place of each Variable."""
-    return jax.tree.map(raw_value, tree, is_leaf=is_variable)
-
-
-def raw_value(leaf: Any) -> Any:
-    """Returns the raw value of a Variable, and any other leaf as it is."""
-    return leaf.get_raw_value() if isinstance(leaf, Variable) else leaf
-
-
-def is_variable(x: Any) -> bool:
-    """Says whether something is a Variable; the `is_leaf` of trees that hold Variables."""
-    return isinstance(x, Variable)

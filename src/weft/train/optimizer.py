@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -14,18 +15,16 @@ from weft._errors import StructureError
 from weft._filters import Filter
 from weft._graph import State, from_flat_state, state, to_flat_state
 from weft._module import Pytree, data
-from weft._path import Path, format_path, key_of_entry
+from weft._path import Path, format_path
 from weft._types import MISSING
 from weft._variable import Param, Variable
+from weft.train.leaves import by_path, is_variable, raw_value, strip
 from weft.train.opt_state import (
     FORMS,
     OptArray,
     OptState,
     OptVariable,
     init_state,
-    is_variable,
-    raw_value,
-    strip,
     to_opt_state,
 )
 
@@ -138,7 +137,7 @@ class Optimizer(Pytree, Generic[M]):
             )
         params = self._params(model)
         values = {path: variable.get_raw_value() for path, variable in params.items()}
-        grads = self._by_path(grads)
+        grads = self._values(grads)
         self._check_fit(grads, values, model)
 
         def build(leaves: Mapping[Path, Any]) -> Any:
@@ -147,7 +146,7 @@ class Optimizer(Pytree, Generic[M]):
         def convert(argument: Any) -> Any:
             if not isinstance(argument, (State, Mapping, Pytree)):
                 return argument
-            leaves = self._by_path(argument)
+            leaves = self._values(argument)
             return build(leaves) if leaves.keys() >= params.keys() else argument
 
         old = strip(self.opt_state)
@@ -164,7 +163,7 @@ class Optimizer(Pytree, Generic[M]):
             build(values),
             **{name: convert(argument) for name, argument in kwargs.items()},
         )
-        updates, new = self._by_path(updates), strip(new)
+        updates, new = _split_like(values, strip(updates)), strip(new)
         _check_same_state(old, new)
         # Optax's own arithmetic, so that the bits are those of plain Optax.
         before = list(values.values())
@@ -199,15 +198,9 @@ class Optimizer(Pytree, Generic[M]):
             )
         return params
 
-    def _by_path(self, tree: Any) -> dict[Path, Any]:
-        """Returns the raw leaves of a State, of an object or of any tree, by path."""
-        stops = jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, (Variable, Pytree)))
-        if any(isinstance(stop, Pytree) for stop in stops):
-            tree = state(tree, self.wrt, graph=self.graph)
-        if isinstance(tree, State):
-            return {path: raw_value(leaf) for path, leaf in to_flat_state(tree)}
-        leaves = jtu.tree_leaves_with_path(tree, is_leaf=is_variable)
-        return {tuple(map(key_of_entry, path)): raw_value(leaf) for path, leaf in leaves}
+    def _values(self, tree: Any) -> dict[Path, Any]:
+        leaves = by_path(tree, only=self.wrt, graph=self.graph)
+        return {path: raw_value(leaf) for path, leaf in leaves.items()}
 
     def _check_fit(self, grads: Mapping[Path, Any], values: Mapping[Path, Any], model: Any) -> None:
         faults = [f"missing: {format_path(path)}" for path in values if path not in grads]
@@ -286,6 +279,16 @@ def _check_same_state(old: Any, new: Any) -> None:
             "state was made for another model:\n  " + "\n  ".join(faults) + "\nmake an optimizer "
             "for this model: `optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)`"
         )
+
+
+def _split_like(values: Mapping[Path, Any], tree: Any) -> dict[Path, Any]:
+    """Takes a tree over the parameters apart again; a parameter may be a pytree of arrays."""
+    leaves = iter(jax.tree.leaves(tree))
+    structures = {path: jax.tree.structure(value) for path, value in values.items()}
+    return {
+        path: jax.tree.unflatten(structure, itertools.islice(leaves, structure.num_leaves))
+        for path, structure in structures.items()
+    }
 
 
 def _shape_of(leaves: Mapping[Any, Any], path: Any) -> str:

@@ -1,0 +1,315 @@
+"""`grad`, `value_and_grad`, `vjp` and `jvp` through objects.
+
+The groups of the lift are what is differentiated and the rest. What the function writes comes out
+of the differentiated function beside its value.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from weft import _filters
+from weft._graph import prefix as prefixes
+from weft._graph.records import (
+    ArrayDef,
+    NodeDef,
+    Record,
+    ValueDef,
+    VariableDef,
+    iter_records,
+)
+from weft._graph.state import from_flat_state
+from weft._graph.walk import Builder, Entry, join_value
+from weft._lift.lift import Call, Lift, Mode, mode_of, take, unbind
+from weft._path import Path
+from weft._static import Static
+from weft._types import MISSING, Missing
+from weft._variable import Param, Variable, make
+
+
+class DiffState(prefixes.PrefixMapping):
+    """Says what of an argument to differentiate: an entry of `argnums`.
+
+    Args:
+      argnum: the argument's position.
+      filter: which of its Variables.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> model = nnx.LoRALinear(2, 2, lora_rank=1, rngs=nnx.Rngs(0))
+      >>> loss = lambda model: model(jnp.ones((1, 2))).sum()
+      >>> grads = nnx.grad(loss, argnums=nnx.DiffState(0, nnx.LoRAParam))(model)
+      >>> nnx.to_flat_state(grads).paths
+      (('lora', 'lora_a'), ('lora', 'lora_b'))
+    """
+
+    def __init__(self, argnum: int, filter: _filters.Filter):
+        self.argnum = argnum
+        self.filter = filter
+        self._predicate = _filters.to_predicate(filter)
+
+    def map_prefix(self, path: Path, variable: Any) -> bool:
+        return self._predicate(path, variable)
+
+    def map_argument(self, x: Any) -> bool:
+        return not isinstance(x, Variable) or self._predicate((), x)
+
+    def leaf_prefixes(self) -> Iterable[bool]:
+        return (True, False)
+
+    def __eq__(self, other: object) -> bool:
+        mine = (self.argnum, self._predicate)
+        return isinstance(other, DiffState) and mine == (other.argnum, other._predicate)
+
+    def __hash__(self) -> int:
+        return hash((self.argnum, self._predicate))
+
+    def __repr__(self) -> str:
+        return f"DiffState({self.argnum}, {self.filter!r})"
+
+
+KEYS = [True, False]
+
+
+def grad_prefixes(argnums: Any, number: int, mode: Mode, bound: int) -> tuple[Any, ...]:
+    """Returns a prefix per argument that says what of it is differentiated.
+
+    The first `bound` arguments are objects of bound methods, which argnums does not count.
+    """
+    number -= bound
+    wanted = argnums if isinstance(argnums, (tuple, list)) else (argnums,)
+    chosen: dict[int, Any] = {}
+    for entry in wanted:
+        argnum = entry.argnum if isinstance(entry, DiffState) else entry
+        if not isinstance(argnum, int) or isinstance(argnum, bool):
+            raise TypeError(
+                f"argnums must be ints or nnx.DiffState, found {entry!r}: `argnums=0` or "
+                "`argnums=nnx.DiffState(0, nnx.Param)`"
+            )
+        if not -number <= argnum < number:
+            raise ValueError(
+                f"argnums asks for argument {argnum}, but the call has {number} positional "
+                "arguments; arguments to differentiate must be given by position"
+            )
+        if argnum % number in chosen:
+            raise ValueError(f"argnums names argument {argnum % number} twice: {argnums!r}")
+        # Without structure updates gradients have the input's type: all of it is differentiated.
+        default = DiffState(argnum, Param) if mode.structure else True
+        chosen[argnum % number] = entry if isinstance(entry, DiffState) else default
+    return (False,) * bound + tuple(chosen.get(i, False) for i in range(number))
+
+
+def tangents_of(call: Call, chosen: Iterable[int], values: Iterable[Any], mode: Mode) -> list[Any]:
+    """Gives tangents (or gradients) the form of the arguments they belong to.
+
+    An object becomes a State of the Variables that were differentiated; without structure updates
+    it becomes an object of its own type. Arrays, and containers of arguments, stay what they are.
+
+    Args:
+      call: the call.
+      chosen: the arguments wanted, by position.
+      values: the tangents of all differentiated leaves, in the order of the walk.
+      mode: the transform's mode.
+    """
+    entries, remaining = iter(call.entries), iter(values)
+
+    def variable(record: VariableDef, entry: Entry) -> Variable:
+        original = call.objects[record.index]
+        return make(type(original), take(record.treedef, remaining), dict(original._metadata))
+
+    def form(record: Record) -> Any:
+        if isinstance(record, NodeDef) and not mode.structure:
+            return Builder(lambda r: variable(r, next(entries)), lambda: next(remaining)).build(
+                record
+            )
+        if isinstance(record, NodeDef):
+            leaves = {}
+            for path, part in iter_records(record):
+                if isinstance(part, (VariableDef, ArrayDef)) and (entry := next(entries)).prefix:
+                    is_variable = isinstance(part, VariableDef)
+                    leaves[path] = variable(part, entry) if is_variable else next(remaining)
+            return from_flat_state(leaves)
+        if isinstance(record, ValueDef):
+            return join_value(record, tuple(map(form, record.children)))
+        if isinstance(record, (VariableDef, ArrayDef)):
+            entry = next(entries)
+            if not entry.prefix:
+                return None
+            return variable(record, entry) if isinstance(record, VariableDef) else next(remaining)
+        return record.value if isinstance(record, Static) else from_flat_state(())
+
+    formed = [form(record) for record in call.spec.record.children]
+    return [formed[i] for i in chosen]
+
+
+LOSS, AUX = "loss", "aux"
+
+
+def value_and_grad(
+    f: Any = MISSING,
+    *,
+    argnums: Any = 0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    reduce_axes: Sequence[str] = (),
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+) -> Any:
+    """Returns a function that computes a value and its gradient with respect to arguments.
+
+    Args:
+      f: a function that returns a scalar, or `(scalar, aux)` with `has_aux`. If missing, a
+        decorator with the options is returned.
+      argnums: which positional arguments: ints or `DiffState`s, one or a sequence. Of an object
+        the `Param`s are differentiated unless a `DiffState` says otherwise.
+      has_aux: whether `f` returns further values beside the scalar.
+      holomorphic: whether `f` is promised to be holomorphic.
+      allow_int: whether integer arguments are allowed.
+      reduce_axes: accepted for compatibility; must be empty.
+      graph: False to refuse shared references; None for the setting.
+      graph_updates: False to write back Variables only and to return gradients of the arguments'
+        own types; None for the setting.
+
+    Returns:
+      A function of the same arguments that returns `(value, gradient)`, with `((value, aux),
+      gradient)` for `has_aux`. The gradient of an object is a State of what was differentiated.
+
+    Raises:
+      TypeError: if `f` returns no scalar, or not a pair with `has_aux`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> model = nnx.Linear(2, 1, use_bias=False, rngs=nnx.Rngs(0))
+      >>> loss, grads = nnx.value_and_grad(lambda m, x: m(x).sum())(model, jnp.ones((3, 2)))
+      >>> float(grads.kernel[0, 0])
+      3.0
+    """
+    if reduce_axes:
+        raise ValueError(
+            f"reduce_axes={reduce_axes!r} is not supported: sum over mesh axes with `jax.lax.psum`"
+        )
+    mode = mode_of(graph, graph_updates)
+    options = {"holomorphic": holomorphic, "allow_int": allow_int}
+
+    def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
+        function, bound = unbind(fun)
+
+        @functools.wraps(function, updated=())
+        def value_and_grad_of(*args: Any, **kwargs: Any) -> Any:
+            args = (*bound, *args)
+            prefix = grad_prefixes(argnums, len(args), mode, len(bound))
+            lift = Lift(
+                function,
+                "grad",
+                mode,
+                in_prefix=prefix,
+                out_prefix=(LOSS, AUX) if has_aux else LOSS,
+                kw_prefix=False,
+                in_keys=KEYS,
+                out_keys=[LOSS, AUX, *KEYS],
+            )
+            call = lift.enter(args, kwargs)
+
+            def scalar(differentiated: list[Any], rest: list[Any]) -> Any:
+                inside = lift.rebuild(call.spec, (differentiated, rest))
+                out = lift.run(inside)
+                _check_loss(out, has_aux, lift.name)
+                ([loss], *groups), exit = lift.collect(call.spec, inside, out)
+                return loss, (groups, exit)
+
+            (loss, (groups, exit)), grads = jax.value_and_grad(scalar, has_aux=True, **options)(
+                *call.groups
+            )
+            value = lift.leave(call, ([loss], *groups), exit)
+            positions = [i for i in range(len(args)) if prefix[i] is not False]
+            formed = dict(zip(positions, tangents_of(call, positions, grads, mode), strict=True))
+            if not isinstance(argnums, (tuple, list)):
+                return value, formed[positions[0]]
+            shift = len(bound)
+            asked = (e.argnum if isinstance(e, DiffState) else e for e in argnums)
+            return value, tuple(formed[i % (len(args) - shift) + shift] for i in asked)
+
+        return value_and_grad_of
+
+    return wrap if isinstance(f, Missing) else wrap(f)
+
+
+def _check_loss(out: Any, has_aux: bool, name: str) -> None:
+    if has_aux and not (isinstance(out, (tuple, list)) and len(out) == 2):
+        raise TypeError(
+            f"{name!r} is differentiated with has_aux=True and must return a pair `(loss, aux)`, "
+            f"found {type(out).__name__}"
+        )
+    loss = out[0] if has_aux else out
+    if not isinstance(loss, (jax.Array, np.ndarray, np.generic, int, float, complex)):
+        hint = "; for `return loss, aux` pass `has_aux=True`" if isinstance(loss, tuple) else ""
+        raise TypeError(
+            f"{name!r} is differentiated and must return a scalar array, found "
+            f"{type(loss).__name__}{hint}"
+        )
+
+
+def grad(
+    f: Any = MISSING,
+    *,
+    argnums: Any = 0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    reduce_axes: Sequence[str] = (),
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+) -> Any:
+    """Returns a function that computes the gradient with respect to arguments.
+
+    Args:
+      f: a function that returns a scalar, or `(scalar, aux)` with `has_aux`. If missing, a
+        decorator with the options is returned.
+      argnums: as for `value_and_grad`, like all further options.
+      has_aux: whether `f` returns further values beside the scalar.
+      holomorphic: whether `f` is promised to be holomorphic.
+      allow_int: whether integer arguments are allowed.
+      reduce_axes: accepted for compatibility; must be empty.
+      graph: False to refuse shared references; None for the setting.
+      graph_updates: as for `value_and_grad`.
+
+    Returns:
+      A function of the same arguments that returns the gradient, or `(gradient, aux)`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
+      >>> grads = nnx.grad(lambda m: m(jnp.ones((3, 2))).sum())(model)
+      >>> float(grads.bias[0])
+      3.0
+    """
+
+    def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
+        both = value_and_grad(
+            fun,
+            argnums=argnums,
+            has_aux=has_aux,
+            holomorphic=holomorphic,
+            allow_int=allow_int,
+            reduce_axes=reduce_axes,
+            graph=graph,
+            graph_updates=graph_updates,
+        )
+
+        @functools.wraps(both, updated=())
+        def grad_of(*args: Any, **kwargs: Any) -> Any:
+            value, gradient = both(*args, **kwargs)
+            return (gradient, value[1]) if has_aux else gradient
+
+        return grad_of
+
+    return wrap if isinstance(f, Missing) else wrap(f)

@@ -1,0 +1,365 @@
+"""`nnx.jit`: `jax.jit` for functions that take, change and return objects.
+
+The groups of the lift are (sharding, donated). What `jax.jit` is handed is the spec as its static
+argument and one list of arrays per group.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar, overload
+
+import jax
+
+from weft._graph import prefix as prefixes
+from weft._lift.lift import (
+    Call,
+    Lift,
+    Mode,
+    Spec,
+    argument_paths,
+    mode_of,
+    name_of,
+    raw_leaves,
+    unbind,
+)
+from weft._path import Path
+from weft._static import Static
+from weft._types import MISSING, Missing
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class StateSharding(prefixes.FilteredPrefix):
+    """Shardings by filter, for `in_shardings` and `out_shardings` of an object.
+
+    Args:
+      filter_sharding: a mapping from filters to shardings, or pairs; the first match decides.
+
+    Example:
+      >>> import jax
+      >>> import weft as nnx
+      >>> replicated = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+      >>> shardings = nnx.StateSharding({nnx.Param: replicated, ...: None})
+      >>> jitted = nnx.jit(lambda m, x: m(x), in_shardings=(shardings, None))
+    """
+
+    @property
+    def shardings(self) -> tuple[Any, ...]:
+        """The shardings, in the order of their filters."""
+        return self._prefixes
+
+
+def as_tuple(x: Any) -> tuple[Any, ...]:
+    """Returns an int or a string as a tuple of one, a sequence as a tuple, None as an empty one."""
+    if x is None:
+        return ()
+    return (x,) if isinstance(x, (int, str)) else tuple(x)
+
+
+class Selection(NamedTuple):
+    """Arguments chosen by position and by name."""
+
+    positions: frozenset[int]
+    names: frozenset[str]
+
+
+def select_arguments(f: Callable[..., Any], argnums: Any, argnames: Any) -> Selection:
+    """Completes positions by names and names by positions, with the signature of a function.
+
+    Raises:
+      ValueError: if a name or position is not in the signature.
+    """
+    positions, names = set(as_tuple(argnums)), set(as_tuple(argnames))
+    try:
+        parameters = list(inspect.signature(f).parameters.values())
+    except (TypeError, ValueError):  # builtins have no signature
+        return Selection(frozenset(positions), frozenset(names))
+    positional = [
+        p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    has_rest = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    unknown = names - {p.name for p in parameters}
+    if unknown and not takes_any:
+        raise ValueError(
+            f"{name_of(f)!r} has no argument {', '.join(map(repr, sorted(unknown)))}; it has "
+            f"{', '.join(p.name for p in parameters)}"
+        )
+    wrong = [i for i in positions if not -len(positional) <= i < len(positional)]
+    if wrong and not has_rest:
+        raise ValueError(
+            f"{name_of(f)!r} has {len(positional)} positional arguments, found position {wrong[0]}"
+        )
+    positions = {i % len(positional) if -len(positional) <= i < 0 else i for i in positions}
+    if argnames is None:
+        names = {positional[i] for i in positions if i < len(positional)}
+    elif argnums is None:
+        positions = {i for i, name in enumerate(positional) if name in names}
+    return Selection(frozenset(positions), frozenset(names))
+
+
+class JitWrapped:
+    """A function compiled by `nnx.jit`."""
+
+    def __init__(
+        self,
+        fun: Callable[..., Any],
+        mode: Mode,
+        *,
+        in_shardings: Any,
+        out_shardings: Any,
+        static_argnums: Any,
+        static_argnames: Any,
+        donate_argnums: Any,
+        donate_argnames: Any,
+        options: dict[str, Any],
+    ):
+        f, self._bound = unbind(fun)
+        functools.update_wrapper(self, f, updated=())
+        # Positions given for a bound method do not count the object it is bound to.
+        shift = len(self._bound)
+        shifted = lambda nums: (
+            None
+            if nums is None
+            else [  # noqa: E731
+                i + shift if i >= 0 else i for i in as_tuple(nums)
+            ]
+        )
+        self._static = select_arguments(f, shifted(static_argnums), static_argnames)
+        self._donated = select_arguments(f, shifted(donate_argnums), donate_argnames)
+        self._mode = mode
+        self._shardings = in_shardings, out_shardings
+        has_shardings = in_shardings is not None or out_shardings is not None
+        in_keys: list[Any] = prefixes.distinct(in_shardings, None)
+        out_keys: list[Any] = prefixes.distinct(in_shardings, out_shardings, None)
+        self._keys = [(sharding, donated) for sharding in in_keys for donated in (False, True)]
+        donated_paths = self._donated_paths(f)
+        self._lift = Lift(
+            f,
+            "jit",
+            mode,
+            in_prefix=self._align(in_shardings),
+            out_prefix=out_shardings,
+            in_keys=self._keys,
+            out_keys=out_keys,
+            in_key=lambda path, sharding: (
+                sharding,
+                path[:1] in donated_paths or path[:2] in donated_paths,
+            ),
+        )
+        if has_shardings:
+            options = {
+                **options,
+                "in_shardings": tuple(sharding for sharding, _ in self._keys),
+                "out_shardings": (out_keys, None),
+            }
+        donated = tuple(i + 1 for i, (_, donated) in enumerate(self._keys) if donated)
+        self._jitted = jax.jit(self._lift.pure, static_argnums=0, donate_argnums=donated, **options)
+        self._written: dict[Any, frozenset[int]] = {}
+
+    def _donated_paths(self, f: Callable[..., Any]) -> frozenset[Path]:
+        number = max(self._donated.positions, default=-1) + 1
+        paths = argument_paths(f, number)
+        chosen = {paths[i] for i in self._donated.positions}
+        return frozenset(chosen | {(name,) for name in self._donated.names})
+
+    def _align(self, in_shardings: Any) -> Any:
+        """Puts a place for each static argument, which has no sharding, among the shardings."""
+        if type(in_shardings) not in (tuple, list):
+            return in_shardings
+        aligned = [None] * len(self._bound) + list(in_shardings)
+        for position in sorted(self._static.positions):
+            aligned.insert(position, None)
+        return tuple(aligned)
+
+    def _enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        args = (*self._bound, *args)
+        if self._static.positions:
+            positions = self._static.positions
+            args = tuple(Static(x) if i in positions else x for i, x in enumerate(args))
+        if self._static.names and kwargs:
+            names = self._static.names
+            kwargs = {k: Static(x) if k in names else x for k, x in kwargs.items()}
+        call = self._lift.enter(args, kwargs)
+        return self._keep_unwritten(call) if self._has_donated(call) else call
+
+    def _has_donated(self, call: Call) -> bool:
+        return any(
+            group for group, (_, donated) in zip(call.groups, self._keys, strict=True) if donated
+        )
+
+    def _keep_unwritten(self, call: Call) -> Call:
+        """Takes the Variables that the function only reads out of the donated groups.
+
+        They are no outputs, so that donating their buffers would destroy them.
+        """
+        leaves = jax.tree.leaves(call.groups)
+        key = (call.spec, tuple((x.shape, x.dtype) for x in map(jax.typeof, leaves)))
+        written = self._written.get(key)
+        if written is None:
+            exit = jax.eval_shape(functools.partial(self._lift.pure, call.spec), *call.groups)[1]
+            written = frozenset(id(call.objects[w.index]) for w in exit.written)
+            indices = {id(obj): i for i, obj in enumerate(call.objects)}
+            written = frozenset(indices[address] for address in written)
+            self._written[key] = written
+        kept = {id(obj) for i, obj in enumerate(call.objects) if i not in written}
+        layout, groups = [], [[] for _ in self._keys]
+        for (path, value, prefix), group in zip(call.entries, call.spec.layout, strict=True):
+            if id(value) in kept:
+                group = prefixes.position((self._keys[group][0], False), self._keys)
+            layout.append(group)
+            groups[group].extend(raw_leaves(value))
+        spec = Spec(call.spec.record, tuple(layout), call.spec.spots, call.entries)
+        return call._replace(spec=spec, groups=groups)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        call = self._enter(args, kwargs)
+        groups, exit = self._jitted(call.spec, *call.groups)
+        return self._lift.leave(call, groups, exit)
+
+    def __get__(self, obj: Any, kind: type | None = None) -> Any:
+        return self if obj is None else types.MethodType(self, obj)
+
+    def __repr__(self) -> str:
+        return f"nnx.jit({self._lift.name})"
+
+    # -- ahead of time
+    def trace(self, *args: Any, **kwargs: Any) -> Traced:
+        """Traces the function for arguments, arrays or `ShapeDtypeStruct`s, without running it."""
+        call = self._enter(args, kwargs)
+        return Traced(self._jitted.trace(call.spec, *call.groups), self)
+
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
+        """Lowers the function for arguments without running it."""
+        return self.trace(*args, **kwargs).lower()
+
+    def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns shapes and dtypes of what the function returns; the arguments stay as they are."""
+        from weft._lift.abstract import eval_shape
+
+        mode = self._mode
+        f = functools.partial(eval_shape, self._lift.f, graph=mode.share)
+        return f(*self._bound, *args, **kwargs)
+
+
+class _Stage:
+    """One stage of compiling ahead of time; what it does not define is JAX's."""
+
+    def __init__(self, stage: Any, jit_wrapped: JitWrapped):
+        self._stage = stage
+        self.jit_wrapped = jit_wrapped
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._stage, name)
+
+
+class Traced(_Stage):
+    """A traced function: `.jaxpr`, `.lower()`, and the rest of `jax.stages.Traced`."""
+
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
+        """Lowers to the compiler's input language."""
+        return Lowered(self._stage.lower(*args, **kwargs), self.jit_wrapped)
+
+
+class Lowered(_Stage):
+    """A lowered function: `.as_text()`, `.compile()`, and the rest of `jax.stages.Lowered`."""
+
+    def compile(self, *args: Any, **kwargs: Any) -> Compiled:
+        """Compiles for the devices at hand."""
+        return Compiled(self._stage.compile(*args, **kwargs), self.jit_wrapped)
+
+
+class Compiled(_Stage):
+    """A compiled function: called like the original, with objects of the same structure."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        wrapped = self.jit_wrapped
+        call = wrapped._enter(args, kwargs)
+        groups, exit = self._stage(*call.groups)
+        return wrapped._lift.leave(call, groups, exit)
+
+
+@overload
+def jit(fun: Missing = ..., **options: Any) -> Callable[[Callable[..., Any]], JitWrapped]: ...
+@overload
+def jit(fun: Callable[..., Any], **options: Any) -> JitWrapped: ...
+def jit(
+    fun: Any = MISSING,
+    *,
+    in_shardings: Any = None,
+    out_shardings: Any = None,
+    static_argnums: int | Sequence[int] | None = None,
+    static_argnames: str | Iterable[str] | None = None,
+    donate_argnums: int | Sequence[int] | None = None,
+    donate_argnames: str | Iterable[str] | None = None,
+    keep_unused: bool = False,
+    device: Any = None,
+    backend: str | None = None,
+    inline: bool = False,
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+) -> Any:
+    """Compiles a function of objects and arrays; what it changes in its arguments is kept.
+
+    A call is traced anew only when the structure, a static value, a shape or a dtype of an
+    argument is one that was not seen before. Only Variables that the function writes are outputs
+    of the compiled program.
+
+    Args:
+      fun: the function, a bound method of a Module, or a callable Module. If missing, a decorator
+        with the options is returned.
+      in_shardings: shardings of the positional arguments, as for `jax.jit`; an object's may be a
+        `StateSharding`.
+      out_shardings: likewise, of what is returned.
+      static_argnums: positions of arguments that are static; they may be unhashable.
+      static_argnames: likewise, by name.
+      donate_argnums: positions of arguments whose arrays may be overwritten; Variables that are
+        only read are kept.
+      donate_argnames: likewise, by name.
+      keep_unused: whether to keep arguments that the program does not use.
+      device: a device to run on; removed from newer JAX, where it must be None.
+      backend: likewise, a backend.
+      inline: whether to inline into an enclosing program.
+      graph: False to refuse shared references; None for the setting.
+      graph_updates: False to write back Variables only, not structure; None for the setting.
+
+    Returns:
+      A `JitWrapped`, called like the function, with `trace`, `lower` and `eval_shape`.
+
+    Raises:
+      ValueError: for a position or name that the function does not have.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> @nnx.jit
+      ... def normalize(model, x):
+      ...     return model(x)
+      >>> model = nnx.BatchNorm(2, rngs=nnx.Rngs(0))
+      >>> y = normalize(model, jnp.ones((3, 2)))
+      >>> bool((model.mean[...] > 0).all())
+      True
+    """
+    options = {"keep_unused": keep_unused, "inline": inline}
+    options |= {k: v for k, v in {"device": device, "backend": backend}.items() if v is not None}
+
+    def wrap(f: Callable[..., Any]) -> JitWrapped:
+        return JitWrapped(
+            f,
+            mode_of(graph, graph_updates),
+            in_shardings=in_shardings,
+            out_shardings=out_shardings,
+            static_argnums=static_argnums,
+            static_argnames=static_argnames,
+            donate_argnums=donate_argnums,
+            donate_argnames=donate_argnames,
+            options=options,
+        )
+
+    return wrap if isinstance(fun, Missing) else wrap(fun)

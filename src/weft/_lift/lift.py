@@ -1,0 +1,451 @@
+"""The lift: making a JAX transformation accept objects.
+
+A *call* takes the caller's objects apart into a *spec* (static: their structure, and which group
+each leaf belongs to) and *groups* (lists of arrays, one list per prefix). What JAX transforms is a
+pure function of spec and groups: it rebuilds the objects, runs the user's function and returns an
+*exit*: the new values of what was written (again in groups) and, statically, what they are for.
+Back outside, the exit is written onto the caller's own objects.
+
+The inner objects carry the indices of the outer ones, so an index means the same object on both
+sides and nothing is ever mapped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import itertools
+import types
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.tree_util as jtu
+
+from weft import _config, _trace
+from weft._errors import PrefixError
+from weft._graph import prefix as prefixes
+from weft._graph.records import Record, ValueDef, VariableDef
+from weft._graph.walk import (
+    Builder,
+    Entry,
+    Flattener,
+    Spot,
+    Table,
+    fill_node,
+    items_of,
+    make_variable,
+    treedef_of,
+)
+from weft._module import kinds
+from weft._module.kinds import Kind, kind_of
+from weft._module.pytree import Pytree
+from weft._module.pytree import check_write as check_object_write
+from weft._path import Path
+from weft._static import Static
+from weft._variable import Variable, check_write
+from weft._variable import _set_raw as set_raw
+
+Groups = list[list[Any]]
+
+
+class Mode(NamedTuple):
+    """Two options of every transform.
+
+    Attributes:
+      share: whether objects may be met twice (`graph=`).
+      structure: whether structure is written back, not only Variables (`graph_updates=`).
+    """
+
+    share: bool
+    structure: bool
+
+
+def mode_of(graph: bool | None, graph_updates: bool | None) -> Mode:
+    """Returns the mode of two options, None standing for the setting."""
+    share = _config.set_graph_mode.get() if graph is None else graph
+    structure = _config.set_graph_updates.get() if graph_updates is None else graph_updates
+    return Mode(share, structure)
+
+
+@jtu.register_static
+class Spec:
+    """The static side of a call: compares by structure and layout.
+
+    Attributes:
+      record: the arguments' record.
+      layout: the group of each entry.
+      spots: where each object was met; follows from the record, so it is not compared.
+      entries: paths and prefixes of the entries; likewise.
+    """
+
+    __slots__ = ("_hash", "entries", "layout", "record", "spots")
+
+    record: ValueDef
+
+    def __init__(
+        self, record: ValueDef, layout: tuple[int, ...], spots: list[Spot], entries: list[Entry]
+    ):
+        self.record = record
+        self.layout = layout
+        self.spots = spots
+        self.entries = [Entry(path, None, prefix) for path, _, prefix in entries]
+        self._hash: int | None = None
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = hash((self.record, self.layout))
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        same = type(other) is Spec and self.layout == other.layout
+        return same and self.record == other.record
+
+
+class Call(NamedTuple):
+    """One call, taken apart.
+
+    Attributes:
+      spec: its static side.
+      groups: its arrays.
+      objects: the caller's objects by index.
+      arrays: arrays that no Variable holds, in the order of the walk.
+      entries: what was found at the leaves.
+    """
+
+    spec: Spec
+    groups: Groups
+    objects: list[Any]
+    arrays: list[Any]
+    entries: list[Entry]
+
+
+class Written(NamedTuple):
+    """A Variable that was written; `metadata` is None where it stayed as it was."""
+
+    index: int
+    treedef: Any
+    metadata: Static | None
+
+
+class Changed(NamedTuple):
+    """An object or container whose content is another now."""
+
+    index: int
+    keys: tuple[Any, ...]
+    children: tuple[Record, ...]
+    extra: Static
+
+
+@jtu.register_static
+@dataclasses.dataclass(frozen=True, slots=True)
+class Exit:
+    """What comes out of a call, without the arrays: a JAX pytree without leaves."""
+
+    written: tuple[Written, ...]
+    changed: tuple[Changed, ...]
+    out: Record
+    layout: tuple[int, ...]
+
+
+class Inside(NamedTuple):
+    """The objects of a call as its function sees them, and how they were before it ran."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    objects: list[Any]
+    before: dict[int, Any]
+    array_positions: dict[int, int]
+    arrays: list[Any]
+
+
+def raw_leaves(value: Any) -> list[Any]:
+    """Returns the arrays of an entry's value."""
+    if not isinstance(value, Variable):
+        return [value]
+    raw = value._raw
+    return [raw] if isinstance(raw, jax.Array) else jtu.tree_leaves(raw)
+
+
+def unbind(f: Callable[..., Any]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """Turns a bound method of an object, or a callable object, into a function and its object."""
+    if isinstance(f, types.MethodType) and isinstance(f.__self__, Pytree):
+        return f.__func__, (f.__self__,)
+    if isinstance(f, Pytree):
+        return type(f).__call__, (f,)
+    return f, ()
+
+
+def name_of(f: Any) -> str:
+    """Returns what to call a function in an error."""
+    return getattr(f, "__qualname__", None) or type(f).__name__
+
+
+@functools.lru_cache(maxsize=1024)
+def _parameters(f: Any) -> tuple[tuple[str, ...], str | None]:
+    """Returns the names of the positional parameters, and that of `*args`."""
+    try:
+        parameters = inspect.signature(f).parameters.values()
+    except (TypeError, ValueError):  # builtins have none
+        return (), None
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = tuple(p.name for p in parameters if p.kind in positional)
+    rest = next((p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), None)
+    return names, rest
+
+
+def argument_paths(f: Any, number: int) -> list[Path]:
+    """Returns a path for each positional argument, by the names of the parameters."""
+    try:
+        names, rest = _parameters(f)
+    except TypeError:  # an unhashable callable
+        names, rest = (), None
+    paths: list[Path] = [(name,) for name in names[:number]]
+    return paths + [(rest or "args", i) for i in range(number - len(paths))]
+
+
+class Lift:
+    """A function, the prefixes of its arguments and of what it returns, and the mode.
+
+    Args:
+      f: the user's function.
+      transform: the transform's name, for errors.
+      mode: see `Mode`.
+      in_prefix: prefix of the positional arguments: one per argument, or one for all.
+      out_prefix: prefix of what is returned.
+      kw_prefix: prefix of all keyword arguments.
+      in_keys: the prefixes that may occur going in, one group each; by default those in the
+        prefixes themselves.
+      out_keys: likewise, coming out.
+      in_key: chooses the group of an entry that goes in; by default its prefix.
+      check_outputs: whether an argument that is returned must have the same prefix there.
+    """
+
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        transform: str,
+        mode: Mode,
+        *,
+        in_prefix: Any = None,
+        out_prefix: Any = None,
+        kw_prefix: Any = None,
+        in_keys: list[Any] | None = None,
+        out_keys: list[Any] | None = None,
+        in_key: Callable[[Path, Any], Any] | None = None,
+        check_outputs: bool = False,
+    ):
+        self.f = f
+        self.transform = transform
+        self.name = name_of(f)
+        self.mode = mode
+        self.in_prefix = in_prefix
+        self.out_prefix = out_prefix
+        self.kw_prefix = kw_prefix
+        keys = prefixes.distinct(in_prefix, kw_prefix, out_prefix)
+        self.in_keys = keys if in_keys is None else in_keys
+        self.out_keys = keys if out_keys is None else out_keys
+        self.in_key = in_key
+        self.check_outputs = check_outputs
+
+    # -- outside, before
+    def enter(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Call:
+        """Takes the arguments of a call apart."""
+        flattener = Flattener(share=self.mode.share, arguments=True)
+        paths = argument_paths(self.f, len(args))
+        flatten = flattener.flatten
+        positional = [
+            flatten(arg, path, prefix)
+            for arg, path, prefix in zip(args, paths, self._argument_prefixes(args), strict=True)
+        ]
+        names = tuple(sorted(kwargs)) if kwargs else ()
+        keywords = [flatten(kwargs[name], (name,), self.kw_prefix) for name in names]  # type: ignore[index]
+        record = ValueDef(tuple, (*range(len(args)), *names), (*positional, *keywords))
+        entries, table = flattener.entries, flattener.table
+        groups: Groups = [[] for _ in self.in_keys]
+        layout = []
+        for path, value, prefix in entries:
+            key = prefix if self.in_key is None else self.in_key(path, prefix)
+            group = prefixes.position(key, self.in_keys)
+            layout.append(group)
+            groups[group].extend(raw_leaves(value))
+        arrays = [entry.value for entry in entries if not isinstance(entry.value, Variable)]
+        spec = Spec(record, tuple(layout), table.spots, entries)
+        return Call(spec, groups, table.objects, arrays, entries)
+
+    def _argument_prefixes(self, args: tuple[Any, ...]) -> Iterable[Any]:
+        prefix = self.in_prefix
+        if type(prefix) not in (tuple, list):
+            return itertools.repeat(prefix, len(args))
+        if len(prefix) != len(args):
+            names = ", ".join(str(path[0]) for path in argument_paths(self.f, len(args)))
+            raise PrefixError(
+                f"nnx.{self.transform} of {self.name!r} was given {len(prefix)} prefixes for "
+                f"{len(args)} arguments:\n  arguments: ({names})\n  prefixes:  {prefix!r}\n"
+                "Give one per positional argument, or a single one for all"
+            )
+        return prefix
+
+    # -- inside
+    def rebuild(self, spec: Spec, groups: Iterable[Iterable[Any]]) -> Inside:
+        """Makes the objects of a call anew around the arrays in groups."""
+        arrays_of = [iter(group) for group in groups]
+        layout = iter(spec.layout)
+        before: dict[int, Any] = {}
+        arrays: list[Any] = []
+
+        def variable(record: VariableDef) -> Variable:
+            made = make_variable(record, take(record.treedef, arrays_of[next(layout)]))
+            before[record.index] = (made._raw, made._metadata)
+            return made
+
+        def array() -> Any:
+            arrays.append(next(arrays_of[next(layout)]))
+            return arrays[-1]
+
+        def remember(index: int, node: Any, items: list[tuple[Any, Any]]) -> Any:
+            before[index] = [(k, v, _parts_of(v)) for k, v in items], _extra_of(node)
+            return node
+
+        builder = Builder(variable, array, on_build=remember)
+        names = [key for key in spec.record.keys if isinstance(key, str)]
+        built = [builder.build(child) for child in spec.record.children]
+        number = len(built) - len(names)
+        objects = [builder.objects[i] for i in range(len(builder.objects))]
+        positions = {id(x): i for i, x in enumerate(arrays)}
+        kwargs = dict(zip(names, built[number:], strict=True))
+        return Inside(tuple(built[:number]), kwargs, objects, before, positions, arrays)
+
+    def run(self, inside: Inside, f: Callable[..., Any] | None = None) -> Any:
+        """Runs the user's function on the inner objects."""
+        with _trace.running(self.transform, self.name):
+            return (self.f if f is None else f)(*inside.args, **inside.kwargs)
+
+    def collect(self, spec: Spec, inside: Inside, out: Any) -> tuple[Groups, Exit]:
+        """Gathers what was written and what is returned."""
+        table = Table(inside.objects)
+        table.spots = list(spec.spots)
+        flattener = Flattener(
+            table, known_arrays=inside.array_positions, check_aliases=self.check_outputs
+        )
+        written: list[Written] = []
+        entries: list[tuple[list[Any], Any]] = []
+        for index, obj in enumerate(inside.objects):
+            if not isinstance(obj, Variable):
+                continue
+            raw, metadata = inside.before[index]
+            new_metadata = None
+            if obj._metadata is not metadata:
+                new_metadata = Static(obj._metadata)
+                new_metadata = None if new_metadata == Static(metadata) else new_metadata
+            if new_metadata is not None or not _same_leaves(raw, obj._raw):
+                written.append(Written(index, treedef_of(obj._raw), new_metadata))
+                entries.append((raw_leaves(obj), table.spots[index].prefix))
+        changed = self._changed(inside, flattener) if self.mode.structure else ()
+        flattener.known_arrays = {}
+        record = flattener.visit(out, Spot(("output",), self.out_prefix, -1), True)
+        entries.extend((raw_leaves(e.value), e.prefix) for e in flattener.entries)
+        groups: Groups = [[] for _ in self.out_keys]
+        layout = []
+        for leaves, prefix in entries:
+            group = prefixes.position(prefix, self.out_keys)
+            layout.append(group)
+            groups[group].extend(leaves)
+        return groups, Exit(tuple(written), changed, record, tuple(layout))
+
+    def _changed(self, inside: Inside, flattener: Flattener) -> tuple[Changed, ...]:
+        changed: list[Changed] = []
+        for index, obj in enumerate(inside.objects):
+            if isinstance(obj, Variable):
+                continue
+            old, old_extra = inside.before[index]
+            items, extra = items_of(obj), _extra_of(obj)
+            unchanged = {key: value for key, value, parts in old if _same_parts(value, parts)}
+            kept = [key in unchanged and unchanged[key] is value for key, value in items]
+            if all(kept) and len(items) == len(old) and extra == old_extra:
+                continue
+            spot = flattener.table.spots[index]
+            keys = tuple(key for key, _ in items)
+            children = flattener.visit_changed(obj, items, kept, spot)
+            changed.append(Changed(index, keys, children, extra))
+        return tuple(changed)
+
+    def pure(self, spec: Spec, *groups: list[Any]) -> tuple[Groups, Exit]:
+        """The function that JAX transforms."""
+        inside = self.rebuild(spec, groups)
+        return self.collect(spec, inside, self.run(inside))
+
+    # -- outside, after
+    def leave(self, call: Call, groups: Iterable[Iterable[Any]], exit: Exit) -> Any:
+        """Writes an exit onto the caller's objects and returns what the function returned."""
+        arrays_of = [iter(group) for group in groups]
+        layout = iter(exit.layout)
+        writes = [(w, take(w.treedef, arrays_of[next(layout)])) for w in exit.written]
+        builder = Builder(
+            lambda record: make_variable(record, take(record.treedef, arrays_of[next(layout)])),
+            lambda: next(arrays_of[next(layout)]),
+            dict(enumerate(call.objects)),
+            old_leaf=lambda position: call.arrays[position],
+        )
+        refills = []
+        for change in exit.changed:
+            old = dict(items_of(call.objects[change.index]))
+            items = [
+                (key, builder.build(child, old))
+                for key, child in zip(change.keys, change.children, strict=True)
+            ]
+            refills.append((call.objects[change.index], items, change.extra))
+        out = builder.build(exit.out)
+        for written, _ in writes:
+            check_write(call.objects[written.index])
+        for node, items, _ in refills:
+            if isinstance(node, Pytree):
+                check_object_write(node, items[0][0] if items else "attributes")
+        # Everything is made and allowed: from here on nothing fails, so all of it is written.
+        for written, raw in writes:
+            variable = call.objects[written.index]
+            set_raw(variable, raw)
+            if written.metadata is not None:
+                object.__setattr__(variable, "_metadata", dict(written.metadata.value))
+        for node, items, extra in refills:
+            fill_node(node, items, extra)
+        return out
+
+
+def take(treedef: Any, leaves: Iterator[Any]) -> Any:
+    """Takes the leaves of one value off an iterator."""
+    if treedef is None:
+        return next(leaves)
+    return jtu.tree_unflatten(treedef, list(itertools.islice(leaves, treedef.num_leaves)))
+
+
+def _same_leaves(before: Any, after: Any) -> bool:
+    if before is after and isinstance(after, jax.Array):
+        return True
+    old, old_treedef = jtu.tree_flatten(before)
+    new, new_treedef = jtu.tree_flatten(after)
+    return old_treedef == new_treedef and all(a is b for a, b in zip(old, new, strict=True))
+
+
+def _parts_of(value: Any) -> Any:
+    """Notes what is in a foreign pytree, which may change without becoming another object."""
+    return kinds.split_foreign(value)[1] if kind_of(value) is Kind.FOREIGN else None
+
+
+def _same_parts(value: Any, parts: Any) -> bool:
+    if parts is None:
+        return True
+    now = kinds.split_foreign(value)[1]
+    return len(now) == len(parts) and all(a is b for a, b in zip(now, parts, strict=True))
+
+
+def _extra_of(node: Any) -> Static:
+    """Returns what a node's record says besides its children."""
+    if isinstance(node, Pytree):
+        return Static(node._pytree_marks) if node._pytree_marks else Static(None)
+    order = tuple(node) if isinstance(node, dict) else None
+    factory = getattr(node, "default_factory", None)
+    return Static(None) if order is None and factory is None else Static((order, factory))
