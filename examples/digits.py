@@ -15,17 +15,17 @@ It leaves `digits.png` (learning curves and confusion matrix) and `checkpoint.we
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # A resumed run repeats an uninterrupted one to the bit, so a GPU must not choose its kernels by
-# timing them, nor add in an order that changes.
-os.environ.setdefault("XLA_FLAGS", "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0")
+# timing them, nor add in an order that changes. JAX reads this when it is imported.
+os.environ.setdefault("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ class Config:
     """What decides the numbers of a run; a run is resumed with the one it was started with."""
 
     seed: int = 0
-    epochs: int = 30
+    epochs: int = 20
     batch_size: int = 64
     learning_rate: float = 4e-3
     weight_decay: float = 1e-3
@@ -72,14 +72,9 @@ def batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields the batches of an epoch, in an order that depends on seed and epoch alone."""
     order = np.random.default_rng([config.seed, epoch]).permutation(len(labels))
-    for i in range(steps_per_epoch(len(labels), config)):
-        chosen = order[i * config.batch_size : (i + 1) * config.batch_size]
+    for start in range(0, len(order) - config.batch_size + 1, config.batch_size):
+        chosen = order[start : start + config.batch_size]
         yield images[chosen], labels[chosen]
-
-
-def steps_per_epoch(count: int, config: Config) -> int:
-    """Returns how many whole batches there are; the rest is left for another epoch."""
-    return count // config.batch_size
 
 
 def shift(images: jax.Array, rngs: nnx.Rngs) -> jax.Array:
@@ -144,63 +139,183 @@ def train_step(
 
 @nnx.jit
 def test_step(
-    model: Reader, metrics: nnx.MultiMetric, images: jax.Array, labels: jax.Array
+    model: Reader,
+    metrics: nnx.MultiMetric,
+    confusion: nnx.metrics.ConfusionMatrix,
+    images: jax.Array,
+    labels: jax.Array,
 ) -> None:
     loss, logits = loss_fn(model, images, labels)
     metrics.update(loss=loss, logits=logits, labels=labels)
+    confusion.update(logits=logits, labels=labels)
 
 
 # -- the run
 
 
-def train(config: Config, out: Path, *, resume: bool) -> list[dict[str, float]]:
-    """Trains, leaving a checkpoint after each epoch, and returns the history."""
-    train_set, test_set = load_digits(config.limit)
-    if len(train_set[1]) < config.batch_size:
-        raise SystemExit(f"--limit {config.limit} leaves less than one batch to train on")
-    steps = config.epochs * steps_per_epoch(len(train_set[1]), config)
-    rate = optax.cosine_onecycle_schedule(steps, config.learning_rate)
+class Display:
+    """A progress bar with loss and accuracy in a terminal, one plain line per epoch elsewhere."""
 
+    def __init__(self, epochs: int, steps: int):
+        self.epochs, self.steps = epochs, steps
+        self.bar: Any = None
+        self.started = time.perf_counter()
+
+    def __enter__(self) -> Display:
+        if sys.stdout.isatty():
+            from rich import progress
+
+            self.bar = progress.Progress(
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(bar_width=None),
+                progress.TimeRemainingColumn(),
+            )
+            self.task = self.bar.add_task("compiling", total=self.epochs * self.steps)
+            self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def step(self, epoch: int, step: int, metrics: nnx.MultiMetric) -> None:
+        """Moves the bar; the figures are read now and then, since reading waits for the device."""
+        if self.bar is not None and (step % 5 == 0 or step + 1 == self.steps):
+            shown = figures(metrics)
+            self.bar.update(
+                self.task,
+                completed=epoch * self.steps + step + 1,
+                description=f"epoch {epoch + 1} loss {shown['loss']:.4f} "
+                f"accuracy {shown['accuracy']:.2%}",
+            )
+
+    def epoch(self, epoch: int, record: dict[str, float]) -> None:
+        """Writes the figures of an epoch."""
+        line = (
+            f"epoch {epoch + 1:>2}/{self.epochs}"
+            f"  train loss {record['train_loss']:.4f} accuracy {record['train_accuracy']:7.2%}"
+            f"  test loss {record['test_loss']:.4f} accuracy {record['test_accuracy']:7.2%}"
+            f"  {time.perf_counter() - self.started:5.1f} s"
+        )
+        if self.bar is None:
+            print(line, flush=True)
+        else:
+            self.bar.console.print(line, highlight=False)
+
+
+def train(config: Config, out: Path, *, resume: bool) -> None:
+    """Trains, leaving a checkpoint after each epoch and a picture at the end."""
+    train_set, test_set = load_digits(config.limit)
+    steps = len(train_set[1]) // config.batch_size  # what is left over waits for another epoch
+    if not steps:
+        raise SystemExit(f"--limit {config.limit} leaves less than one batch to train on")
     rngs = nnx.Rngs(config.seed)
     model = Reader(rngs=rngs)
+    rate = optax.cosine_onecycle_schedule(config.epochs * steps, config.learning_rate)
     tx = optax.adamw(rate, weight_decay=config.weight_decay)
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
-    average = nnx.metrics.Average("loss")
-    train_metrics = nnx.MultiMetric(loss=average, accuracy=nnx.metrics.Accuracy())
-    test_metrics = nnx.MultiMetric(
-        loss=nnx.metrics.Average("loss"),
-        accuracy=nnx.metrics.Accuracy(),
-        confusion=nnx.metrics.ConfusionMatrix(CLASSES),
+    train_metrics = nnx.MultiMetric(
+        loss=nnx.metrics.Average("loss"), accuracy=nnx.metrics.Accuracy()
     )
+    test_metrics = nnx.MultiMetric(
+        loss=nnx.metrics.Average("loss"), accuracy=nnx.metrics.Accuracy()
+    )
+    confusion = nnx.metrics.ConfusionMatrix(CLASSES)
 
     file = out / "checkpoint.weft"
-    saved = {"model": model, "optimizer": optimizer, "rngs": rngs, "confusion": test_metrics}
-    history: list[dict[str, float]] = []
-    if resume and file.exists():
-        data = checkpoint.restore(file, saved)
-        if data["config"] != dataclasses.asdict(config):
-            raise SystemExit(
-                f"{file} is of a run with other options, {data['config']}: give the same ones, or "
-                "another --out"
-            )
-        history = data["history"]
-        print(f"resumed after epoch {len(history)} of {config.epochs}", flush=True)
-
-    with progress(config.epochs * steps_per_epoch(len(train_set[1]), config)) as show:
+    saved = {"model": model, "optimizer": optimizer, "rngs": rngs, "confusion": confusion}
+    history = restore(file, saved, config) if resume else []
+    out.mkdir(parents=True, exist_ok=True)
+    with Display(config.epochs, steps) as display:
         for epoch in range(len(history), config.epochs):
             model.train()
             train_metrics.reset()
-            for i, (images, labels) in enumerate(batches(*train_set, config, epoch)):
+            for step, (images, labels) in enumerate(batches(*train_set, config, epoch)):
                 train_step(model, optimizer, train_metrics, rngs, images, labels)
-                if i % 5 == 0:  # reading a figure waits for the device
-                    show.step(epoch, i, train_metrics)
+                display.step(epoch, step, train_metrics)
             model.eval()
             test_metrics.reset()
-            test_step(model, test_metrics, *test_set)
+            confusion.reset()
+            test_step(model, test_metrics, confusion, *test_set)
             history.append(figures(train_metrics, "train_") | figures(test_metrics, "test_"))
-            out.mkdir(parents=True, exist_ok=True)
-            state = {"config": dataclasses.asdict(config), "history": history}
-            checkpoint.save(file, saved, state)
-            show.epoch(epoch, history[-1])
-    plot(history, np.asarray(test_metrics.confusion.compute()), out / "digits.png")
+            data = {"config": dataclasses.asdict(config), "history": history}
+            checkpoint.save(file, saved, data)
+            display.epoch(epoch, history[-1])
+    plot(history, np.asarray(confusion.compute()), out / "digits.png")
+    wrong = round((1 - history[-1]["test_accuracy"]) * len(test_set[1]))
+    print(
+        f"test accuracy {history[-1]['test_accuracy']:.2%}, {wrong} of {len(test_set[1])} wrong; "
+        f"see {out / 'digits.png'}, continue from {file}"
+    )
+
+
+def restore(file: Path, saved: dict[str, Any], config: Config) -> list[dict[str, float]]:
+    """Restores objects from a checkpoint, if there is one, and returns the history."""
+    if not file.exists():
+        print(f"no checkpoint at {file}: starting from the beginning", flush=True)
+        return []
+    found, own = checkpoint.load(file).data["config"], dataclasses.asdict(config)
+    if other := {name: found[name] for name in own if found[name] != own[name]}:
+        raise SystemExit(f"{file} is of a run with {other}: give the same, or another --out")
+    history = checkpoint.restore(file, saved)["history"]
+    print(f"resumed after epoch {len(history)} of {config.epochs}", flush=True)
     return history
+
+
+def figures(metrics: nnx.MultiMetric, prefix: str = "") -> dict[str, float]:
+    """Returns the figures of metrics as numbers, under names such as `test_loss`."""
+    return {prefix + name: float(value) for name, value in metrics.compute().items()}
+
+
+def plot(history: list[dict[str, float]], confusion: np.ndarray, file: Path) -> None:
+    """Draws the learning curves and the confusion matrix."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (losses, accuracies, matrix) = plt.subplots(1, 3, figsize=(15, 4.6), dpi=110)
+    epochs = range(1, len(history) + 1)
+    for axes, name, scale in ((losses, "loss", 1), (accuracies, "accuracy", 100)):
+        for part, style in (("train", "--"), ("test", "-")):
+            values = [scale * record[f"{part}_{name}"] for record in history]
+            axes.plot(epochs, values, style, label=part)
+        axes.set(title=name.capitalize(), xlabel="epoch", xlim=(1, max(2, len(history))))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    losses.set_yscale("log")
+    accuracies.set_ylabel("%")
+
+    matrix.imshow(np.log1p(confusion), cmap="Blues")
+    for (row, column), count in np.ndenumerate(confusion):
+        if count:
+            dark = np.log1p(count) > np.log1p(confusion.max()) / 2
+            matrix.text(
+                column, row, count, ha="center", va="center", color="white" if dark else "black"
+            )
+    matrix.set(title="Test digits", xlabel="read as", ylabel="is")
+    matrix.set_xticks(range(CLASSES))
+    matrix.set_yticks(range(CLASSES))
+    figure.tight_layout()
+    figure.savefig(file)
+    plt.close(figure)
+
+
+def main() -> None:
+    defaults = Config()
+    parser = argparse.ArgumentParser(description="Learns to read handwritten digits.")
+    parser.add_argument("--seed", type=int, default=defaults.seed, help="decides all randomness")
+    parser.add_argument("--epochs", type=int, default=defaults.epochs)
+    parser.add_argument("--out", type=Path, default=Path("runs/digits"), help="where to write")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    parser.add_argument("--limit", type=int, help="use only so many digits, to try it quickly")
+    options = parser.parse_args()
+    if options.epochs < 1:
+        parser.error(f"--epochs must be at least 1, found {options.epochs}")
+    config = Config(seed=options.seed, epochs=options.epochs, limit=options.limit)
+    train(config, options.out, resume=options.resume)
+
+
+if __name__ == "__main__":
+    main()

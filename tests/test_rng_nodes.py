@@ -72,19 +72,27 @@ def test_a_block_or_call_puts_the_keys_back_when_it_raises():
     assert set(shapes(model).values()) == {()}
 
 
+def decorator(function, **kwargs):
+    return lambda f, **options: getattr(nnx, function)(**kwargs, **options)(f)
+
+
+def given_function(function, **kwargs):
+    return lambda f, **options: getattr(nnx, function)(f, **kwargs, **options)
+
+
+DECORATED = {
+    "split_rngs": {"splits": 2, "only": "default"},
+    "fork_rngs": {"split": {"default": 2}},
+    "with_rngs": {"split": {"default": 2}},
+}
+
+
 @pytest.mark.parametrize("updates", [True, False])
-@pytest.mark.parametrize(
-    "decorate",
-    [
-        lambda f, **kwargs: nnx.split_rngs(splits=2, only="default", **kwargs)(f),
-        lambda f, **kwargs: nnx.split_rngs(f, splits=2, only="default", **kwargs),
-        lambda f, **kwargs: nnx.fork_rngs(split={"default": 2}, **kwargs)(f),
-        lambda f, **kwargs: nnx.fork_rngs(f, split={"default": 2}, **kwargs),
-        lambda f, **kwargs: nnx.with_rngs(split={"default": 2}, **kwargs)(f),
-        lambda f, **kwargs: nnx.with_rngs(f, split={"default": 2}, **kwargs),
-    ],
-)
-def test_decorators(decorate, updates):
+@pytest.mark.parametrize("form", [decorator, given_function])
+@pytest.mark.parametrize("name", DECORATED)
+def test_decorators(name, form, updates):
+    decorate = form(name, **DECORATED[name])
+
     def call(model, text, *, rngs):
         model.blocks[0].scale[...] = jnp.full((), 2.0)
         return model.rngs.default.key.shape, model.rngs.dropout.key.shape, text, rngs().shape
@@ -183,7 +191,7 @@ def test_reseed_by_a_policy():
 
 def test_backup_keys():
     rngs = nnx.Rngs(4)
-    backups = nnx.rnglib.backup_keys(rngs)
+    backups = nnx.backup_keys(rngs)
     nnx.reseed(rngs, default=5)
     rngs()
     nnx.restore_rngs(backups)
@@ -226,8 +234,7 @@ ERRORS = {
     "no backups": (
         lambda: nnx.restore_rngs(None),
         TypeError,
-        "expected what nnx.split_rngs, nnx.fork_rngs or nnx.rnglib.backup_keys returned, found "
-        "NoneType",
+        "expected what nnx.split_rngs, nnx.fork_rngs or nnx.backup_keys returned, found NoneType",
     ),
     "streams as backups": (lambda: nnx.restore_rngs(PARAMS), TypeError, "returned, found str"),
 }
@@ -282,7 +289,7 @@ def test_a_split_stream_is_named_and_nothing_is_changed(name):
 
 def test_restoring_a_key_without_its_counter():
     rngs = nnx.Rngs(a=0, b=1)
-    backups = nnx.rnglib.backup_keys(rngs)
+    backups = nnx.backup_keys(rngs)
     nnx.reseed(rngs, a=5)
     nnx.split_rngs(rngs, splits=2, only="b")
     with pytest.raises(ValueError, match="stream 'b' was split after its key was backed up"):

@@ -70,11 +70,29 @@ from weft._graph import update as update
 from weft._graph import variables as variables
 
 # Transforms
+from weft._lift import Carry as Carry
 from weft._lift import DiffState as DiffState
+from weft._lift import StateAxes as StateAxes
 from weft._lift import StateSharding as StateSharding
+from weft._lift import checkify as checkify
+from weft._lift import cond as cond
+from weft._lift import custom_vjp as custom_vjp
+from weft._lift import eval_shape as eval_shape
+from weft._lift import fori_loop as fori_loop
 from weft._lift import grad as grad
 from weft._lift import jit as jit
+from weft._lift import jvp as jvp
+from weft._lift import make_jaxpr as make_jaxpr
+from weft._lift import pmap as pmap
+from weft._lift import remat as remat
+from weft._lift import scan as scan
+from weft._lift import shard_map as shard_map
+from weft._lift import switch as switch
+from weft._lift import transform_metadata as transform_metadata
 from weft._lift import value_and_grad as value_and_grad
+from weft._lift import vjp as vjp
+from weft._lift import vmap as vmap
+from weft._lift import while_loop as while_loop
 
 # Variables
 from weft._metadata import VariableMetadata as VariableMetadata
@@ -117,6 +135,19 @@ from weft._variable import Intermediate as Intermediate
 from weft._variable import Param as Param
 from weft._variable import Perturbation as Perturbation
 from weft._variable import Variable as Variable
+from weft._variable_names import register_variable_name as register_variable_name
+from weft._variable_names import variable_name_from_type as variable_name_from_type
+from weft._variable_names import variable_type_from_name as variable_type_from_name
+
+# Sharding
+from weft._partitioning import PARTITION_NAME as PARTITION_NAME
+from weft._partitioning import abstract_with_sharding as abstract_with_sharding
+from weft._partitioning import as_abstract as as_abstract
+from weft._partitioning import get_abstract_model as get_abstract_model
+from weft._partitioning import get_named_sharding as get_named_sharding
+from weft._partitioning import get_partition_spec as get_partition_spec
+from weft._partitioning import with_partitioning as with_partitioning
+from weft._sharding import logical_axis_rules as logical_axis_rules
 
 # Layers
 from weft.nn import initializers as initializers
@@ -180,6 +211,7 @@ from weft.nn import tanh as tanh
 __version__ = "0.1.0"
 
 _LAZY = {
+    "spmd": "weft.spmd",
     "EMA": "weft.train.ema",
     "metrics": "weft.train.metrics",
     "Metric": "weft.train.metrics",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.tree_util as jtu
 import numpy as np
 
 
@@ -63,10 +64,12 @@ class ValueOperators:
             raise
 
     def __eq__(self, other: object) -> Any:
-        return self.get_value() == value_of(other)
+        value, other = self.get_value(), value_of(other)
+        return value == other if jtu.all_leaves((value,)) else same_tree(value, other)
 
     def __ne__(self, other: object) -> Any:
-        return self.get_value() != value_of(other)
+        value, other = self.get_value(), value_of(other)
+        return value != other if jtu.all_leaves((value,)) else not same_tree(value, other)
 
     __hash__ = None  # type: ignore[assignment]  # `==` compares values
 
@@ -74,6 +77,17 @@ class ValueOperators:
 def value_of(x: Any) -> Any:
     """Returns the value of a box, and anything else as it is."""
     return x.get_value() if isinstance(x, ValueOperators) else x
+
+
+def same_tree(a: Any, b: Any) -> bool:
+    """Returns whether two pytrees have one structure and equal leaves."""
+    old, old_treedef = jtu.tree_flatten(a)
+    new, new_treedef = jtu.tree_flatten(b)
+    return old_treedef == new_treedef and all(map(_same_leaf, old, new))
+
+
+def _same_leaf(a: Any, b: Any) -> bool:
+    return a is b or (np.shape(a) == np.shape(b) and bool(jax.numpy.all(a == b)))
 
 
 def _binary(function: Callable) -> Callable:

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from weft._errors import StructureError
 from weft._path import sorted_keys
 
 _SMALL = 8
@@ -61,7 +62,7 @@ def array_text(x: Any) -> str:
 
 def _write(x: Any, open_ids: set[int]) -> str:
     from weft._graph.state import State
-    from weft._module.containers import List
+    from weft._module.containers import Dict, List
     from weft._module.pytree import Pytree
     from weft._variable import Variable
 
@@ -80,11 +81,12 @@ def _write(x: Any, open_ids: set[int]) -> str:
     if isinstance(x, List):
         return _join(f"{type(x).__name__}([", _runs(x, open_ids), "])")
     if isinstance(x, Pytree):
-        items = [(_key(k), _write(v, open_ids)) for k, v in x._pytree_items()]
+        pairs = x.items() if isinstance(x, Dict) else x._pytree_items()
+        items = [(_key(k), _write(v, open_ids)) for k, v in pairs]
         return _join(f"{type(x).__name__}(", items, ")", _counts(x))
     if type(x) in (list, tuple):
-        ends = "[]" if type(x) is list else "()"
-        return _join(ends[0], _runs(x, open_ids), ends[1])
+        start, end = ("[", "]") if type(x) is list else ("(", ",)" if len(x) == 1 else ")")
+        return _join(start, _runs(x, open_ids), end)
     if type(x) is dict:
         return _join("{", [(f"{k!r}: ", _write(v, open_ids)) for k, v in x.items()], "}")
     return _atom(x)
@@ -130,7 +132,7 @@ def _join(start: str, items: list[tuple[str, str]], end: str, comment: str = "")
     if "\n" not in one_line and len(one_line) <= _WIDTH:
         return one_line
     body = "".join("  " + (key + text).replace("\n", "\n  ") + ",\n" for key, text in items)
-    return f"{start}{'  # ' + comment if comment else ''}\n{body}{end}"
+    return f"{start}{'  # ' + comment if comment else ''}\n{body}{end.lstrip(',')}"
 
 
 def _counts(x: Any) -> str:
@@ -139,7 +141,10 @@ def _counts(x: Any) -> str:
     from weft._variable import Variable
 
     flattener = Flattener()
-    flattener.flatten(x)
+    try:
+        flattener.flatten(x)
+    except StructureError:  # what is wrong with an object must not keep it from being shown
+        return ""
     totals: dict[str, list[int]] = {}
     for _, value, _ in flattener.entries:
         name = type(value).__name__ if isinstance(value, Variable) else "arrays"

@@ -48,6 +48,14 @@ class ByIdentity:
         return value is not None and value is other._get()
 
 
+_BY_IDENTITY: list[type] = [jax.Array]
+
+
+def compare_by_identity(kind: type) -> None:
+    """Declares that values of a type hold data: as static values they equal only themselves."""
+    _BY_IDENTITY.append(kind)
+
+
 class BySnapshot:
     """Key of an unhashable value without readable content: a copy, compared with `==`."""
 
@@ -68,7 +76,8 @@ def key_of(value: Any) -> Hashable:
 
     Values compare by type and content, recursively: `1`, `True` and `1.0` differ, as do `0.0` and
     `-0.0`, while NaN equals itself. Functions compare by code, defaults and closure, so that
-    `optax.adam(1e-3)` made twice is equal. Other objects compare by `==` where they can be hashed.
+    `optax.adam(1e-3)` made twice is equal. What holds data (arrays, Variables, objects) equals only
+    itself. Other objects compare by `==` where they can be hashed.
 
     Args:
       value: any Python object.
@@ -151,10 +160,14 @@ def _key_of_function(value: types.FunctionType, active: dict[int, int]) -> Hasha
 
 def _key_of_object(value: Any, active: dict[int, int]) -> Hashable:
     kind = type(value)
-    if isinstance(value, jax.Array):
+    if isinstance(value, tuple(_BY_IDENTITY)):
         return ByIdentity(value)
-    if dataclasses.is_dataclass(kind) and kind.__dataclass_params__.eq:  # type: ignore[attr-defined]
-        fields = (getattr(value, f.name, None) for f in dataclasses.fields(kind))
+    if isinstance(value, np.generic):
+        return _key_of_numpy(value, active)
+    # A subclass that is no dataclass itself may have attributes that its fields do not tell of.
+    parameters = vars(kind).get("__dataclass_params__")
+    if parameters is not None and parameters.eq:
+        fields = (getattr(value, f.name, None) for f in dataclasses.fields(value))
         return (kind, *(_key(field, active) for field in fields))
     if isinstance(value, tuple):
         return _key_of_sequence(value, active)
@@ -168,12 +181,13 @@ def _key_of_object(value: Any, active: dict[int, int]) -> Hashable:
 
 
 def _key_of_unhashable(value: Any, active: dict[int, int]) -> Hashable:
-    if isinstance(value, dict):
-        return _key_of_mapping(value, active)
-    if isinstance(value, (list, set)):
-        return (type(value), *(_key(item, active) for item in value))
-    if isinstance(getattr(value, "__dict__", None), dict):
-        return (type(value), _key_of_mapping(value.__dict__, active))
+    own = getattr(value, "__dict__", None)
+    attributes = _key(own, active) if isinstance(own, dict) else None
+    for base, rule in ((dict, _key_of_mapping), (list, _key_of_sequence), (set, _key_of_set)):
+        if isinstance(value, base):
+            return (rule(value, active), attributes)
+    if attributes is not None:
+        return (type(value), attributes)
     try:
         return BySnapshot(value)
     except TypeError:
@@ -217,6 +231,9 @@ class Static:
 
     def __eq__(self, other: object) -> bool:
         return self is other or (type(other) is Static and self.key == other.key)
+
+    def __reduce__(self) -> Any:  # keys and hashes hold for this process only
+        return (Static, (self.value,))
 
     def __repr__(self) -> str:
         return f"Static({self.value!r})"

@@ -21,7 +21,7 @@ from weft import _trace
 from weft._errors import TraceContextError
 from weft._metadata import HOOKS, VariableMetadata
 from weft._operators import ValueOperators, value_of
-from weft._static import Static
+from weft._static import Static, compare_by_identity
 from weft._types import MISSING, Missing
 
 A = TypeVar("A")
@@ -99,7 +99,11 @@ class Variable(ValueOperators, Generic[A]):
           axis_index: where the axis was put.
           axis_name: the mesh axis it is sharded over, or None.
         """
-        _edit_axis_names(self, lambda names: names.insert(axis_index, axis_name), axis_index)
+
+        def add(names: list, index: int) -> None:
+            names.insert(index, axis_name)
+
+        _edit_axis_names(self, add, axis_index, 1)
         for hook in _hooks(self, "on_add_axis"):
             hook(self, axis_index, axis_name)
 
@@ -110,16 +114,16 @@ class Variable(ValueOperators, Generic[A]):
           ValueError: if the axis at that place has another name.
         """
 
-        def remove(names: list) -> None:
-            if names and names[axis_index] != axis_name:
+        def remove(names: list, index: int) -> None:
+            found = names[index] if index < len(names) else None
+            if names and found != axis_name:
                 raise ValueError(
-                    f"{type(self).__name__} has axis {names[axis_index]!r} at {axis_index}, "
+                    f"{type(self).__name__} has axis {found!r} at {axis_index}, "
                     f"expected {axis_name!r}; its out_sharding is {tuple(names)!r}"
                 )
-            if names:
-                names.pop(axis_index)
+            del names[index : index + 1]
 
-        _edit_axis_names(self, remove, axis_index)
+        _edit_axis_names(self, remove, axis_index, 0)
         for hook in _hooks(self, "on_remove_axis"):
             hook(self, axis_index, axis_name)
 
@@ -240,17 +244,14 @@ class Variable(ValueOperators, Generic[A]):
           TypeError: for other arguments.
           TraceContextError: if the Variable belongs to another trace.
         """
-        if (
-            args
-            and kwargs
-            or len(args) > 2
-            or (len(args) == 1 and not isinstance(args[0], Mapping))
-        ):
+        is_name_alone = len(args) == 1 and not isinstance(args[0], Mapping)
+        if len(args) > 2 or is_name_alone or (args and kwargs):
             raise TypeError(
                 "set_metadata takes one dict, a name and a value, or keywords: "
                 "`v.set_metadata(tag='a')`"
             )
         check_write(self)
+        new: dict[str, Any]
         if len(args) == 1:
             new = _with_current_names(args[0])
         else:
@@ -458,17 +459,21 @@ def _call_hooks(variable: Variable, name: str, value: Any) -> Any:
     return value
 
 
-def _edit_axis_names(variable: Variable, edit: Callable[[list], Any], axis_index: int) -> None:
+def _edit_axis_names(
+    variable: Variable, edit: Callable[[list, int], None], axis_index: int, added: int
+) -> None:
     names = variable._metadata.get("out_sharding")
     if names is None:
         return
     check_write(variable)
     listed = list(names)
-    while 0 <= axis_index and len(listed) < axis_index:
+    if axis_index < 0:
+        axis_index += len(listed) + added
+    while added and len(listed) < axis_index:  # axes that are not named are not sharded
         listed.append(None)
-    edit(listed)
-    kind = jax.sharding.PartitionSpec if isinstance(names, jax.sharding.PartitionSpec) else None
-    edited = kind(*listed) if kind else tuple(listed)
+    edit(listed, axis_index)
+    is_spec = isinstance(names, jax.sharding.PartitionSpec)
+    edited = jax.sharding.PartitionSpec(*listed) if is_spec else tuple(listed)
     object.__setattr__(variable, "_metadata", {**variable._metadata, "out_sharding": edited})
 
 
@@ -529,6 +534,7 @@ def _register(kind: type[Variable]) -> None:
 
 
 _register(Variable)
+compare_by_identity(Variable)
 
 
 class Param(Variable[A]):

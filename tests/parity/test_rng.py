@@ -169,7 +169,7 @@ def reseeded(split=None, **kwargs):
 
 def backed_up(nnx):
     model = make_model(nnx)
-    backups = nnx.rnglib.backup_keys(model)
+    backups = (nnx if nnx is weft else nnx.rnglib).backup_keys(model)
     nnx.reseed(model, default=3)
     draws(model.head.noise)
     nnx.restore_rngs(backups)

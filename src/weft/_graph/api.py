@@ -17,8 +17,10 @@ from weft._errors import StructureError
 from weft._graph.records import (
     GraphDef,
     NodeDef,
+    Record,
     Ref,
     VariableDef,
+    children_of,
     iter_records,
     leaf_paths,
 )
@@ -26,12 +28,14 @@ from weft._graph.state import (
     FlatState,
     State,
     filter_flat,
+    flatten_until,
     from_flat_state,
+    holds_tree,
     split_flat,
-    to_flat_state,
 )
 from weft._graph.walk import Builder, Entry, Flattener, Table, items_of, make_variable
 from weft._module.pytree import Pytree
+from weft._module.pytree import check_write as check_object_write
 from weft._path import Path, format_path, path_sort_key
 from weft._types import MISSING
 from weft._variable import Variable, check_write, make
@@ -118,7 +122,7 @@ def state(node: Any, *filters: _filters.Filter, graph: bool | None = None) -> An
     pairs = [(entry.path, entry.value) for entry in take_apart(node, graph)[1]]
     if not filters:
         return _as_state(pairs)
-    states = tuple(from_flat_state(group) for group in filter_flat(pairs, filters))
+    states = tuple(_as_state(group) for group in filter_flat(pairs, filters))
     return states[0] if len(states) == 1 else states
 
 
@@ -145,9 +149,10 @@ def _leaves_for(graphdef: GraphDef, states: tuple[Any, ...]) -> list[Any]:
         return placed
     if paths == [()]:
         return [states[0]]
+    trees = {path for path, record in iter_records(graphdef.root) if _is_tree(record)}
     given: dict[Path, Any] = {}
     for part in states:
-        given.update(_flat_until(part, paths))
+        given.update(_flat(part, trees))
     missing = [path for path in paths if path not in given]
     unexpected = sorted(given.keys() - set(paths), key=path_sort_key)
     if missing or unexpected:
@@ -159,27 +164,20 @@ def _leaves_for(graphdef: GraphDef, states: tuple[Any, ...]) -> list[Any]:
     return [given[path] for path in paths]
 
 
-def _flat_until(part: Any, paths: list[Path]) -> Iterable[tuple[Path, Any]]:
-    """Flattens a state, ending at the GraphDef's leaves: a Variable may hold a dict."""
+def _is_tree(record: Any) -> bool:
+    return isinstance(record, VariableDef) and record.treedef is not None
+
+
+def _flat(part: Any, trees: set[Path]) -> Iterable[tuple[Path, Any]]:
+    """Flattens a state; at the paths of `trees` a nested dict is the value of a Variable."""
     if isinstance(part, FlatState):
         return part
-    ends = set(paths)
-    found: list[tuple[Path, Any]] = []
-
-    def collect(value: Any, path: Path) -> None:
-        if path in ends or isinstance(value, Variable) or not isinstance(value, Mapping):
-            found.append((path, value))
-            return
-        for key, child in value.items():
-            collect(child, (*path, key))
-
     if not isinstance(part, Mapping):
         raise StructureError(
             f"expected a State or a nested dict, found a {type(part).__name__}: "
             "`nnx.merge(graphdef, state)`"
         )
-    collect(part, ())
-    return found
+    return flatten_until(part, trees.__contains__)
 
 
 def build(graphdef: GraphDef, leaves: Iterable[Any], *, copy: bool = True) -> Any:
@@ -229,7 +227,8 @@ def merge(
         graphdef = graphdef.graphdef
     if not isinstance(graphdef, GraphDef):
         raise StructureError(
-            f"expected a GraphDef, found a {type(graphdef).__name__}: `nnx.merge(*nnx.split(model))`"
+            f"expected a GraphDef, found a {type(graphdef).__name__}: "
+            "`nnx.merge(*nnx.split(model))`"
         )
     copy = copy if recreate_variables is None else recreate_variables
     return build(graphdef, _leaves_for(graphdef, states), copy=copy)
@@ -256,6 +255,7 @@ def update(node: Any, state: Any, /, *states: Any) -> None:
     """
     entries = take_apart(node)[1]
     own = {entry.path: entry.value for entry in entries}
+    trees = {path for path, value in own.items() if holds_tree(value)}
     new: dict[Path, Any] = {}
     for part in (state, *states):
         if isinstance(part, Pytree):
@@ -263,28 +263,23 @@ def update(node: Any, state: Any, /, *states: Any) -> None:
         if own.keys() == {()}:
             new[()] = part
         else:
-            new.update(_flat_until(part, list(own)))
+            new.update(_flat(part, trees))
     for path in new.keys() - own.keys():  # a Variable also has the paths of its other references
         alias = _find(node, path)
         if isinstance(alias, Variable):
             own[path] = alias
-    added = {path: value for path, value in new.items() if path not in own}
-    homes = _homes(node, added)
-    for path in new.keys() & own.keys():
-        target = own[path]
-        if isinstance(target, Variable):
-            check_write(target)
+    into = {path: value for path, value in new.items() if not isinstance(own.get(path), Variable)}
+    homes = {path: _find(node, path[:-1]) for path in into}
+    _check_homes(node, homes, {path: value for path, value in into.items() if path not in own})
+    for path in new.keys() - into.keys():
+        check_write(own[path])
     for path, value in new.items():
-        if path in added:
-            _put(homes[path], path[-1], _own_copy(value))
-        elif isinstance(own[path], Variable):
+        if path not in into:
             _write(own[path], value)
+        elif path in own:
+            _put(homes[path], path[-1], value._raw if isinstance(value, Variable) else value)
         else:
-            _put(
-                _find(node, path[:-1]),
-                path[-1],
-                value._raw if isinstance(value, Variable) else value,
-            )
+            _put(homes[path], path[-1], _own_copy(value))
 
 
 def _own_copy(value: Any) -> Any:
@@ -315,33 +310,33 @@ def _find(node: Any, path: Path) -> Any:
     return node
 
 
-def _homes(node: Any, added: Mapping[Path, Any]) -> dict[Path, Any]:
-    """Finds the objects that new Variables are to be put into."""
-    homes: dict[Path, Any] = {}
-    unknown = []
-    for path, value in added.items():
-        home = _find(node, path[:-1])
-        fits = isinstance(home, (Pytree, dict)) and isinstance(value, Variable)
-        if not fits:
-            unknown.append(path)
-        homes[path] = home
+def _check_homes(node: Any, homes: Mapping[Path, Any], added: Mapping[Path, Any]) -> None:
+    """Raises unless all the objects that something is to be put into can take it."""
+    unknown = [
+        path
+        for path, value in added.items()
+        if not isinstance(homes[path], (Pytree, dict)) or not isinstance(value, Variable)
+    ]
     if unknown:
         raise StructureError(
             f"{type(node).__name__} has no Variable at "
             f"{', '.join(format_path(path) for path in unknown)}, and nothing was written. "
             "Compare with `nnx.to_flat_state(nnx.state(model)).paths`"
         )
-    return homes
+    for path, home in homes.items():
+        if isinstance(home, Pytree):
+            check_object_write(home, path[-1])
+        elif not isinstance(home, (list, dict)):
+            raise StructureError(
+                f"{format_path(path, type(node).__name__)} is an array inside a "
+                f"{type(home).__name__}, which cannot be changed in place, and nothing was "
+                "written: hold the array in a Variable, or in a list"
+            )
 
 
 def _put(container: Any, key: Any, value: Any) -> None:
     if isinstance(container, Pytree) and isinstance(key, str):
         setattr(container, key, value)
-    elif isinstance(container, tuple):
-        raise StructureError(
-            f"an array inside a tuple cannot be replaced in place (key {key!r}): hold it in a "
-            "Variable, or keep the tuple's items in a list"
-        )
     else:
         container[key] = value
 
@@ -418,14 +413,16 @@ def pop(node: Any, *filters: _filters.Filter) -> Any:
     groups = filter_flat(pairs, filters)
     taken = {id(variable) for group in groups for _, variable in group}
     table = Table()
-    flattener = Flattener(table)
-    flattener.flatten(node)
+    record = Flattener(table).flatten(node)
+    _check_removable(record, table, taken, type(node).__name__)
     removals = [
         (container, [key for key, child in items_of(container) if id(child) in taken])
         for container in table.objects
         if not isinstance(container, Variable)
     ]
-    _check_all_removable(table, taken, removals)
+    for container, keys in removals:
+        if keys and isinstance(container, Pytree):
+            check_object_write(container, keys[0])
     for container, keys in removals:
         for key in reversed(keys):
             _remove(container, key)
@@ -433,19 +430,23 @@ def pop(node: Any, *filters: _filters.Filter) -> Any:
     return states[0] if len(states) == 1 else states
 
 
-def _check_all_removable(table: Table, taken: set[int], removals: list[tuple[Any, list]]) -> None:
-    removable = {
-        id(child)
-        for container, keys in removals
-        for key, child in items_of(container)
-        if key in keys
-    }
-    stuck = [obj for obj in table.objects if id(obj) in taken and id(obj) not in removable]
-    if stuck:
-        raise StructureError(
-            f"a {type(stuck[0]).__name__} that matches is an item of a tuple or of an argument "
-            "and cannot be removed: hold it in an attribute, a list or a dict"
-        )
+def _check_removable(root: Record, table: Table, taken: set[int], name: str) -> None:
+    """Raises if something to be taken is held by what cannot lose it."""
+
+    def holders() -> Iterable[tuple[Path, Any, Record | None]]:
+        yield (), root, None
+        for path, holder in iter_records(root):
+            for key, child in children_of(holder):
+                yield (*path, key), child, holder
+
+    for path, record, holder in holders():
+        if isinstance(holder, NodeDef) or not isinstance(record, (VariableDef, Ref)):
+            continue
+        if id(table.objects[record.index]) in taken:
+            raise StructureError(
+                f"{format_path(path, name)} matches, but what holds it (a tuple, or nothing) "
+                "cannot lose it, and nothing was removed: hold it in an attribute, a list or a dict"
+            )
 
 
 def _remove(container: Any, key: Any) -> None:

@@ -148,6 +148,7 @@ def descend(prefix: Any, key: Any, keys: tuple[Any, ...], path: Path) -> Any:
     items = dict(prefix._pytree_items()) if isinstance(prefix, Pytree) else prefix
     if key not in items:
         raise PrefixError(
-            f"the prefix of {format_path(path)} has no entry {key!r}: found {sorted(map(str, items))}"
+            f"the prefix of {format_path(path)} has no entry {key!r}: "
+            f"found {sorted(map(str, items))}"
         )
     return items[key]

@@ -14,7 +14,9 @@ import jax.tree_util as jtu
 
 from weft import _filters
 from weft._errors import FilterError, StructureError
+from weft._operators import same_tree
 from weft._path import Path, format_path, path_sort_key, sorted_keys
+from weft._static import compare_by_identity
 from weft._variable import Variable
 
 
@@ -83,7 +85,7 @@ class State(MutableMapping[Any, Any]):
         return key in self._mapping
 
     def __eq__(self, other: object) -> Any:
-        return isinstance(other, State) and self._mapping == other._mapping
+        return isinstance(other, State) and same_tree(self, other)
 
     __hash__ = None  # type: ignore[assignment]  # mutable, like a dict
 
@@ -144,6 +146,9 @@ class State(MutableMapping[Any, Any]):
         from weft._repr import represent
 
         return represent(self)
+
+
+compare_by_identity(State)
 
 
 def _view(mapping: dict[Any, Any]) -> State:
@@ -301,7 +306,7 @@ def from_flat_state(
       cls: what to make of the nested dict.
 
     Raises:
-      StructureError: if one path goes through the leaf of another.
+      StructureError: if one path goes through the leaf of another, or is empty.
 
     Example:
       >>> import weft as nnx
@@ -310,12 +315,22 @@ def from_flat_state(
     """
     nested: dict[Any, Any] = {}
     items = flat_state.items() if isinstance(flat_state, Mapping) else flat_state
+    inner: set[int] = {id(nested)}  # a leaf may be a dict too: the value of a Variable
     for path, leaf in items:
+        if not path:
+            raise StructureError(
+                "a leaf with an empty path has no place in a State: it is the whole value itself"
+            )
         level = nested
         for key in path[:-1]:
-            level = level.setdefault(key, {})
-            if type(level) is not dict:
+            if key not in level:
+                level[key] = {}
+                inner.add(id(level[key]))
+            level = level[key]
+            if id(level) not in inner:
                 raise StructureError(f"{format_path(path)} goes through a leaf of the State")
+        if id(level.get(path[-1])) in inner:
+            raise StructureError(f"{format_path(path)} is a leaf, but other paths go through it")
         level[path[-1]] = leaf
     return cls(nested)
 
@@ -379,8 +394,9 @@ def replace_by_pure_dict(
     if replace_fn is None:
         replace_fn = lambda x, v: x.replace(v) if isinstance(x, Variable) else v  # noqa: E731
     known = {tuple(map(str, path)): path for path in to_flat_state(state).paths}
-    new = to_flat_state(pure_dict)
-    unknown = [path for path in new.paths if tuple(map(str, path)) not in known]
+    trees = {tuple(map(str, path)): holds_tree(leaf) for path, leaf in to_flat_state(state)}
+    new = flatten_until(pure_dict, lambda path: trees.get(tuple(map(str, path)), False))
+    unknown = [path for path, _ in new if tuple(map(str, path)) not in known]
     if unknown:
         raise StructureError(
             f"the State has no {', '.join(map(format_path, unknown))}; "
@@ -392,6 +408,26 @@ def replace_by_pure_dict(
         for key in parents:
             level = level[key]
         level[last] = replace_fn(level[last], value)
+
+
+def holds_tree(leaf: Any) -> bool:
+    """Returns whether a leaf of a State is a Variable whose value is a pytree, not an array."""
+    return isinstance(leaf, Variable) and not jtu.all_leaves((leaf._raw,))
+
+
+def flatten_until(mapping: Any, ends: Callable[[Path], bool]) -> list[tuple[Path, Any]]:
+    """Flattens a State or nested dict down to Variables, other values, and paths that end it."""
+    found: list[tuple[Path, Any]] = []
+
+    def collect(value: Any, path: Path) -> None:
+        if isinstance(value, Variable) or not isinstance(value, Mapping) or ends(path):
+            found.append((path, _raw(value)))
+            return
+        for key, child in value.items():
+            collect(child, (*path, key))
+
+    collect(mapping, ())
+    return found
 
 
 def split_flat(

@@ -90,6 +90,7 @@ class Flattener:
       root: what paths in errors begin with.
       known_arrays: positions of arrays that need not come out again, by `id`.
       check_aliases: whether one Variable under two prefixes is an error.
+      on_variable: told of each Variable and its prefix, before its metadata is read.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Flattener:
         root: str = "",
         known_arrays: dict[int, int] | None = None,
         check_aliases: bool = True,
+        on_variable: Callable[[Variable, Any], None] | None = None,
     ):
         self.table = Table() if table is None else table
         self.share = share
@@ -108,6 +110,7 @@ class Flattener:
         self.root = root
         self.known_arrays = known_arrays or {}
         self.check_aliases = check_aliases
+        self.on_variable = on_variable
         self.entries: list[Entry] = []
         self._checked: set[tuple[int, int]] = set()
 
@@ -157,6 +160,8 @@ class Flattener:
         prefix = self._resolve(x, spot)
         self.table.spots.append(Spot(spot.path, prefix, spot.base))
         self.entries.append(Entry(spot.path, x, prefix))
+        if self.on_variable is not None:
+            self.on_variable(x, prefix)
         return VariableDef(index, type(x), metadata_key(x), treedef_of(x._raw))
 
     def _object(self, x: Pytree, spot: Spot, argument: bool) -> Record:
@@ -218,9 +223,8 @@ class Flattener:
     def _parts(
         self, x: Any, how: Any, keys: tuple, parts: tuple, spot: Spot, argument: bool
     ) -> Record:
-        children = tuple(
-            [self.visit(c, self._below(spot, k, keys), argument) for k, c in zip(keys, parts)]
-        )
+        pairs = zip(keys, parts, strict=True)
+        children = tuple([self.visit(c, self._below(spot, k, keys), argument) for k, c in pairs])
         if not argument and all(type(child) is Static for child in children):
             return Static(x)
         return ValueDef(how, keys, children)
@@ -374,7 +378,8 @@ class Builder:
         new = blank(cls) if is_object else cls.__new__(cls)
         self.objects[record.index] = new
         build = self.build
-        items = [(k, build(child, old)) for k, child in zip(record.keys, record.children)]
+        pairs = zip(record.keys, record.children, strict=True)
+        items = [(k, build(child, old)) for k, child in pairs]
         fill_node(new, items, record.extra)
         if self.on_build is not None:
             new = self.objects[record.index] = self.on_build(record.index, new, items)

@@ -1,4 +1,4 @@
-"""`grad`, `value_and_grad`, `vjp` and `jvp` through objects.
+"""`grad` and `value_and_grad` through objects.
 
 The groups of the lift are what is differentiated and the rest. What the function writes comes out
 of the differentiated function beside its value.
@@ -15,21 +15,11 @@ import numpy as np
 
 from weft import _filters
 from weft._graph import prefix as prefixes
-from weft._graph.records import (
-    ArrayDef,
-    NodeDef,
-    Record,
-    ValueDef,
-    VariableDef,
-    iter_records,
-)
-from weft._graph.state import from_flat_state
-from weft._graph.walk import Builder, Entry, join_value
-from weft._lift.lift import Call, Lift, Mode, mode_of, take, unbind
+from weft._lift.lift import Lift, Mode, mode_of, unbind
+from weft._lift.tangents import tangents_of
 from weft._path import Path
-from weft._static import Static
 from weft._types import MISSING, Missing
-from weft._variable import Param, Variable, make
+from weft._variable import Param, Variable
 
 
 class DiffState(prefixes.PrefixMapping):
@@ -77,12 +67,8 @@ class DiffState(prefixes.PrefixMapping):
 KEYS = [True, False]
 
 
-def grad_prefixes(argnums: Any, number: int, mode: Mode, bound: int) -> tuple[Any, ...]:
-    """Returns a prefix per argument that says what of it is differentiated.
-
-    The first `bound` arguments are objects of bound methods, which argnums does not count.
-    """
-    number -= bound
+def grad_prefixes(argnums: Any, number: int, mode: Mode) -> tuple[Any, ...]:
+    """Returns a prefix per argument that says what of it is differentiated."""
     wanted = argnums if isinstance(argnums, (tuple, list)) else (argnums,)
     chosen: dict[int, Any] = {}
     for entry in wanted:
@@ -102,50 +88,7 @@ def grad_prefixes(argnums: Any, number: int, mode: Mode, bound: int) -> tuple[An
         # Without structure updates gradients have the input's type: all of it is differentiated.
         default = DiffState(argnum, Param) if mode.structure else True
         chosen[argnum % number] = entry if isinstance(entry, DiffState) else default
-    return (False,) * bound + tuple(chosen.get(i, False) for i in range(number))
-
-
-def tangents_of(call: Call, chosen: Iterable[int], values: Iterable[Any], mode: Mode) -> list[Any]:
-    """Gives tangents (or gradients) the form of the arguments they belong to.
-
-    An object becomes a State of the Variables that were differentiated; without structure updates
-    it becomes an object of its own type. Arrays, and containers of arguments, stay what they are.
-
-    Args:
-      call: the call.
-      chosen: the arguments wanted, by position.
-      values: the tangents of all differentiated leaves, in the order of the walk.
-      mode: the transform's mode.
-    """
-    entries, remaining = iter(call.entries), iter(values)
-
-    def variable(record: VariableDef, entry: Entry) -> Variable:
-        original = call.objects[record.index]
-        return make(type(original), take(record.treedef, remaining), dict(original._metadata))
-
-    def form(record: Record) -> Any:
-        if isinstance(record, NodeDef) and not mode.structure:
-            return Builder(lambda r: variable(r, next(entries)), lambda: next(remaining)).build(
-                record
-            )
-        if isinstance(record, NodeDef):
-            leaves = {}
-            for path, part in iter_records(record):
-                if isinstance(part, (VariableDef, ArrayDef)) and (entry := next(entries)).prefix:
-                    is_variable = isinstance(part, VariableDef)
-                    leaves[path] = variable(part, entry) if is_variable else next(remaining)
-            return from_flat_state(leaves)
-        if isinstance(record, ValueDef):
-            return join_value(record, tuple(map(form, record.children)))
-        if isinstance(record, (VariableDef, ArrayDef)):
-            entry = next(entries)
-            if not entry.prefix:
-                return None
-            return variable(record, entry) if isinstance(record, VariableDef) else next(remaining)
-        return record.value if isinstance(record, Static) else from_flat_state(())
-
-    formed = [form(record) for record in call.spec.record.children]
-    return [formed[i] for i in chosen]
+    return tuple(chosen.get(i, False) for i in range(number))
 
 
 LOSS, AUX = "loss", "aux"
@@ -204,8 +147,7 @@ def value_and_grad(
 
         @functools.wraps(function, updated=())
         def value_and_grad_of(*args: Any, **kwargs: Any) -> Any:
-            args = (*bound, *args)
-            prefix = grad_prefixes(argnums, len(args), mode, len(bound))
+            prefix = grad_prefixes(argnums, len(args), mode)
             lift = Lift(
                 function,
                 "grad",
@@ -215,8 +157,10 @@ def value_and_grad(
                 kw_prefix=False,
                 in_keys=KEYS,
                 out_keys=[LOSS, AUX, *KEYS],
+                bound=len(bound),
+                bound_prefix=False,
             )
-            call = lift.enter(args, kwargs)
+            call = lift.enter((*bound, *args), kwargs)
 
             def scalar(differentiated: list[Any], rest: list[Any]) -> Any:
                 inside = lift.rebuild(call.spec, (differentiated, rest))
@@ -229,13 +173,11 @@ def value_and_grad(
                 *call.groups
             )
             value = lift.leave(call, ([loss], *groups), exit)
-            positions = [i for i in range(len(args)) if prefix[i] is not False]
-            formed = dict(zip(positions, tangents_of(call, positions, grads, mode), strict=True))
-            if not isinstance(argnums, (tuple, list)):
-                return value, formed[positions[0]]
-            shift = len(bound)
-            asked = (e.argnum if isinstance(e, DiffState) else e for e in argnums)
-            return value, tuple(formed[i % (len(args) - shift) + shift] for i in asked)
+            asked = argnums if isinstance(argnums, (tuple, list)) else (argnums,)
+            asked = (e.argnum if isinstance(e, DiffState) else e for e in asked)
+            positions = [i % len(args) + len(bound) for i in asked]
+            formed = tangents_of(call, positions, grads, mode)
+            return value, tuple(formed) if isinstance(argnums, (tuple, list)) else formed[0]
 
         return value_and_grad_of
 

@@ -144,6 +144,7 @@ class JitWrapped:
             mode,
             in_prefix=self._align(in_shardings),
             out_prefix=out_shardings,
+            bound=len(self._bound),
             in_keys=self._keys,
             out_keys=out_keys,
             in_key=lambda path, sharding: (
@@ -171,20 +172,19 @@ class JitWrapped:
         """Puts a place for each static argument, which has no sharding, among the shardings."""
         if type(in_shardings) not in (tuple, list):
             return in_shardings
-        aligned = [None] * len(self._bound) + list(in_shardings)
+        aligned = list(in_shardings)
         for position in sorted(self._static.positions):
-            aligned.insert(position, None)
+            aligned.insert(position - len(self._bound), None)
         return tuple(aligned)
 
     def _enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-        args = (*self._bound, *args)
         if self._static.positions:
-            positions = self._static.positions
-            args = tuple(Static(x) if i in positions else x for i, x in enumerate(args))
+            first, positions = len(self._bound), self._static.positions
+            args = tuple(Static(x) if i in positions else x for i, x in enumerate(args, first))
         if self._static.names and kwargs:
             names = self._static.names
             kwargs = {k: Static(x) if k in names else x for k, x in kwargs.items()}
-        call = self._lift.enter(args, kwargs)
+        call = self._lift.enter((*self._bound, *args), kwargs)
         return self._keep_unwritten(call) if self._has_donated(call) else call
 
     def _has_donated(self, call: Call) -> bool:

@@ -18,7 +18,7 @@ import inspect
 import itertools
 import types
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.tree_util as jtu
@@ -151,14 +151,21 @@ class Exit:
     layout: tuple[int, ...]
 
 
+class AxisNames(Protocol):
+    """Keeps the axis names in Variables' metadata right where a transform maps an axis."""
+
+    def going_in(self, variable: Variable, axis: Any) -> None: ...
+    def coming_out(self, variable: Variable, axis: Any) -> None: ...
+
+
 class Inside(NamedTuple):
     """The objects of a call as its function sees them, and how they were before it ran."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     objects: list[Any]
+    leaves: list[Any]
     before: dict[int, Any]
-    array_positions: dict[int, int]
     arrays: list[Any]
 
 
@@ -197,12 +204,13 @@ def _parameters(f: Any) -> tuple[tuple[str, ...], str | None]:
     return names, rest
 
 
-def argument_paths(f: Any, number: int) -> list[Path]:
+def argument_paths(f: Any, number: int, skip: int = 0) -> list[Path]:
     """Returns a path for each positional argument, by the names of the parameters."""
     try:
         names, rest = _parameters(f)
     except TypeError:  # an unhashable callable
         names, rest = (), None
+    names = names[skip:] if skip >= 0 else (("functions",) * -skip + names)
     paths: list[Path] = [(name,) for name in names[:number]]
     return paths + [(rest or "args", i) for i in range(number - len(paths))]
 
@@ -222,6 +230,12 @@ class Lift:
       out_keys: likewise, coming out.
       in_key: chooses the group of an entry that goes in; by default its prefix.
       check_outputs: whether an argument that is returned must have the same prefix there.
+      axis_names: told of each Variable's axis on its way in and out.
+      bound: how many arguments of a call come before those that the prefixes count: the object
+        of a bound method.
+      bound_prefix: the prefix of these.
+      skip: how many parameters of `f` come before the arguments of a call; negative if arguments
+        come first that `f` does not have.
     """
 
     def __init__(
@@ -237,6 +251,10 @@ class Lift:
         out_keys: list[Any] | None = None,
         in_key: Callable[[Path, Any], Any] | None = None,
         check_outputs: bool = False,
+        axis_names: AxisNames | None = None,
+        bound: int = 0,
+        bound_prefix: Any = None,
+        skip: int = 0,
     ):
         self.f = f
         self.transform = transform
@@ -245,17 +263,21 @@ class Lift:
         self.in_prefix = in_prefix
         self.out_prefix = out_prefix
         self.kw_prefix = kw_prefix
-        keys = prefixes.distinct(in_prefix, kw_prefix, out_prefix)
+        keys = prefixes.distinct(in_prefix, kw_prefix, *[bound_prefix][:bound], out_prefix)
         self.in_keys = keys if in_keys is None else in_keys
         self.out_keys = keys if out_keys is None else out_keys
         self.in_key = in_key
         self.check_outputs = check_outputs
+        self.axis_names = axis_names
+        self.bound = bound
+        self.bound_prefix = bound_prefix
+        self.skip = skip
 
     # -- outside, before
     def enter(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Call:
         """Takes the arguments of a call apart."""
         flattener = Flattener(share=self.mode.share, arguments=True)
-        paths = argument_paths(self.f, len(args))
+        paths = argument_paths(self.f, len(args), self.skip)
         flatten = flattener.flatten
         positional = [
             flatten(arg, path, prefix)
@@ -277,17 +299,20 @@ class Lift:
         return Call(spec, groups, table.objects, arrays, entries)
 
     def _argument_prefixes(self, args: tuple[Any, ...]) -> Iterable[Any]:
-        prefix = self.in_prefix
+        prefix, bound = self.in_prefix, self.bound
+        first = itertools.repeat(self.bound_prefix, bound)
         if type(prefix) not in (tuple, list):
-            return itertools.repeat(prefix, len(args))
-        if len(prefix) != len(args):
-            names = ", ".join(str(path[0]) for path in argument_paths(self.f, len(args)))
+            return itertools.chain(first, itertools.repeat(prefix, len(args) - bound))
+        if len(prefix) != len(args) - bound:
+            names = ", ".join(
+                str(path[0]) for path in argument_paths(self.f, len(args), self.skip)[bound:]
+            )
             raise PrefixError(
                 f"nnx.{self.transform} of {self.name!r} was given {len(prefix)} prefixes for "
-                f"{len(args)} arguments:\n  arguments: ({names})\n  prefixes:  {prefix!r}\n"
+                f"{len(args) - bound} arguments:\n  arguments: ({names})\n  prefixes:  {prefix!r}\n"
                 "Give one per positional argument, or a single one for all"
             )
-        return prefix
+        return itertools.chain(first, prefix)
 
     # -- inside
     def rebuild(self, spec: Spec, groups: Iterable[Iterable[Any]]) -> Inside:
@@ -296,14 +321,19 @@ class Lift:
         layout = iter(spec.layout)
         before: dict[int, Any] = {}
         arrays: list[Any] = []
+        leaves: list[Any] = []
 
         def variable(record: VariableDef) -> Variable:
             made = make_variable(record, take(record.treedef, arrays_of[next(layout)]))
+            if self.axis_names is not None:
+                self.axis_names.going_in(made, spec.spots[record.index].prefix)
             before[record.index] = (made._raw, made._metadata)
+            leaves.append(made)
             return made
 
         def array() -> Any:
             arrays.append(next(arrays_of[next(layout)]))
+            leaves.append(arrays[-1])
             return arrays[-1]
 
         def remember(index: int, node: Any, items: list[tuple[Any, Any]]) -> Any:
@@ -315,9 +345,8 @@ class Lift:
         built = [builder.build(child) for child in spec.record.children]
         number = len(built) - len(names)
         objects = [builder.objects[i] for i in range(len(builder.objects))]
-        positions = {id(x): i for i, x in enumerate(arrays)}
         kwargs = dict(zip(names, built[number:], strict=True))
-        return Inside(tuple(built[:number]), kwargs, objects, before, positions, arrays)
+        return Inside(tuple(built[:number]), kwargs, objects, leaves, before, arrays)
 
     def run(self, inside: Inside, f: Callable[..., Any] | None = None) -> Any:
         """Runs the user's function on the inner objects."""
@@ -328,8 +357,12 @@ class Lift:
         """Gathers what was written and what is returned."""
         table = Table(inside.objects)
         table.spots = list(spec.spots)
+        names = self.axis_names
         flattener = Flattener(
-            table, known_arrays=inside.array_positions, check_aliases=self.check_outputs
+            table,
+            known_arrays={id(x): i for i, x in enumerate(inside.arrays)},
+            check_aliases=self.check_outputs,
+            on_variable=None if names is None else names.coming_out,
         )
         written: list[Written] = []
         entries: list[tuple[list[Any], Any]] = []
@@ -341,6 +374,9 @@ class Lift:
             if obj._metadata is not metadata:
                 new_metadata = Static(obj._metadata)
                 new_metadata = None if new_metadata == Static(metadata) else new_metadata
+                if new_metadata is not None and names is not None:
+                    names.coming_out(obj, table.spots[index].prefix)
+                    new_metadata = Static(obj._metadata)
             if new_metadata is not None or not _same_leaves(raw, obj._raw):
                 written.append(Written(index, treedef_of(obj._raw), new_metadata))
                 entries.append((raw_leaves(obj), table.spots[index].prefix))

@@ -2,7 +2,7 @@
 
 Plain lists and dicts hold data as well; these two exist for code that expects Modules, and they
 report their changes. A *List* behaves like a list, a *Dict* like a dict whose string keys are
-attributes too.
+attributes too, save those that are methods.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, MutableMapping, MutableSequence
 from typing import Any, TypeVar, overload
 
 from weft._module.module import Module
-from weft._module.pytree import Mark, attributes, check_write, set_marks
+from weft._module.pytree import Mark, check_write, set_marks
+from weft._path import sorted_keys
 
 A = TypeVar("A")
 
@@ -49,9 +50,18 @@ class List(Module, MutableSequence[A]):
         _set_items(self, [value for key, value in items if isinstance(key, int)])
         super()._pytree_replace([item for item in items if not isinstance(item[0], int)])
 
-    def _changed(self, items: list[A]) -> None:
+    def _with_marks(self) -> list[Any]:
+        marks = self._pytree_marks
+        return [Mark(x, marks[i]) if i in marks else x for i, x in enumerate(self._items)]
+
+    def _change(self, items: list[Any]) -> None:
+        """Takes new items, in marks where they were marked."""
         # A new list each time: whoever remembers the old one can see that it is another.
-        _set_items(self, items)
+        _set_items(self, [x.value if type(x) is Mark else x for x in items])
+        marks = {name: mark for name, mark in self._pytree_marks.items() if isinstance(name, str)}
+        marks.update((i, x.is_data) for i, x in enumerate(items) if type(x) is Mark)
+        if marks != self._pytree_marks:
+            set_marks(self, marks)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -68,28 +78,24 @@ class List(Module, MutableSequence[A]):
 
     def __setitem__(self, index: Any, value: Any) -> None:
         check_write(self, index)
-        items = list(self._items)
-        if isinstance(index, slice):
-            items[index] = map(self._take_mark, value)
-        else:
-            items[index] = self._take_mark(value)
-        self._changed(items)
+        items = self._with_marks()
+        if not isinstance(index, slice) and type(items[index]) is Mark and type(value) is not Mark:
+            value = Mark(value, items[index].is_data)  # as for attributes, the mark is the place's
+        items[index] = value
+        self._change(items)
 
     def __delitem__(self, index: Any) -> None:
         check_write(self, index)
-        items = list(self._items)
+        items = self._with_marks()
         del items[index]
-        self._changed(items)
+        self._change(items)
 
     def insert(self, index: int, value: A) -> None:
         """Inserts an item before a position."""
         check_write(self, index)
-        items = list(self._items)
-        items.insert(index, self._take_mark(value))
-        self._changed(items)
-
-    def _take_mark(self, value: Any) -> Any:
-        return value.value if type(value) is Mark else value
+        items = self._with_marks()
+        items.insert(index, value)
+        self._change(items)
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -100,8 +106,13 @@ class List(Module, MutableSequence[A]):
 _set_items = List._items.__set__  # type: ignore[attr-defined]
 
 
+_ORDER = "<order>"
+
+
 class Dict(Module, MutableMapping[str, A]):
     """A dict that is a Module; string keys can be read and written as attributes.
+
+    A key that is also the name of a method, such as `train`, is reached as an item only.
 
     Args:
       *args: a mapping or an iterable of pairs, as for `dict`.
@@ -114,48 +125,79 @@ class Dict(Module, MutableMapping[str, A]):
       (True, ['a'])
     """
 
-    __slots__ = ()
+    __slots__ = ("_items", "_order")
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        new = super().__new__(cls)
+        new._pytree_replace([])
+        return new
 
     def __init__(self, *args: Any, **kwargs: Any):
-        for key, value in dict(*args, **kwargs).items():
-            self[key] = value
+        self.update(dict(*args, **kwargs))
 
     def _pytree_items(self) -> list[tuple[Any, Any]]:
-        from weft._path import sorted_keys
+        items = self._items if self._order is None else {**self._items, _ORDER: self._order}
+        return [(key, items[key]) for key in sorted_keys(items)]
 
-        own = attributes(self)
-        return [(key, own[key]) for key in sorted_keys(own)]
+    def _pytree_replace(self, items: list[tuple[Any, Any]]) -> None:
+        new = dict(items)
+        order = new.pop(_ORDER, None)
+        _set_dict(self, new if order is None else {key: new[key] for key in order})
+        _set_order(self, order)
+
+    def _change(self, items: dict[Any, A]) -> None:
+        """Takes new items; their order is noted where it is not the sorted one."""
+        order = tuple(items)
+        _set_dict(self, items)
+        _set_order(self, None if sorted_keys(items) == [*order] else order)
 
     def __getitem__(self, key: Any) -> A:
-        return attributes(self)[key]
+        return self._items[key]
 
-    def __setitem__(self, key: Any, value: A) -> None:
-        if isinstance(key, str):
-            setattr(self, key, value)
-            return
+    def __setitem__(self, key: Any, value: Any) -> None:
         check_write(self, key)
         if type(value) is Mark:
             set_marks(self, {**self._pytree_marks, key: value.is_data})
             value = value.value
-        attributes(self)[key] = value
+        self._change({**self._items, key: value})
 
     def __delitem__(self, key: Any) -> None:
         check_write(self, key)
-        del attributes(self)[key]
+        items = dict(self._items)
+        del items[key]
+        set_marks(self, {k: mark for k, mark in self._pytree_marks.items() if k != key})
+        self._change(items)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in Dict.__slots__ or name not in self._items:
+            raise AttributeError(f"{type(self).__name__} has no attribute or key {name!r}")
+        return self._items[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        if name not in self._items:
+            raise AttributeError(f"{type(self).__name__} has no key {name!r}")
+        del self[name]
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(attributes(self))
+        return iter(self._items)
 
     def __len__(self) -> int:
-        return len(attributes(self))
+        return len(self._items)
 
     def __contains__(self, key: object) -> bool:
-        return key in attributes(self)
+        return key in self._items
 
     def __eq__(self, other: object) -> bool:
         return self is other
 
     __hash__ = object.__hash__
+
+
+_set_dict = Dict._items.__set__  # type: ignore[attr-defined]
+_set_order = Dict._order.__set__  # type: ignore[attr-defined]
 
 
 class Sequential(Module):

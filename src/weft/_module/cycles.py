@@ -8,6 +8,7 @@ while it is open may contain itself, and only then is it searched.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from typing import Any
 
 from weft._errors import CycleError
@@ -18,7 +19,8 @@ from weft._path import Path, format_path
 
 class _Open(threading.local):
     def __init__(self) -> None:
-        self.stack: list[tuple[int, set[int]]] = []  # address, addresses of objects still to come
+        # Address, and how often each object below is still to come: a shared one comes twice.
+        self.stack: list[tuple[int, Counter[int]]] = []
 
 
 _open = _Open()
@@ -31,10 +33,10 @@ def refuse_cycle(obj: Any, children: list[Any]) -> None:
       CycleError: naming the path at which the object is met again.
     """
     stack, address = _open.stack, id(obj)
-    while stack and address not in stack[-1][1]:
+    while stack and not stack[-1][1][address]:
         stack.pop()
     if stack:
-        stack[-1][1].discard(address)
+        stack[-1][1][address] -= 1
         if any(address == open_address for open_address, _ in stack):
             path = _path_to_itself(obj)
             if path is not None:
@@ -45,7 +47,7 @@ def refuse_cycle(obj: Any, children: list[Any]) -> None:
                     "Use `nnx.split`, `nnx.jit` and the other transforms of Weft, which allow "
                     "cycles, or remove the reference before using `jax.tree` or `jax.jit`"
                 )
-    below: set[int] = set()
+    below: Counter[int] = Counter()
     for child in children:
         below.update(map(id, _nearest_objects(child)))
     if below:

@@ -75,6 +75,7 @@ def _blank(x: Any) -> Any:
 
 NODE_TYPES: dict[type, NodeType] = {
     collections.defaultdict: NodeType(lambda x: list(x.items()), _blank_defaultdict, _replace_dict),
+    collections.OrderedDict: NodeType(lambda x: list(x.items()), _blank, _replace_dict),
     dict: NodeType(lambda x: list(x.items()), _blank, _replace_dict),
     list: NodeType(lambda x: list(enumerate(x)), _blank, _replace_list),
     set: NodeType(lambda x: [("elements", frozenset(x))], _blank, _replace_set),
@@ -85,8 +86,8 @@ def _split_tuple(x: tuple) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     return getattr(x, "_fields", tuple(range(len(x)))), tuple(x)
 
 
-def _join_tuple(kind: type, parts: tuple[Any, ...]) -> tuple:
-    return kind(*parts) if hasattr(kind, "_fields") else kind(parts)
+def _join_tuple(kind: Any, parts: tuple[Any, ...]) -> tuple:
+    return kind._make(parts) if hasattr(kind, "_fields") else kind(parts)
 
 
 VALUE_TYPES: dict[type, ValueType] = {
@@ -129,12 +130,15 @@ def _find_kind(cls: type, value: Any) -> Kind:
         return Kind.VARIABLE
     if issubclass(cls, tuple(_OBJECT_TYPES)):
         return Kind.OBJECT
-    if issubclass(cls, ARRAY_TYPES):
+    if isinstance(value, ARRAY_TYPES):  # tracers are arrays by instance, not by class
         return Kind.ARRAY
-    if cls in VALUE_TYPES:
+    is_tuple = issubclass(cls, tuple)
+    if cls in VALUE_TYPES or (is_tuple and hasattr(cls, "_fields")):
         return Kind.VALUE
     if cls not in NODE_TYPES and not jtu.all_leaves([value]):
-        return Kind.VALUE if issubclass(cls, tuple) else Kind.FOREIGN
+        return Kind.FOREIGN
+    if is_tuple:
+        return Kind.VALUE
     if issubclass(cls, tuple(NODE_TYPES)):
         return Kind.NODE
     return Kind.STATIC

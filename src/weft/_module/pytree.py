@@ -8,7 +8,9 @@ which settles the matter for its name. Each object remembers the trace it belong
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
+import sys
 import typing
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
@@ -21,7 +23,7 @@ from weft._module import kinds
 from weft._module.cycles import refuse_cycle
 from weft._module.kinds import Kind, holds_data, kind_of
 from weft._path import format_path, sorted_keys
-from weft._static import Static
+from weft._static import Static, compare_by_identity
 from weft._types import MISSING
 
 A = TypeVar("A")
@@ -187,6 +189,7 @@ class Pytree(_Slots):
 
 
 kinds.declare_object_type(Pytree)
+compare_by_identity(Pytree)
 
 
 def blank(cls: type) -> Any:
@@ -216,11 +219,21 @@ def check_write(obj: Pytree, name: Any) -> None:
 _STRING_MARK = re.compile(r"^(?:\w+\.)*(Data|Static)\[")
 
 
+def _annotations(cls: type) -> dict[str, Any]:
+    """Returns a class's own annotations; a name that is not defined yet stays a text."""
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        return annotationlib.get_annotations(cls, format=annotationlib.Format.FORWARDREF)
+    return inspect.get_annotations(cls)
+
+
 def _annotated_marks(cls: type) -> dict[str, bool]:
     marks: dict[str, bool] = {}
-    for name, annotation in cls.__dict__.get("__annotations__", {}).items():
-        if isinstance(annotation, str):
-            match = _STRING_MARK.match(annotation)
+    for name, annotation in _annotations(cls).items():
+        text = getattr(annotation, "__forward_arg__", annotation)
+        if isinstance(text, str):
+            match = _STRING_MARK.match(text)
             if match:
                 marks[name] = match[1] == "Data"
         elif typing.get_origin(annotation) is Annotated:
@@ -271,8 +284,10 @@ _NO_MARKS_KEY = Static({})
 
 
 def _box(value: Any) -> Any:
-    """Puts the static leaves inside a container into boxes, for JAX not to see them."""
+    """Puts what is static inside a container into boxes, for JAX not to see it."""
     kind = kind_of(value)
+    if value is not None and not holds_data(value):
+        return Static(value)
     if kind is Kind.NODE:
         handler = kinds.node_type(type(value))
         new = handler.blank(value)
@@ -281,8 +296,6 @@ def _box(value: Any) -> Any:
     if kind is Kind.VALUE and isinstance(value, tuple):
         handler = kinds.value_type(type(value))
         return handler.join(type(value), tuple(map(_box, handler.split(value)[1])))
-    if kind is Kind.STATIC and value is not None:
-        return Static(value)
     return value
 
 

@@ -84,7 +84,7 @@ def backup_keys(node: Any, /, *, graph: bool | None = None) -> list[StreamBackup
     Example:
       >>> import weft as nnx
       >>> rngs = nnx.Rngs(0)
-      >>> backups = nnx.rnglib.backup_keys(rngs)
+      >>> backups = nnx.backup_keys(rngs)
       >>> nnx.reseed(rngs, default=1)
       >>> nnx.restore_rngs(backups)
     """
@@ -131,6 +131,6 @@ def restore_rngs(backups: Iterable[StreamBackup], /) -> None:
 
 def _no_backups(found: Any) -> str:
     return (
-        "expected what nnx.split_rngs, nnx.fork_rngs or nnx.rnglib.backup_keys returned, found "
+        "expected what nnx.split_rngs, nnx.fork_rngs or nnx.backup_keys returned, found "
         f"{type(found).__name__}"
     )

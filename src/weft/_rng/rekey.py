@@ -8,7 +8,7 @@ is drawn before the backup is taken, so that a stream that is put back goes on b
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -127,7 +127,7 @@ def with_rngs(
     /,
     *,
     split: Rules = None,
-    fork: Filter | Sequence[Filter] = None,
+    fork: Filter = None,
     broadcast: Rules = None,
     only: Filter = True,
     graph: bool | None = None,

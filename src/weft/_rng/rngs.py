@@ -157,16 +157,11 @@ class Rngs(KeySource, Pytree):
         return self._derive(rules_of(split, split_key, none=fork_key), otherwise=fork_key)
 
     def _derive(self, pairs: Pairs, otherwise: Derive | None) -> Rngs:
-        chosen = {n: first_match(pairs, (n,), s, otherwise) for n, s in self.items()}
-        for name, derive in chosen.items():
+        chosen = [(n, s, first_match(pairs, (n,), s, otherwise)) for n, s in self.items()]
+        for _, stream, derive in chosen:
             if derive is not None:  # checked for all of them before any of them is drawn from
-                require_scalar(self[name])
-        return Rngs(
-            {
-                name: stream if chosen[name] is None else stream._derive(chosen[name])
-                for name, stream in self.items()
-            }
-        )
+                require_scalar(stream)
+        return Rngs({n: s if derive is None else s._derive(derive) for n, s, derive in chosen})
 
 
 def _streams(rngs: Rngs) -> dict[str, RngStream]:

@@ -52,7 +52,9 @@ def key_of(seed: Any, stream: str) -> jax.Array:
                 f"seed {seed} of stream {stream!r} does not fit into 64 bits: give a smaller one, "
                 f"`nnx.Rngs({stream}=seed % 2**32)`"
             ) from error
-    if isinstance(seed, (jax.Array, np.ndarray)):
+    if isinstance(seed, np.ndarray) and seed.dtype == np.uint32:
+        seed = jnp.asarray(seed)
+    if isinstance(seed, jax.Array):
         if jnp.issubdtype(seed.dtype, jax.dtypes.prng_key):
             return seed
         if not seed.ndim and jnp.issubdtype(seed.dtype, jnp.integer):
@@ -61,11 +63,13 @@ def key_of(seed: Any, stream: str) -> jax.Array:
             try:
                 return jax.random.wrap_key_data(seed)
             except (TypeError, ValueError) as error:
+                default = str(jax.random.key_impl(jax.random.key(0)))
                 raise ValueError(
                     f"stream {stream!r}: uint32 data of shape {seed.shape} is no key of the PRNG "
-                    f"{jax.config.jax_default_prng_impl!r}: name the one it was made with, "
+                    f"{default!r}: name the one it was made with, "
                     "`jax.random.wrap_key_data(data, impl=...)`, and pass the result"
                 ) from error
+    if isinstance(seed, (jax.Array, np.ndarray)):
         found = f"an array {seed.dtype}{list(seed.shape)}"
     else:
         found = f"{reprlib.repr(seed)} of type {type(seed).__name__}"

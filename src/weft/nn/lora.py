@@ -76,7 +76,8 @@ class LoRA(Module):
           in_features: size of the inputs' last axis, or sizes of its last axes.
           lora_rank: the rank, size of the axis between the factors.
           out_features: size of the outputs' last axis, or sizes of its last axes.
-          base_module: a layer whose outputs are added; None for none.
+          base_module: a layer whose outputs are added; it is called with the inputs in the
+            adapter's computation dtype. None for none.
           dtype: computation dtype; by default what inputs and factors promote to.
           param_dtype: dtype of the factors.
           a_initializer: initializer of `lora_a`, called with the shape of a matrix.
@@ -161,7 +162,7 @@ class LoRA(Module):
         if self.base_module is None:
             return outputs
         with jax.numpy_dtype_promotion("standard"):  # `dtype` is the adapter's, not the base's
-            return outputs + self.base_module(x, **kwargs)
+            return outputs + self.base_module(inputs, **kwargs)
 
     def factors(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Returns inputs and factors in the computation dtype."""

@@ -136,18 +136,14 @@ def load(file: str | os.PathLike[str]) -> Checkpoint:
     """
     file = FilePath(file)
     with file.open("rb") as stream:
-        size = os.fstat(stream.fileno()).st_size
-        manifest, begin = _read_manifest(file, stream, size)
-        entries, end = {}, begin
-        for record in manifest["entries"]:
-            entry, length = _decode(file, stream, record, begin, end, size)
-            entries[entry.path] = entry
-            end += length
-        if end != size:
+        try:
+            return _read(file, stream)
+        except CheckpointError:
+            raise
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CheckpointError(
-                f"{file} is damaged: {size} bytes long, its arrays end at {end}; use another one"
-            )
-    return Checkpoint(entries, manifest["data"])
+                f"{file} is damaged: its manifest makes no sense ({error!r}); use another one"
+            ) from error
 
 
 def restore(file: str | os.PathLike[str], node: Any) -> Any:
@@ -252,6 +248,21 @@ def _encode(path: Path, value: Any) -> tuple[dict[str, Any], bytes]:
         "shape": array.shape,
         "crc32": zlib.crc32(buffer),
     }, buffer
+
+
+def _read(file: FilePath, stream: BinaryIO) -> Checkpoint:
+    size = os.fstat(stream.fileno()).st_size
+    manifest, begin = _read_manifest(file, stream, size)
+    entries, end = {}, begin
+    for record in manifest["entries"]:
+        entry, length = _decode(file, stream, record, begin, end, size)
+        entries[entry.path] = entry
+        end += length
+    if end != size:
+        raise CheckpointError(
+            f"{file} is damaged: {size} bytes long, its arrays end at {end}; use another one"
+        )
+    return Checkpoint(entries, manifest["data"])
 
 
 def _decode(

@@ -9,6 +9,7 @@ sees these Variables: parameters, gradients and state are handed to it as trees 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -121,6 +122,11 @@ FORMS: dict[str, Callable[[Mapping[Path, Any], Mapping[Path, Variable]], Any]] =
 }
 
 
+def optax_promotion() -> contextlib.AbstractContextManager[None]:
+    """Lets Optax mix dtypes, as its arithmetic does, where the user forbids it in their own."""
+    return jax.numpy_dtype_promotion("standard")
+
+
 def init_state(tx: Any, params: Mapping[Path, Variable]) -> tuple[str, Any]:
     """Initialises a transformation.
 
@@ -139,7 +145,8 @@ def init_state(tx: Any, params: Mapping[Path, Variable]) -> tuple[str, Any]:
     errors = []
     for form, build in FORMS.items():
         try:
-            made = tx.init(build(values, params))
+            with optax_promotion():
+                made = tx.init(build(values, params))
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             errors.append(error)
         else:

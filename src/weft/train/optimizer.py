@@ -25,6 +25,7 @@ from weft.train.opt_state import (
     OptState,
     OptVariable,
     init_state,
+    optax_promotion,
     to_opt_state,
 )
 
@@ -152,22 +153,20 @@ class Optimizer(Pytree, Generic[M]):
         old = strip(self.opt_state)
         tx_state = old
         if self.form == "variables":  # the state holds such Variables as well
-            made = jax.eval_shape(self.tx.init, build(values))
+            with optax_promotion():
+                made = jax.eval_shape(self.tx.init, build(values))
             tx_state = jax.tree.unflatten(jax.tree.structure(made), jax.tree.leaves(old))
         tx = self.tx
         if kwargs and isinstance(tx, optax.GradientTransformation):
             tx = optax.with_extra_args_support(tx)
-        updates, new = tx.update(
-            build(grads),
-            tx_state,
-            build(values),
-            **{name: convert(argument) for name, argument in kwargs.items()},
-        )
-        updates, new = _split_like(values, strip(updates)), strip(new)
-        _check_same_state(old, new)
-        # Optax's own arithmetic, so that the bits are those of plain Optax.
-        before = list(values.values())
-        after = optax.apply_updates(before, [updates[path] for path in params])
+        extra = {name: convert(argument) for name, argument in kwargs.items()}
+        with optax_promotion():
+            updates, new = tx.update(build(grads), tx_state, build(values), **extra)
+            updates, new = _split_like(values, strip(updates)), strip(new)
+            # Optax's own arithmetic, so that the bits are those of plain Optax.
+            before = list(values.values())
+            after = optax.apply_updates(before, list(updates.values()))
+        _check_same_shapes(values, dict(zip(values, after, strict=True)), old, new)
         after = jax.tree.map(_placed_like, after, before)
 
         for variable, value in zip(params.values(), after, strict=True):
@@ -176,7 +175,7 @@ class Optimizer(Pytree, Generic[M]):
         for box, value in zip(boxes, jax.tree.leaves(new), strict=True):
             box.set_raw_value(value)
         self.step.set_raw_value(self.step.get_raw_value() + 1)
-        return from_flat_state({path: updates[path] for path in params})
+        return from_flat_state(updates)
 
     def _params(self, model: Any) -> dict[Path, Variable]:
         """Returns the Variables that `wrt` selects, by path."""
@@ -264,20 +263,26 @@ class ModelAndOptimizer(Optimizer[M]):
         return super().update(self.model, grads, **kwargs)
 
 
-def _check_same_state(old: Any, new: Any) -> None:
-    """Raises if an update changed structure or shapes of the transformation's state."""
-    before, after = (dict(jtu.tree_leaves_with_path(tree)) for tree in (old, new))
+def _check_same_shapes(
+    values: Mapping[Path, Any], after: Mapping[Path, Any], old: Any, new: Any
+) -> None:
+    """Raises if an update would change shapes, of parameters or of the transformation's state."""
+    pairs = {format_path(path): (values[path], after[path]) for path in values}
+    states = [dict(jtu.tree_leaves_with_path(tree)) for tree in (old, new)]
+    for path in {**states[0], **states[1]}:
+        pairs[f"opt_state{jtu.keystr(path)}"] = tuple(state.get(path) for state in states)
     faults = [
-        f"opt_state{jtu.keystr(path)}: expected {_shape_of(before, path)}, "
-        f"found {_shape_of(after, path)}"
-        for path in {**before, **after}
-        if _shape_of(before, path) != _shape_of(after, path)
+        f"{name}: shape {_shapes(was)} before, {_shapes(becomes)} after"
+        for name, (was, becomes) in pairs.items()
+        if _shapes(was) != _shapes(becomes)
     ]
     if faults:
         raise StructureError(
-            "the update would change the structure of the optimizer's state, as it does when the "
-            "state was made for another model:\n  " + "\n  ".join(faults) + "\nmake an optimizer "
-            "for this model: `optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)`"
+            "the update would change shapes, as it does when the optimizer was made for another "
+            "model, and nothing was written:\n  "
+            + "\n  ".join(faults)
+            + "\nmake an optimizer for this model: "
+            "`optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)`"
         )
 
 
@@ -289,10 +294,6 @@ def _split_like(values: Mapping[Path, Any], tree: Any) -> dict[Path, Any]:
         path: jax.tree.unflatten(structure, itertools.islice(leaves, structure.num_leaves))
         for path, structure in structures.items()
     }
-
-
-def _shape_of(leaves: Mapping[Any, Any], path: Any) -> str:
-    return f"shape {jnp.shape(leaves[path])}" if path in leaves else "nothing"
 
 
 def _shapes(value: Any) -> Any:

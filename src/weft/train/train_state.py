@@ -16,6 +16,7 @@ import jax.tree_util as jtu
 import optax
 
 from weft._graph import GraphDef, State
+from weft.train.opt_state import optax_promotion
 
 M = TypeVar("M")
 
@@ -84,10 +85,12 @@ class TrainState(Generic[M]):
         Returns:
           The TrainState.
         """
+        with optax_promotion():
+            opt_state = tx.init(params)
         return cls(
             graphdef=graphdef,
             params=params,
-            opt_state=tx.init(params),
+            opt_state=opt_state,
             step=jnp.asarray(step),
             tx=tx,
             **kwargs,
@@ -119,9 +122,11 @@ class TrainState(Generic[M]):
         Returns:
           A new TrainState.
         """
-        updates, opt_state = self.tx.update(grads, self.opt_state, self.params)
+        with optax_promotion():
+            updates, opt_state = self.tx.update(grads, self.opt_state, self.params)
+            params = optax.apply_updates(self.params, updates)
         return self.replace(
-            params=optax.apply_updates(self.params, updates),
+            params=params,
             opt_state=opt_state,
             step=self.step + 1,
             **kwargs,

@@ -206,7 +206,7 @@ def masked_sum(values: jax.Array, mask: Any) -> tuple[jax.Array, jax.Array | int
         return values.sum(dtype=dtype).astype(jnp.float32), values.size
     mask = as_mask(mask, values.shape)
     # Selected, not multiplied: a masked NaN counts as nothing.
-    kept = jnp.where(mask != 0, values, jnp.zeros((), values.dtype))
+    kept = jnp.where(mask.astype(bool), values, jnp.zeros((), values.dtype))
     if mask.dtype != jnp.bool_:
         kept = kept * mask.astype(kept.dtype)
     return kept.sum(dtype=dtype).astype(jnp.float32), mask.sum(dtype=jnp.int32)

@@ -1,0 +1,194 @@
+"""Transforms that only look: `eval_shape`, `make_jaxpr`; and `remat` and `checkify`.
+
+They treat all leaves alike: the lift has one group.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from weft._graph.walk import Builder, Flattener, make_variable
+from weft._lift.jit import as_tuple
+from weft._lift.lift import Lift, mode_of, raw_leaves, take, unbind
+from weft._static import Static
+from weft._types import MISSING, Missing
+
+
+def with_static(args: tuple[Any, ...], argnums: int | Sequence[int]) -> tuple[Any, ...]:
+    """Marks arguments as static, by position."""
+    positions = {i % len(args) for i in as_tuple(argnums)} if args else set()
+    return tuple(Static(x) if i in positions else x for i, x in enumerate(args))
+
+
+def eval_shape(
+    f: Callable[..., Any],
+    *args: Any,
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+    **kwargs: Any,
+) -> Any:
+    """Returns what a function would return, with `jax.ShapeDtypeStruct`s in place of arrays.
+
+    Nothing is computed, and the arguments stay as they are, whatever the function does to them.
+
+    Args:
+      f: the function.
+      *args: objects and arrays, concrete or abstract.
+      graph: False to refuse shared references; None for the setting.
+      graph_updates: accepted as by all transforms; nothing is written back.
+      **kwargs: further arguments.
+
+    Example:
+      >>> import weft as nnx
+      >>> model = nnx.eval_shape(lambda: nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+      >>> model.kernel[...]
+      ShapeDtypeStruct(shape=(2, 3), dtype=float32)
+    """
+    function, bound = unbind(f)
+    lift = Lift(function, "eval_shape", mode_of(graph, graph_updates), bound=len(bound))
+    call = lift.enter((*bound, *args), kwargs)
+
+    def run(groups: list[list[Any]]) -> tuple[list[Any], Static]:
+        # All that is returned is made anew, arguments included: these keep their arrays.
+        inside = lift.rebuild(call.spec, groups)
+        flattener = Flattener(arguments=True)
+        record = flattener.flatten(lift.run(inside))
+        return [raw_leaves(entry.value) for entry in flattener.entries], Static(record)
+
+    leaves, record = jax.eval_shape(run, call.groups)
+    remaining = iter([leaf for group in leaves for leaf in group])
+    builder = Builder(
+        lambda record: make_variable(record, take(record.treedef, remaining)),
+        lambda: next(remaining),
+    )
+    return builder.build(record.value)
+
+
+def make_jaxpr(
+    f: Any = MISSING,
+    *,
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+    static_argnums: int | Sequence[int] = (),
+) -> Any:
+    """Returns a function that traces and returns the jaxpr instead of a result.
+
+    The jaxpr's inputs are all arrays of the arguments, its outputs those that were written,
+    followed by those returned.
+
+    Args:
+      f: the function. If missing, a decorator with the options is returned.
+      graph: False to refuse shared references; None for the setting.
+      graph_updates: False to leave structure alone; None for the setting.
+      static_argnums: positions of static arguments.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> jaxpr = nnx.make_jaxpr(lambda m, x: m(x))(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), jnp.ones(2))
+      >>> len(jaxpr.out_avals)
+      1
+    """
+
+    def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
+        function, bound = unbind(fun)
+        lift = Lift(function, "make_jaxpr", mode_of(graph, graph_updates), bound=len(bound))
+
+        @functools.wraps(function, updated=())
+        def make_jaxpr_of(*args: Any, **kwargs: Any) -> Any:
+            call = lift.enter((*bound, *with_static(args, static_argnums)), kwargs)
+            return jax.make_jaxpr(functools.partial(lift.pure, call.spec))(*call.groups)
+
+        return make_jaxpr_of
+
+    return wrap if isinstance(f, Missing) else wrap(f)
+
+
+def remat(
+    f: Any = MISSING,
+    *,
+    prevent_cse: bool = True,
+    static_argnums: int | Sequence[int] = (),
+    policy: Callable[..., bool] | None = None,
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+) -> Any:
+    """Returns a function whose intermediate values are computed again for the gradient.
+
+    Args:
+      f: the function. If missing, a decorator with the options is returned.
+      prevent_cse: as for `jax.checkpoint`.
+      static_argnums: positions of static arguments.
+      policy: which intermediate values to keep, as for `jax.checkpoint`.
+      graph: False to refuse shared references; None for the setting.
+      graph_updates: False to write back Variables only; None for the setting.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+      >>> nnx.remat(lambda m, x: m(x))(model, jnp.ones((1, 2))).shape
+      (1, 3)
+    """
+
+    def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
+        function, bound = unbind(fun)
+        lift = Lift(function, "remat", mode_of(graph, graph_updates), bound=len(bound))
+
+        @functools.wraps(function, updated=())
+        def remat_of(*args: Any, **kwargs: Any) -> Any:
+            call = lift.enter((*bound, *with_static(args, static_argnums)), kwargs)
+            pure = functools.partial(lift.pure, call.spec)
+            pure = jax.checkpoint(pure, prevent_cse=prevent_cse, policy=policy)
+            return lift.leave(call, *pure(*call.groups))
+
+        return remat_of
+
+    return wrap if isinstance(f, Missing) else wrap(f)
+
+
+checkpoint = remat
+
+
+def checkify(
+    f: Callable[..., Any],
+    errors: Any = None,
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+) -> Callable[..., Any]:
+    """Returns a function that also returns the error of failed checks in it.
+
+    Args:
+      f: the function.
+      errors: which errors to check, as for `jax.experimental.checkify`; user checks by default.
+      graph: False to refuse shared references; None for the setting.
+      graph_updates: False to write back Variables only; None for the setting.
+
+    Returns:
+      A function of the same arguments that returns `(error, result)`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> error, y = nnx.checkify(lambda m, x: m(x))(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), jnp.ones(2))
+      >>> error.get() is None
+      True
+    """
+    from jax.experimental import checkify as jax_checkify
+
+    function, bound = unbind(f)
+    lift = Lift(function, "checkify", mode_of(graph, graph_updates), bound=len(bound))
+    chosen = jax_checkify.user_checks if errors is None else errors
+
+    @functools.wraps(function, updated=())
+    def checkify_of(*args: Any, **kwargs: Any) -> Any:
+        call = lift.enter((*bound, *args), kwargs)
+        pure = functools.partial(lift.pure, call.spec)
+        error, (groups, exit) = jax_checkify.checkify(pure, errors=chosen)(*call.groups)
+        return error, lift.leave(call, groups, exit)
+
+    return checkify_of

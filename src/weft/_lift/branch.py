@@ -1,0 +1,228 @@
+"""`cond` and `switch`: branches that may change objects.
+
+JAX needs all branches to return the same. So each branch is traced once, which tells what it
+writes; then every branch returns the values of all Variables that any of them writes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax.extend.core import jaxpr_as_fun
+
+from weft._errors import StructureError
+from weft._graph.records import describe_difference
+from weft._lift.lift import (
+    Exit,
+    Lift,
+    Spec,
+    Written,
+    mode_of,
+    name_of,
+    raw_leaves,
+    take,
+    unbind,
+)
+from weft._lift.memo import compiled_once
+from weft._path import format_path
+from weft._variable import Variable
+
+
+class Branch(NamedTuple):
+    """A branch that was traced: its jaxpr, the shapes of what it returns, its exit."""
+
+    jaxpr: Any
+    shapes: list[Any]
+    exit: Exit
+
+
+def cond(
+    pred: Any,
+    true_fun: Callable[..., Any],
+    false_fun: Callable[..., Any],
+    *operands: Any,
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+) -> Any:
+    """Runs one of two functions, depending on a boolean that may be traced.
+
+    Args:
+      pred: a scalar; True chooses `true_fun`.
+      true_fun: function of the operands.
+      false_fun: likewise; must return the same structure, shapes and dtypes.
+      *operands: objects and arrays.
+      graph: False to refuse shared references; None for the setting.
+      graph_updates: False to write back Variables only; None for the setting.
+
+    Raises:
+      StructureError: if the branches return or write different structures, shapes or dtypes.
+
+    Example:
+      >>> import weft as nnx
+      >>> count = nnx.Variable(1)
+      >>> def double(v): v[...] = v[...] * 2
+      >>> nnx.cond(True, double, lambda v: None, count)
+      >>> int(count[...])
+      2
+    """
+    branches = (false_fun, true_fun)
+    return _choose("cond", jax.numpy.asarray(pred), branches, operands, graph, graph_updates)
+
+
+def switch(
+    index: Any,
+    branches: Sequence[Callable[..., Any]],
+    *operands: Any,
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+) -> Any:
+    """Runs one of several functions, chosen by an index that may be traced.
+
+    Args:
+      index: an integer scalar, clamped to the range of branches.
+      branches: functions of the operands; all must return the same structure, shapes and dtypes.
+      *operands: objects and arrays.
+      graph: False to refuse shared references; None for the setting.
+      graph_updates: False to write back Variables only; None for the setting.
+
+    Raises:
+      ValueError: without branches.
+      StructureError: if the branches return or write different structures, shapes or dtypes.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.switch(1, [lambda x: x, lambda x: 2 * x], 3).item()
+      6
+    """
+    if not branches:
+        raise ValueError("switch needs at least one branch: `nnx.switch(index, [f, g], x)`")
+    return _choose("switch", index, tuple(branches), operands, graph, graph_updates)
+
+
+def _choose(
+    transform: str,
+    index: Any,
+    branches: tuple[Callable[..., Any], ...],
+    operands: tuple[Any, ...],
+    graph: bool | None,
+    graph_updates: bool | None,
+) -> Any:
+    mode = mode_of(graph, graph_updates)
+    functions, bounds = zip(*map(unbind, branches), strict=True)
+    # A bound method's object is an operand like any other, so that its changes are seen.
+    lift = Lift(functions[0], transform, mode, bound=1, skip=len(bounds[0]) - 1)
+    call = lift.enter((bounds, *operands))
+    run = compiled_once(
+        functions, (transform, mode), lambda: functools.partial(_run, lift, functions)
+    )
+    return lift.leave(call, *run(call.spec, index, *call.groups))
+
+
+def _run(
+    lift: Lift, functions: tuple[Callable[..., Any], ...], spec: Spec, index: Any, *groups: Any
+) -> tuple[list[list[Any]], Exit]:
+    traced = [_trace(lift, f, i, spec, groups) for i, f in enumerate(functions)]
+    names = [name_of(f) for f in functions]
+    union = _union(lift, names, spec, traced)
+    leaves = _leaves_of_variables(lift, spec, groups)
+
+    def returning_all(branch: Branch) -> Callable[..., Any]:
+        def run(groups: Any) -> list[Any]:
+            remaining = iter(jaxpr_as_fun(branch.jaxpr)(*jax.tree.leaves(groups)))
+            written = {w.index: _take_all(w, remaining) for w in branch.exit.written}
+            unwritten = _leaves_of_variables(lift, spec, groups)
+            all_written = [written.get(w.index, unwritten.get(w.index)) for w in union]
+            return [array for arrays in all_written for array in arrays] + list(remaining)
+
+        return run
+
+    first = traced[0].exit
+    _check_shapes(lift, names, spec, traced, union, leaves)
+    runs = [returning_all(branch) for branch in traced]
+    if lift.transform == "cond":
+        arrays = jax.lax.cond(index, runs[1], runs[0], groups)
+    else:
+        arrays = jax.lax.switch(index, runs, groups)
+    number = len(first.written)
+    layout = (0,) * (len(union) + len(first.layout) - number)
+    return [arrays], Exit(tuple(union), first.changed, first.out, layout)
+
+
+def _trace(lift: Lift, f: Callable[..., Any], position: int, spec: Spec, groups: Any) -> Branch:
+    def pure(groups: Any) -> Any:
+        inside = lift.rebuild(spec, groups)
+        bounds, *operands = inside.args
+        out = lift.run(inside._replace(args=(*bounds[position], *operands)), f)
+        return lift.collect(spec, inside, out)
+
+    jaxpr, (shapes, exit) = jax.make_jaxpr(pure, return_shape=True)(groups)
+    return Branch(jaxpr, shapes[0], exit)
+
+
+def _take_all(written: Written, values: Any) -> list[Any]:
+    return jax.tree.leaves(take(written.treedef, values))
+
+
+def _leaves_of_variables(lift: Lift, spec: Spec, groups: Any) -> dict[int, list[Any]]:
+    objects = lift.rebuild(spec, groups).objects
+    return {i: raw_leaves(obj) for i, obj in enumerate(objects) if isinstance(obj, Variable)}
+
+
+def _union(lift: Lift, names: list[str], spec: Spec, traced: list[Branch]) -> list[Written]:
+    """Joins what the branches write, and checks that all else is the same."""
+    first = traced[0].exit
+    written: dict[int, Written] = {}
+    for name, branch in zip(names, traced, strict=True):
+        exit = branch.exit
+        difference = describe_difference(first.out, exit.out, ("output",))
+        if difference is not None:
+            path, expected, found = difference
+            raise StructureError(
+                f"the branches of nnx.{lift.transform} must return the same structure: at "
+                f"{format_path(path)} {names[0]!r} returns {expected} and {name!r} {found}"
+            )
+        if exit.changed != first.changed:
+            changed = {c.index for c in (*exit.changed, *first.changed)}
+            where = ", ".join(format_path(spec.spots[i].path) for i in sorted(changed))
+            raise StructureError(
+                f"the branches of nnx.{lift.transform} must change structure alike: {names[0]!r} "
+                f"and {name!r} leave {where} with different attributes. Add the attribute before "
+                "the call, and write its value in the branch"
+            )
+        for w in exit.written:
+            other = written.setdefault(w.index, w)
+            if other != w:
+                where = format_path(spec.spots[w.index].path)
+                raise StructureError(
+                    f"the branches of nnx.{lift.transform} write {where} with different structure "
+                    f"or metadata: {other.metadata or other.treedef} and {w.metadata or w.treedef}"
+                )
+    return [written[index] for index in sorted(written)]
+
+
+def _check_shapes(
+    lift: Lift,
+    names: list[str],
+    spec: Spec,
+    traced: list[Branch],
+    union: list[Written],
+    unwritten: dict[int, list[Any]],
+) -> None:
+    for written in union:
+        seen: dict[tuple, str] = {}
+        for name, branch in zip(names, traced, strict=True):
+            shapes = iter(branch.shapes)
+            values = {w.index: _take_all(w, shapes) for w in branch.exit.written}
+            arrays = values.get(written.index, unwritten.get(written.index))
+            types = tuple(jax.typeof(x).str_short() for x in arrays)  # type: ignore[union-attr]
+            seen.setdefault(types, name)
+        if len(seen) > 1:
+            where = format_path(spec.spots[written.index].path)
+            sides = " and ".join(f"{', '.join(t)} in {name!r}" for t, name in seen.items())
+            raise StructureError(
+                f"the branches of nnx.{lift.transform} leave {where} with different shapes or "
+                f"dtypes: {sides}. Convert in the branch: `v[...] = x.astype(v.dtype)`"
+            )

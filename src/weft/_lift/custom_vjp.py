@@ -1,0 +1,287 @@
+"""`custom_vjp`: functions of objects with a backward rule of their own.
+
+JAX differentiates a function of lists of arrays. Its rules rebuild the objects, run the user's
+rules and translate: residuals may hold objects, and gradients have the form of tangents.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from weft._errors import StructureError
+from weft._graph.walk import Builder, Flattener, make_variable
+from weft._lift.jit import as_tuple
+from weft._lift.lift import (
+    Call,
+    Exit,
+    Lift,
+    Mode,
+    argument_paths,
+    mode_of,
+    name_of,
+    raw_leaves,
+    take,
+)
+from weft._lift.tangents import form_tangent, leaves_by_path, match
+from weft._path import Path
+from weft._static import Static
+from weft._types import MISSING, Missing
+from weft._variable import Param, Variable
+
+
+class Rules(NamedTuple):
+    """The forward and the backward rule."""
+
+    fwd: Callable[..., Any]
+    bwd: Callable[..., Any]
+
+
+class CustomVjp:
+    """A function whose gradient is given by rules; made by `custom_vjp`."""
+
+    def __init__(self, fun: Callable[..., Any], nondiff_argnums: tuple[int, ...], mode: Mode):
+        functools.update_wrapper(self, fun, updated=())
+        self._f = fun
+        self._nondiff = nondiff_argnums
+        self._mode = mode
+        self._rules: Rules | None = None
+
+    def defvjp(
+        self,
+        fwd: Callable[..., Any],
+        bwd: Callable[..., Any],
+        symbolic_zeros: bool = False,
+        optimize_remat: bool = False,
+    ) -> None:
+        """Sets the rules.
+
+        Args:
+          fwd: takes the function's arguments and returns `(result, residuals)`; residuals may
+            hold objects. It must write what the function writes.
+          bwd: takes the arguments of `nondiff_argnums`, the residuals and a cotangent, and
+            returns one gradient per differentiable argument: for an object a State, pure dict or
+            object with the Variables that have one; None for none. With structure updates the
+            cotangent is a pair: for each argument the State of cotangents of its Variables after
+            the call (None for arrays), and the cotangent of the result. Without, it is the
+            latter alone.
+          symbolic_zeros: must be False.
+          optimize_remat: must be False.
+
+        Raises:
+          ValueError: for options that are not supported.
+        """
+        if symbolic_zeros or optimize_remat:
+            raise ValueError(
+                "custom_vjp of objects has no symbolic_zeros and no optimize_remat: leave them out, "
+                "or use `jax.custom_vjp` on arrays"
+            )
+        self._rules = Rules(fwd, bwd)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._rules is None:
+            raise ValueError(
+                f"custom_vjp of {name_of(self._f)!r} has no rules yet: `f.defvjp(fwd, bwd)`"
+            )
+        args = _positional(self._f, args, kwargs)
+        nondiff = {i % len(args): args[i] for i in self._nondiff}
+        positions = [i for i in range(len(args)) if i not in nondiff]
+
+        def full(differentiable: tuple[Any, ...]) -> list[Any]:
+            placed = dict(zip(positions, differentiable, strict=True)) | nondiff
+            return [placed[i] for i in range(len(args))]
+
+        lift = Lift(_Named(self._f, positions), "custom_vjp", self._mode)
+        call = lift.enter(tuple(args[i] for i in positions))
+        run = _Run(lift, call.spec, self._rules, full, tuple(nondiff.values()), call)
+        transformed = jax.custom_vjp(run.primal)
+        transformed.defvjp(run.forward, run.backward)
+        groups, exit = transformed(call.groups)
+        return lift.leave(call, groups, exit)
+
+    def __get__(self, obj: Any, kind: type | None = None) -> Any:
+        return self if obj is None else functools.partial(self, obj)
+
+
+class _Named:
+    """The function as the lift sees it: only its differentiable parameters."""
+
+    def __init__(self, f: Callable[..., Any], positions: list[int]):
+        self.__qualname__ = name_of(f)
+        try:
+            parameters = list(inspect.signature(f).parameters.values())
+            self.__signature__ = inspect.Signature([parameters[i] for i in positions])
+        except (TypeError, ValueError, IndexError):  # builtins, and *args
+            self.__signature__ = inspect.Signature([])
+        self.f = f
+
+    def __call__(self, *args: Any) -> Any:
+        return self.f(*args)
+
+
+def _positional(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple:
+    if not kwargs:
+        return args
+    bound = inspect.signature(f).bind(*args, **kwargs)
+    bound.apply_defaults()
+    if bound.kwargs:
+        raise TypeError(
+            f"custom_vjp of {name_of(f)!r} cannot differentiate keyword-only arguments "
+            f"{sorted(bound.kwargs)}: make them positional"
+        )
+    return bound.args
+
+
+class _Run(NamedTuple):
+    """One call: the three functions that JAX is given."""
+
+    lift: Lift
+    spec: Any
+    rules: Rules
+    full: Callable[[tuple[Any, ...]], list[Any]]
+    nondiff: tuple[Any, ...]
+    call: Call
+
+    def primal(self, groups: list[list[Any]]) -> tuple[list[list[Any]], Exit]:
+        inside = self.lift.rebuild(self.spec, groups)
+        out = self.lift.run(inside, lambda *args: self.lift.f.f(*self.full(args)))  # type: ignore[attr-defined]
+        return self.lift.collect(self.spec, inside, out)
+
+    def forward(self, groups: list[list[Any]]) -> Any:
+        inside = self.lift.rebuild(self.spec, groups)
+        result = self.lift.run(inside, lambda *args: self.rules.fwd(*self.full(args)))
+        if not (isinstance(result, tuple) and len(result) == 2):
+            raise TypeError(
+                f"the forward rule of custom_vjp of {self.lift.name!r} must return a pair "
+                f"`(result, residuals)`, found {type(result).__name__}"
+            )
+        out, residuals = result
+        flattener = Flattener(arguments=True)
+        record = flattener.flatten(residuals, ("residuals",))
+        saved = [raw_leaves(entry.value) for entry in flattener.entries]
+        out_groups, exit = self.lift.collect(self.spec, inside, out)
+        return (out_groups, exit), (saved, Static(record), exit)
+
+    def backward(self, residuals: Any, cotangents: Any) -> tuple[list[list[Any]]]:
+        saved, record, exit = residuals
+        arrays = iter([array for leaves in saved for array in leaves])
+        builder = Builder(
+            lambda record: make_variable(record, take(record.treedef, arrays)),
+            lambda: next(arrays),
+        )
+        restored = builder.build(record.value)
+        remaining = iter(cotangents[0][0])
+        written = {w.index: take(w.treedef, remaining) for w in exit.written}
+        for change in exit.changed:
+            _drop_leaves(change.children, remaining)
+        mode = self.lift.mode
+        out = form_tangent(exit.out, iter(lambda: True, False), remaining, mode)
+        cotangent = (self._of_inputs(written), out) if mode.structure else out
+        result = self.rules.bwd(*self.nondiff, restored, cotangent)
+        return ([self._gradients(result)],)
+
+    def _of_inputs(self, written: dict[int, Any]) -> tuple[Any, ...]:
+        """Returns the cotangents of the arguments' Variables as they are after the call."""
+        values: list[Any] = []
+        indices = {id(obj): i for i, obj in enumerate(self.call.objects)}
+        chosen = []
+        for _, value, _ in self.call.entries:
+            is_variable = isinstance(value, Variable)
+            chosen.append(isinstance(value, Param) or not is_variable)
+            index = indices.get(id(value))
+            if index in written:
+                cotangent = jax.tree.leaves(written[index])
+            else:
+                cotangent = [jnp.zeros_like(array) for array in raw_leaves(value)]
+            values.extend(cotangent if chosen[-1] else ())
+        remaining, is_chosen = iter(values), iter(chosen)
+        formed = [
+            form_tangent(record, is_chosen, remaining, self.lift.mode)
+            for record in self.spec.record.children
+        ]
+        return tuple(None if isinstance(x, jax.Array) else x for x in formed)
+
+    def _gradients(self, result: Any) -> list[Any]:
+        number = len(self.spec.record.children)
+        result = result if isinstance(result, (tuple, list)) else (result,)
+        if len(result) != number:
+            raise StructureError(
+                f"the backward rule of custom_vjp of {self.lift.name!r} must return {number} "
+                f"gradients, one per differentiable argument, found {len(result)}"
+            )
+        given: dict[Path, Any] = {}
+        paths = self._argument_paths()
+        for path, gradient in zip(paths, result, strict=True):
+            if gradient is not None:
+                given.update(leaves_by_path(gradient, path))
+        what = f"the backward rule of custom_vjp of {self.lift.name!r} has gradients"
+        arrays: list[Any] = []
+        for entry, found in zip(
+            self.call.entries, match(self.call.entries, given, what), strict=True
+        ):
+            own = raw_leaves(entry.value)
+            # JAX takes None for the cotangent of what has none: integers, keys, what was left out.
+            arrays.extend(
+                g if g is not None and jnp.issubdtype(jnp.result_type(x), jnp.inexact) else None
+                for x, g in zip(own, found or [None] * len(own), strict=True)
+            )
+        return arrays
+
+    def _argument_paths(self) -> list[Path]:
+        return argument_paths(self.lift.f, len(self.spec.record.children))
+
+
+def _drop_leaves(records: Any, values: Any) -> None:
+    """Passes over the cotangents of structure that the function added."""
+    for record in records:
+        form_tangent(record, iter(lambda: True, False), values, Mode(True, True))
+
+
+def custom_vjp(
+    fun: Any = MISSING,
+    *,
+    nondiff_argnums: int | Sequence[int] = (),
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+) -> Any:
+    """Gives a function of objects a backward rule of its own, as `jax.custom_vjp` does for arrays.
+
+    Args:
+      fun: the function. If missing, a decorator with the options is returned.
+      nondiff_argnums: positions of arguments that are not differentiated; `bwd` gets them first.
+      graph: False to refuse shared references; None for the setting.
+      graph_updates: False to write back Variables only, and for the convention of
+        `jax.custom_vjp`; None for the setting.
+
+    Returns:
+      A `CustomVjp`; call its `defvjp(fwd, bwd)`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import weft as nnx
+      >>> @nnx.custom_vjp
+      ... def forward(model, x):
+      ...     return model(x)
+      >>> def fwd(model, x):
+      ...     return forward(model, x), (model, x)
+      >>> def bwd(residuals, cotangents):
+      ...     model, x = residuals
+      ...     _, dy = cotangents
+      ...     clipped = jnp.clip(dy, -0.5, 0.5)
+      ...     return {"kernel": x.T @ clipped, "bias": clipped.sum(0)}, clipped @ model.kernel.T
+      >>> forward.defvjp(fwd, bwd)
+      >>> model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
+      >>> grads = nnx.grad(lambda m: forward(m, jnp.ones((3, 2))).sum())(model)
+      >>> float(grads.bias[0])
+      1.5
+    """
+
+    def wrap(f: Callable[..., Any]) -> CustomVjp:
+        return CustomVjp(f, as_tuple(nondiff_argnums), mode_of(graph, graph_updates))
+
+    return wrap if isinstance(fun, Missing) else wrap(fun)

@@ -1,0 +1,312 @@
+"""`scan` over objects.
+
+The groups are the carry, one per scanned axis, and what is broadcast. Only what is
+written comes out: Variables in the carry go round, scanned ones become `ys`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from weft._errors import PrefixError, StructureError
+from weft._graph import prefix as prefixes
+from weft._lift.carry import check_carry, current_leaves, look_at, sources
+from weft._lift.lift import Call, Exit, Groups, Inside, Lift, argument_paths, mode_of, unbind
+from weft._lift.map import axis_names, check_axes
+from weft._lift.memo import compiled_once
+from weft._path import Path, format_path
+from weft._static import Static
+from weft._types import MISSING, Missing
+
+
+class Carry:
+    """Marks the carry among the axes of `scan`: write `nnx.Carry`, the class itself.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> add = nnx.scan(lambda c, x: c + x, in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
+      >>> float(add(0.0, jnp.arange(4.0)))
+      6.0
+    """
+
+
+def find_carry(axes: Any, path: Path = ()) -> list[Path]:
+    """Returns the places of `Carry` in a tree of axes, those in filters excepted."""
+    if axes is Carry:
+        return [path]
+    if isinstance(axes, prefixes.PrefixMapping) or prefixes.is_leaf(axes):
+        return []
+    items = axes.items() if isinstance(axes, Mapping) else enumerate(axes)
+    return [found for key, child in items for found in find_carry(child, (*path, key))]
+
+
+def _get(tree: Any, path: Path) -> Any:
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+def _without(tree: Any, path: Path) -> Any:
+    """Returns a container of outputs with None at a path."""
+    if not path:
+        return None
+    if isinstance(tree, dict):
+        return {k: _without(v, path[1:]) if k == path[0] else v for k, v in tree.items()}
+    items = [_without(v, path[1:]) if i == path[0] else v for i, v in enumerate(tree)]
+    return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
+
+
+class ScanOptions(NamedTuple):
+    """What `jax.lax.scan` is told besides the body."""
+
+    length: int | None
+    reverse: bool
+    unroll: int | bool
+    split_transpose: bool
+
+
+class ScanLift(Lift):
+    """A lift whose prefixes are axes and `Carry`."""
+
+    def __init__(self, f: Any, mode: Any, in_axes: Any, out_axes: Any, metadata: Any, bound: int):
+        is_single = in_axes is Carry
+        in_axes = (in_axes,) if is_single else in_axes
+        super().__init__(
+            f,
+            "scan",
+            mode,
+            in_prefix=in_axes,
+            out_prefix=out_axes,
+            check_outputs=True,
+            axis_names=axis_names(metadata),
+            bound=bound,
+        )
+        for keys in (self.in_keys, self.out_keys):
+            if not any(key is Carry for key in keys):
+                keys.append(Carry)
+        self.carry_in = self._single_carry("in_axes", in_axes)
+        self.carry_out = self._single_carry("out_axes", out_axes)
+        if (self.carry_in is None) != (self.carry_out is None):
+            raise PrefixError(
+                f"nnx.scan of {self.name!r} needs nnx.Carry in both in_axes and out_axes, or in "
+                f"neither: {self._signature()}"
+            )
+        self.carry = prefixes.position(Carry, self.in_keys)
+
+    def _single_carry(self, name: str, axes: Any) -> Path | None:
+        found = find_carry(axes)
+        if len(found) > 1:
+            raise PrefixError(
+                f"nnx.scan of {self.name!r} can have one nnx.Carry in {name}, found {len(found)}: "
+                f"{self._signature()}. Put all that is carried into one argument, `(a, b)`"
+            )
+        return found[0] if found else None
+
+    def _signature(self) -> str:
+        names, rest = self._parameter_names()
+        shown = ", ".join([*names, *([f"*{rest}"] if rest else [])])
+        return (
+            f"\n  function: {self.name}({shown})\n  in_axes:  {_show_axes(self.in_prefix)}"
+            f"\n  out_axes: {_show_axes(self.out_prefix)}"
+        )
+
+    def _parameter_names(self) -> Any:
+        from weft._lift.lift import _parameters
+
+        names, rest = _parameters(self.f)
+        return names[self.bound :], rest
+
+    def carry_path(self, number: int) -> Path | None:
+        """Returns the path of the carry among the arguments of a call."""
+        if self.carry_in is None:
+            return None
+        first, *inner = self.carry_in
+        paths = argument_paths(self.f, number + self.bound)
+        return (*paths[first + self.bound], *inner)
+
+    def body(self, spec: Any, carried: list[Any], xs: Groups, shared: list[Any]) -> Any:
+        """Runs one iteration: returns the next carry, and what is stacked."""
+        groups = self._groups(carried, xs, shared)
+        inside = self.rebuild(spec, groups)
+        before = None
+        carry_path: Path | None = None
+        if self.carry_in is not None:
+            first, *inner = self.carry_in
+            carry_path = self.carry_path(len(inside.args) - self.bound)
+            before = look_at(_get(inside.args[first + self.bound], tuple(inner)))
+        out = self.run(inside)
+        after = None
+        if before is not None:
+            try:
+                after = look_at(_get(out, self.carry_out))  # type: ignore[arg-type]
+            except (TypeError, KeyError, IndexError):
+                raise PrefixError(
+                    f"nnx.scan of {self.name!r} returns a {type(out).__name__} without the place "
+                    f"that out_axes gives to nnx.Carry: {self._signature()}"
+                ) from None
+            check_carry(self, inside, before, after, carry_path or ())
+        carried = self._next_carry(spec, inside, carry_path, after)
+        out_groups, exit = self.collect(spec, inside, out)
+        self._check_exit(spec, exit)
+        carry = prefixes.position(Carry, self.out_keys)
+        origin = sources(self, out_groups[carry], carried)
+        out_groups[carry] = []
+        return carried, (out_groups, exit, Static(origin))
+
+    def _groups(self, carried: list[Any], xs: Groups, shared: list[Any]) -> Groups:
+        scanned = iter(xs)
+        return [
+            carried if key is Carry else next(scanned) if isinstance(key, int) else shared
+            for key in self.in_keys
+        ]
+
+    def _next_carry(
+        self, spec: Any, inside: Inside, carry_path: Path | None, after: Any
+    ) -> list[Any]:
+        explicit = iter(after.leaves if after is not None else ())
+        carried: list[Any] = []
+        for entry, group, value in zip(spec.entries, spec.layout, inside.leaves, strict=True):
+            if group != self.carry:
+                continue
+            is_explicit = carry_path is not None and entry.path[: len(carry_path)] == carry_path
+            carried.extend(next(explicit) if is_explicit else current_leaves(value))
+        return carried
+
+    def _check_exit(self, spec: Any, exit: Exit) -> None:
+        for written in exit.written:
+            spot = spec.spots[written.index]
+            if spot.prefix is None:
+                raise PrefixError(
+                    f"nnx.scan of {self.name!r} writes {format_path(spot.path)}, which is "
+                    "broadcast: every iteration sees the same value, so a write has no place to "
+                    "go. Carry it (`nnx.StateAxes({nnx.BatchStat: nnx.Carry, ...: None})`), scan "
+                    "it (axis 0), or do not write it"
+                )
+        for change in exit.changed:
+            spot = spec.spots[change.index]
+            for key, child in zip(change.keys, change.children, strict=True):
+                if isinstance(child, Static):
+                    raise StructureError(
+                        f"nnx.scan of {self.name!r} changes the static attribute "
+                        f"{format_path((*spot.path, key))} to {child.value!r}: the body is traced "
+                        "once for all iterations. Hold it in a Variable: `nnx.Variable(value)`"
+                    )
+
+
+def _show_axes(axes: Any) -> str:
+    if axes is Carry:
+        return "nnx.Carry"
+    if type(axes) in (tuple, list):
+        return "(" + ", ".join(map(_show_axes, axes)) + ("," if len(axes) == 1 else "") + ")"
+    return repr(axes)
+
+
+def scan(
+    f: Any = MISSING,
+    *,
+    length: int | None = None,
+    reverse: bool = False,
+    unroll: int | bool = 1,
+    _split_transpose: bool = False,
+    in_axes: Any = (Carry, 0),
+    out_axes: Any = (Carry, 0),
+    transform_metadata: Mapping[str, Any] = {},  # noqa: B006  # never written
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+) -> Any:
+    """Runs a function over slices of its arguments, from one to the next with a carry.
+
+    Args:
+      f: the function of one iteration. If missing, a decorator with the options is returned.
+      length: number of iterations, where no argument is scanned.
+      reverse: whether to start with the last slice.
+      unroll: how many iterations to unroll, as for `jax.lax.scan`.
+      in_axes: for each positional argument `nnx.Carry`, the axis it is scanned over, None to
+        broadcast it, a container of these, or a `StateAxes` for an object.
+      out_axes: `nnx.Carry` and axes of what is returned.
+      transform_metadata: `{nnx.PARTITION_NAME: name}` keeps sharding metadata right.
+      graph: False to refuse shared references; None for the setting.
+      graph_updates: False to write back Variables only; None for the setting.
+
+    Returns:
+      A function of all slices that returns the last carry and the stacked outputs.
+
+    Raises:
+      PrefixError: if axes do not fit, or a broadcast Variable is written.
+      StructureError: if the carry changes its structure, a shape or a dtype.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> @nnx.split_rngs(splits=5)
+      ... @nnx.vmap
+      ... def make_layers(rngs):
+      ...     return nnx.Linear(4, 4, rngs=rngs)
+      >>> @nnx.scan(in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
+      ... def forward(x, layer):
+      ...     return nnx.relu(layer(x))
+      >>> forward(jnp.ones((2, 4)), make_layers(nnx.Rngs(0))).shape
+      (2, 4)
+    """
+    options = ScanOptions(length, reverse, unroll, _split_transpose)
+
+    def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
+        function, bound = unbind(fun)
+        mode = mode_of(graph, graph_updates)
+        lift = ScanLift(function, mode, in_axes, out_axes, transform_metadata, len(bound))
+
+        @functools.wraps(function, updated=())
+        def scan_of(*args: Any, **kwargs: Any) -> Any:
+            call = lift.enter((*bound, *args), kwargs)
+            check_axes(call, lift)
+            carried, xs, shared = _part(lift, call)
+            key = ("scan", mode, options, Static((in_axes, out_axes, dict(transform_metadata))))
+            run = compiled_once((function,), key, lambda: functools.partial(_scan, lift, options))
+            groups, exit = run(call.spec, carried, xs, shared)
+            return lift.leave(call, groups, exit)
+
+        return scan_of
+
+    return wrap if isinstance(f, Missing) else wrap(f)
+
+
+def _part(lift: ScanLift, call: Call) -> tuple[list[Any], Groups, list[Any]]:
+    keyed = list(zip(lift.in_keys, call.groups, strict=True))
+    carried = call.groups[lift.carry]
+    xs = [group for key, group in keyed if isinstance(key, int)]
+    shared = [array for key, group in keyed if key is None for array in group]
+    return carried, xs, shared
+
+
+def _scan(
+    lift: ScanLift, options: ScanOptions, spec: Any, carried: list[Any], xs: Groups, shared: Any
+) -> tuple[Groups, Exit]:
+    axes = [key for key in lift.in_keys if isinstance(key, int)]
+    xs = [
+        [x if axis == 0 else jnp.moveaxis(x, axis, 0) for x in group]
+        for axis, group in zip(axes, xs, strict=True)
+    ]
+    carried, (ys, exit, origin) = jax.lax.scan(
+        lambda carried, xs: lift.body(spec, carried, xs, shared),
+        carried,
+        xs,
+        length=options.length,
+        reverse=options.reverse,
+        unroll=options.unroll,
+        _split_transpose=options.split_transpose,
+    )
+    groups = []
+    for key, group in zip(lift.out_keys, ys, strict=True):
+        if key is Carry:
+            groups.append([carried[i] for i in origin.value])
+        elif isinstance(key, int) and key != 0:
+            groups.append([jnp.moveaxis(y, 0, key) for y in group])
+        else:
+            groups.append(group)
+    return groups, exit

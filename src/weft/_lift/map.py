@@ -1,0 +1,408 @@
+"""`vmap`, `pmap` and `shard_map`: one group of leaves per axis or PartitionSpec.
+
+The keys of the groups are what JAX is given as `in_axes` and `out_axes` (or specs).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from weft._errors import PrefixError
+from weft._graph import prefix as prefixes
+from weft._lift.abstract import with_static
+from weft._lift.lift import Call, Exit, Lift, Mode, mode_of, unbind
+from weft._path import format_path
+from weft._types import MISSING, Missing
+from weft._variable import Variable
+
+PARTITION_NAME = "partition_name"
+
+
+class StateAxes(prefixes.FilteredPrefix):
+    """Axes by filter, for `in_axes` and `out_axes` of an object.
+
+    Args:
+      filter_axes: a mapping from filters to axes (an int, None, or `nnx.Carry` in `scan`), or
+        pairs; the first match decides.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.StateAxes({nnx.Param: 0, ...: None}).axes
+      (0, None)
+    """
+
+    @property
+    def axes(self) -> tuple[Any, ...]:
+        """The axes, in the order of their filters."""
+        return self._prefixes
+
+
+class AxisNames:
+    """Removes the mapped axis from the sharding metadata going in, and adds it coming out."""
+
+    def __init__(self, transform_metadata: Mapping[str, Any]):
+        self.name = transform_metadata.get(PARTITION_NAME)
+
+    def going_in(self, variable: Variable, axis: Any) -> None:
+        if isinstance(axis, int):
+            variable.remove_axis(axis, self.name)
+
+    def coming_out(self, variable: Variable, axis: Any) -> None:
+        if isinstance(axis, int):
+            variable.add_axis(axis, self.name)
+
+
+def axis_names(transform_metadata: Mapping[str, Any]) -> AxisNames | None:
+    """Returns what keeps axis names right, None where nobody asked for it."""
+    return AxisNames(transform_metadata) if PARTITION_NAME in transform_metadata else None
+
+
+def check_axes(call: Call, lift: Lift) -> None:
+    """Raises where a leaf lacks the axis that it is mapped over, or lengths differ.
+
+    Raises:
+      PrefixError: naming the paths; for random streams, the line that splits them.
+    """
+    lengths: dict[int, str] = {}
+    for path, value, axis in call.entries:
+        if not isinstance(axis, int) or isinstance(axis, bool):
+            continue
+        for leaf in jax.tree.leaves(value):
+            shape = getattr(leaf, "shape", ())
+            if not -len(shape) <= axis < len(shape):
+                raise PrefixError(_missing_axis(lift, path, value, axis, shape))
+            lengths.setdefault(shape[axis], format_path(path))
+    if len(lengths) > 1:
+        found = ", ".join(f"{where} has {length}" for length, where in lengths.items())
+        raise PrefixError(
+            f"nnx.{lift.transform} of {lift.name!r} maps over axes of different lengths: {found}. "
+            "Give what is not mapped the axis None"
+        )
+
+
+def _missing_axis(lift: Lift, path: Any, value: Any, axis: int, shape: Any) -> str:
+    where = format_path(path)
+    text = (
+        f"nnx.{lift.transform} of {lift.name!r} maps {where} over axis {axis}, but its shape is "
+        f"{tuple(shape)}"
+    )
+    if isinstance(value, Variable) and type(value).__name__ in ("RngKey", "RngCount"):
+        stream = value._metadata.get("tag", "default")
+        return (
+            f"{text}: the random stream {stream!r} has one key for all. Split it, one key for "
+            f"each: decorate with `@nnx.split_rngs(splits=N)` above `@nnx.{lift.transform}`, or "
+            f"share it with `in_axes=nnx.StateAxes({{nnx.RngState: None, ...: {axis}}})`"
+        )
+    return f"{text}. Give it the axis None, or stack what belongs together"
+
+
+class MapLift(Lift):
+    """A lift whose prefixes are axes."""
+
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        transform: str,
+        mode: Mode,
+        in_axes: Any,
+        out_axes: Any,
+        transform_metadata: Mapping[str, Any],
+        bound: int = 0,
+        kw_axes: Any = 0,
+    ):
+        super().__init__(
+            f,
+            transform,
+            mode,
+            in_prefix=in_axes,
+            out_prefix=out_axes,
+            kw_prefix=kw_axes,
+            check_outputs=True,
+            axis_names=axis_names(transform_metadata),
+            bound=bound,
+        )
+
+    def run_mapped(self, call: Call, transform: Callable[..., Callable[..., Any]]) -> Any:
+        """Calls the mapped function, and names the Variables that an error may be about."""
+        exits: list[Exit] = []
+
+        def pure(*groups: list[Any]) -> Any:
+            out = self.pure(call.spec, *groups)
+            exits.append(out[1])
+            return out
+
+        try:
+            return self.leave(call, *transform(pure)(*call.groups))
+        except ValueError as error:
+            if exits and ("out_axes" in str(error) or "out_specs" in str(error)):
+                error.add_note(self._unmapped_outputs(call, exits[-1]))
+            raise
+
+    def _unmapped_outputs(self, call: Call, exit: Exit) -> str:
+        spots = call.spec.spots
+        shared = [w.index for w in exit.written if not isinstance(spots[w.index].prefix, int)]
+        names = ", ".join(format_path(spots[index].path) for index in shared)
+        return (
+            f"nnx.{self.transform} of {self.name!r}: a value with the mapped axis is "
+            + (f"written to {names}, shared by all slices. " if names else "returned as shared. ")
+            + "Map it (`nnx.StateAxes({nnx.BatchStat: 0, ...: None})`, `out_axes=0`), write a "
+            "value that is the same for all, or reduce it first: `jax.lax.pmean(x, axis_name)`"
+        )
+
+
+def vmap(
+    f: Any = MISSING,
+    *,
+    in_axes: Any = 0,
+    out_axes: Any = 0,
+    axis_name: Any = None,
+    axis_size: int | None = None,
+    spmd_axis_name: Any = None,
+    transform_metadata: Mapping[str, Any] = {},  # noqa: B006  # never written
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+) -> Any:
+    """Vectorizes a function of objects and arrays; objects made inside come out stacked.
+
+    Args:
+      f: the function. If missing, a decorator with the options is returned.
+      in_axes: axis of each positional argument: an int, None, a container of axes, or a
+        `StateAxes` for an object. Keyword arguments are mapped over axis 0.
+      out_axes: likewise, of what is returned.
+      axis_name: name of the axis for collectives.
+      axis_size: length of the axis, where no argument has it.
+      spmd_axis_name: as for `jax.vmap`.
+      transform_metadata: `{nnx.PARTITION_NAME: name}` keeps sharding metadata right.
+      graph: False to refuse shared references; None for the setting.
+      graph_updates: False to write back Variables only; None for the setting.
+
+    Raises:
+      PrefixError: if axes do not fit the arguments; random streams must be split first.
+      AliasError: if one Variable is mapped in two ways.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> @nnx.split_rngs(splits=3)
+      ... @nnx.vmap
+      ... def ensemble(rngs):
+      ...     return nnx.Linear(2, 1, rngs=rngs)
+      >>> models = ensemble(nnx.Rngs(0))
+      >>> nnx.vmap(lambda m, x: m(x), in_axes=(0, None))(models, jnp.ones((5, 2))).shape
+      (3, 5, 1)
+    """
+
+    def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
+        function, bound = unbind(fun)
+        mode = mode_of(graph, graph_updates)
+        lift = MapLift(function, "vmap", mode, in_axes, out_axes, transform_metadata, len(bound))
+
+        @functools.wraps(function, updated=())
+        def vmap_of(*args: Any, **kwargs: Any) -> Any:
+            call = lift.enter((*bound, *args), kwargs)
+            check_axes(call, lift)
+            mapped = functools.partial(
+                jax.vmap,
+                in_axes=tuple(lift.in_keys),
+                out_axes=(list(lift.out_keys), None),
+                axis_name=axis_name,
+                axis_size=axis_size,
+                spmd_axis_name=spmd_axis_name,
+            )
+            return lift.run_mapped(call, mapped)
+
+        return vmap_of
+
+    return wrap if isinstance(f, Missing) else wrap(f)
+
+
+def pmap(
+    f: Any = MISSING,
+    *,
+    axis_name: Any = None,
+    in_axes: Any = 0,
+    out_axes: Any = 0,
+    static_broadcasted_argnums: int | Iterable[int] = (),
+    devices: Sequence[Any] | None = None,
+    backend: str | None = None,
+    axis_size: int | None = None,
+    donate_argnums: int | Iterable[int] = (),
+    transform_metadata: Mapping[str, Any] = {},  # noqa: B006  # never written
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+) -> Any:
+    """Maps a function over devices, one slice each; `shard_map` is its successor in JAX.
+
+    Args:
+      f: the function. If missing, a decorator with the options is returned.
+      axis_name: name of the axis for collectives.
+      in_axes: as for `vmap`.
+      out_axes: as for `vmap`.
+      static_broadcasted_argnums: positions of static arguments.
+      devices: the devices, in order.
+      backend: the backend's name.
+      axis_size: length of the axis.
+      donate_argnums: accepted for compatibility; arrays are not donated.
+      transform_metadata: as for `vmap`.
+      graph: False to refuse shared references; None for the setting.
+      graph_updates: False to write back Variables only; None for the setting.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import weft as nnx
+      >>> model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+      >>> x = jnp.ones((jax.local_device_count(), 4, 2))
+      >>> y = nnx.pmap(lambda m, x: m(x), in_axes=(None, 0))(model, x)
+      >>> y.shape[1:]
+      (4, 3)
+    """
+    options = {"axis_name": axis_name, "devices": devices, "backend": backend}
+    options |= {} if axis_size is None else {"axis_size": axis_size}
+
+    def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
+        function, bound = unbind(fun)
+        mode = mode_of(graph, graph_updates)
+        lift = MapLift(function, "pmap", mode, in_axes, out_axes, transform_metadata, len(bound))
+
+        def mapped(pure: Callable[..., Any]) -> Callable[..., Any]:
+            return jax.pmap(
+                pure,
+                in_axes=tuple(lift.in_keys),
+                out_axes=(list(lift.out_keys), None),
+                **options,
+            )
+
+        @functools.wraps(function, updated=())
+        def pmap_of(*args: Any, **kwargs: Any) -> Any:
+            static = with_static(args, static_broadcasted_argnums)  # type: ignore[arg-type]
+            call = lift.enter((*bound, *static), kwargs)
+            check_axes(call, lift)
+            return lift.run_mapped(call, mapped)
+
+        return pmap_of
+
+    return wrap if isinstance(f, Missing) else wrap(f)
+
+
+def shard_map(
+    f: Any = MISSING,
+    *,
+    mesh: Any = None,
+    in_specs: Any,
+    out_specs: Any,
+    axis_names: Any = frozenset(),
+    check_vma: bool = True,
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+) -> Any:
+    """Maps a function over the shards of its arguments.
+
+    Args:
+      f: the function. If missing, a decorator with the options is returned.
+      mesh: the mesh; None for the one that is set.
+      in_specs: PartitionSpec of each positional argument, a container of them, or a
+        `StateSharding` of them for an object. Keyword arguments are not split.
+      out_specs: likewise, of what is returned.
+      axis_names: the mesh axes to map over; all if empty.
+      check_vma: as for `jax.shard_map`.
+      graph: False to refuse shared references; None for the setting.
+      graph_updates: False to write back Variables only; None for the setting.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import weft as nnx
+      >>> mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+      >>> P = jax.sharding.PartitionSpec
+      >>> model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+      >>> forward = nnx.shard_map(
+      ...     lambda m, x: m(x), mesh=mesh, in_specs=(P(), P("data")), out_specs=P("data")
+      ... )
+      >>> forward(model, jnp.ones((4, 2))).shape
+      (4, 3)
+    """
+    options = {"mesh": mesh, "axis_names": axis_names, "check_vma": check_vma}
+    options = {name: value for name, value in options.items() if value is not None}
+    whole = jax.sharding.PartitionSpec()
+
+    def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
+        function, bound = unbind(fun)
+        lift = MapLift(
+            function,
+            "shard_map",
+            mode_of(graph, graph_updates),
+            in_specs,
+            out_specs,
+            {},
+            len(bound),
+            kw_axes=whole,
+        )
+
+        def mapped(pure: Callable[..., Any]) -> Callable[..., Any]:
+            return jax.shard_map(
+                pure,
+                in_specs=tuple(whole if key is None else key for key in lift.in_keys),
+                out_specs=([whole if key is None else key for key in lift.out_keys], whole),
+                **options,
+            )
+
+        @functools.wraps(function, updated=())
+        def shard_map_of(*args: Any, **kwargs: Any) -> Any:
+            call = lift.enter((*bound, *args), kwargs)
+            return lift.run_mapped(call, mapped)
+
+        return shard_map_of
+
+    return wrap if isinstance(f, Missing) else wrap(f)
+
+
+def transform_metadata(
+    f: Any = MISSING,
+    *,
+    in_axes: Any = 0,
+    out_axes: Any = 0,
+    partition: Any,
+    graph: bool | None = None,
+) -> Any:
+    """Returns a function that sees Variables without an axis name, and returns them with it.
+
+    For use inside `jax.vmap` and the like, which do not know of sharding metadata.
+
+    Args:
+      f: the function. If missing, a decorator with the options is returned.
+      in_axes: axis of each positional argument, as for `vmap`.
+      out_axes: likewise, of what is returned.
+      partition: the mesh axis of the mapped axis.
+      graph: False to refuse shared references; None for the setting.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> make = lambda x: nnx.Param(x, out_sharding=("a",))
+      >>> nnx.transform_metadata(make, partition="layers")(jnp.ones(2)).out_sharding
+      ('layers', 'a')
+    """
+
+    def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
+        function, bound = unbind(fun)
+        lift = MapLift(
+            function,
+            "transform_metadata",
+            mode_of(graph, None),
+            in_axes,
+            out_axes,
+            {PARTITION_NAME: partition},
+            len(bound),
+        )
+
+        @functools.wraps(function, updated=())
+        def transform_metadata_of(*args: Any, **kwargs: Any) -> Any:
+            call = lift.enter((*bound, *args), kwargs)
+            return lift.leave(call, *lift.pure(call.spec, *call.groups))
+
+        return transform_metadata_of
+
+    return wrap if isinstance(f, Missing) else wrap(f)

@@ -1,0 +1,115 @@
+"""Tangents: what a gradient or a direction of an argument looks like.
+
+The tangent of an object is a State of the Variables that are differentiated, or an object of its
+own type where structure updates are off. Arrays have tangents like themselves, and containers of
+arguments contain the tangents of their parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax.numpy as jnp
+
+from weft._errors import StructureError
+from weft._graph.records import (
+    ArrayDef,
+    NodeDef,
+    Record,
+    ValueDef,
+    VariableDef,
+    iter_records,
+    leaf_paths,
+)
+from weft._graph.state import from_flat_state
+from weft._graph.walk import Builder, Entry, Flattener, join_value, make_variable
+from weft._lift.lift import Call, Mode, raw_leaves, take
+from weft._path import Path, format_path
+from weft._static import Static
+
+
+def form_tangent(
+    record: Record, is_chosen: Iterator[bool], values: Iterator[Any], mode: Mode
+) -> Any:
+    """Gives tangents the form of a value.
+
+    Args:
+      record: the value's record.
+      is_chosen: for each leaf, whether it has a tangent.
+      values: the tangents of the arrays of those that have.
+      mode: the transform's mode.
+    """
+
+    def leaf(record: Any) -> Any:
+        if isinstance(record, VariableDef):
+            return make_variable(record, take(record.treedef, values))
+        return next(values)
+
+    def form(record: Record) -> Any:
+        if isinstance(record, NodeDef) and not mode.structure:
+            all(next(is_chosen) for _ in leaf_paths(record))
+            return Builder(leaf, lambda: next(values)).build(record)
+        if isinstance(record, NodeDef):
+            parts = [(p, r) for p, r in iter_records(record) if isinstance(r, _LEAVES)]
+            return from_flat_state([(p, leaf(r)) for p, r in parts if next(is_chosen)])
+        if isinstance(record, ValueDef):
+            return join_value(record, tuple(map(form, record.children)))
+        if isinstance(record, _LEAVES):
+            return leaf(record) if next(is_chosen) else None
+        return record.value if isinstance(record, Static) else from_flat_state(())
+
+    return form(record)
+
+
+_LEAVES = (VariableDef, ArrayDef)
+
+
+def tangents_of(call: Call, chosen: Iterable[int], values: Iterable[Any], mode: Mode) -> list[Any]:
+    """Gives tangents (or gradients) the form of the arguments they belong to.
+
+    Args:
+      call: the call; the prefix of an entry says whether it is differentiated.
+      chosen: the arguments wanted, by position.
+      values: the tangents of all differentiated arrays, in the order of the walk.
+      mode: the transform's mode.
+    """
+    is_chosen, remaining = (iter([bool(e.prefix) for e in call.entries]), iter(values))
+    formed = [
+        form_tangent(record, is_chosen, remaining, mode) for record in call.spec.record.children
+    ]
+    return [formed[i] for i in chosen]
+
+
+def leaves_by_path(tangent: Any, path: Path) -> dict[Path, Any]:
+    """Returns the Variables and arrays of a tangent (State, dict, object, array) by path."""
+    flattener = Flattener(arguments=True)
+    flattener.flatten(tangent, path)
+    return {entry.path: entry.value for entry in flattener.entries}
+
+
+def match(entries: Iterable[Entry], given: dict[Path, Any], what: str) -> list[list[Any] | None]:
+    """Finds the tangent arrays of each entry, None where there are none.
+
+    Raises:
+      StructureError: naming tangents without an entry, and those of another shape.
+    """
+    entries = list(entries)
+    unknown = given.keys() - {entry.path for entry in entries}
+    if unknown:
+        known = ", ".join(format_path(entry.path) for entry in entries)
+        raise StructureError(
+            f"{what} for {', '.join(map(format_path, sorted(unknown, key=repr)))}, which the "
+            f"arguments do not have; they have {known}"
+        )
+    matched: list[list[Any] | None] = []
+    for entry in entries:
+        arrays = raw_leaves(given[entry.path]) if entry.path in given else None
+        for old, new in zip(raw_leaves(entry.value), arrays or (), strict=False):
+            if jnp.shape(old) != jnp.shape(new):
+                raise StructureError(
+                    f"{what} for {format_path(entry.path)} of shape {jnp.shape(new)}, expected "
+                    f"{jnp.shape(old)}"
+                )
+        matched.append(arrays)
+    return matched

@@ -1,0 +1,346 @@
+"""Checkpoints: the same values back, all or nothing, and no damage unseen."""
+
+import json
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+import weft as nnx
+from weft.tools import checkpoint
+from weft.tools.checkpoint import CheckpointError
+
+DTYPES = [
+    *("bool", "int8", "uint32", "int4", "float16", "bfloat16", "float8_e4m3fn", "float32"),
+    "complex64",
+]
+
+
+class Net(nnx.Module):
+    def __init__(self, seed: int):
+        rngs = nnx.Rngs(seed)
+        self.layers = [nnx.Linear(2, 3, rngs=rngs), nnx.BatchNorm(3, rngs=rngs)]
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.tied = self.layers[0].kernel
+        self.number = nnx.Variable(seed + 0.1)
+        self.scale = nnx.Variable(jnp.asarray(0.5 + seed))  # weakly typed
+        self.nested = nnx.Variable({"a": jnp.arange(3) + seed, "b": [jnp.zeros((0, 2))]})
+        self.plain = jnp.full(2, seed)
+        self.host = np.arange(4) + seed
+
+
+def objects(seed: int):
+    model = Net(seed)
+    return {"model": model, "optimizer": nnx.Optimizer(model, optax.adam(0.1), wrt=nnx.Param)}
+
+
+def values(node):
+    """The leaves by path, keys as their data, for comparison."""
+    flat = {}
+    for path, leaf in nnx.to_flat_state(nnx.state(node)):
+        raw = leaf.get_raw_value() if isinstance(leaf, nnx.Variable) else leaf
+        is_key = isinstance(raw, jax.Array) and jnp.issubdtype(raw.dtype, jax.dtypes.prng_key)
+        flat[path] = jax.random.key_data(raw) if is_key else raw
+    return flat
+
+
+def assert_same(actual, expected):
+    assert actual.keys() == expected.keys()
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "run.weft"
+
+
+# -- round trips
+
+
+def test_objects_round_trip(file):
+    saved, restored = objects(0), objects(1)
+    data = {"epoch": 3, "history": [0.1, 1e-300, 1 / 3], "name": "a"}
+    checkpoint.save(file, saved, data)
+    found = checkpoint.restore(file, restored)
+    assert found == data
+    assert [x.hex() for x in found["history"]] == [x.hex() for x in data["history"]]
+    assert_same(values(restored), values(saved))
+    model = restored["model"]
+    assert model.tied is model.layers[0].kernel
+    assert type(model.host) is np.ndarray and isinstance(model.plain, jax.Array)
+    assert model.scale.value.weak_type and not model.plain.weak_type
+    assert file.parent.exists() and os.listdir(file.parent) == [file.name]
+
+
+def test_random_streams_go_on(file):
+    saved, restored = Net(0), Net(1)
+    x = jnp.ones(64)
+    saved.dropout(x)
+    checkpoint.save(file, saved)
+    checkpoint.restore(file, restored)
+    np.testing.assert_array_equal(saved.dropout(x), restored.dropout(x))
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+def test_keys_round_trip(file, impl):
+    keys = jax.random.split(jax.random.key(7, impl=impl), 3)
+    checkpoint.save(file, {"keys": nnx.Variable(keys)})
+    restored = {"keys": nnx.Variable(jax.random.split(jax.random.key(0, impl=impl), 3))}
+    checkpoint.restore(file, restored)
+    assert restored["keys"].value.dtype == keys.dtype
+    np.testing.assert_array_equal(
+        jax.random.key_data(restored["keys"].value), jax.random.key_data(keys)
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dtypes_round_trip(file, dtype):
+    value = jnp.array([[0, 1, 1], [1, 0, 1]]).astype(dtype)
+    restored = {0: nnx.Variable(jnp.zeros_like(value))}
+    checkpoint.save(file, {0: nnx.Variable(value)})
+    checkpoint.restore(file, restored)
+    assert restored[0].value.dtype == value.dtype
+    assert np.asarray(restored[0].value).tobytes() == np.asarray(value).tobytes()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.arange(6.0).reshape(2, 3).T, np.arange(9)[::-2], np.arange(3, dtype=">i4"), np.float32(2)],
+    ids=["transposed", "negative stride", "byte-swapped", "scalar"],
+)
+def test_numpy_layouts_round_trip(file, array):
+    checkpoint.save(file, {"a": nnx.Variable(array)})
+    found = checkpoint.load(file).entries[("a",)].value
+    np.testing.assert_array_equal(found, array)
+    assert found.dtype == array.dtype.newbyteorder("=")
+
+
+def test_int_keys_stay_ints(file):
+    checkpoint.save(file, [nnx.Param(1.0), {"1": nnx.Param(2.0), "x": nnx.Param(3)}])
+    assert list(checkpoint.load(file).entries) == [(0,), (1, "1"), (1, "x")]
+
+
+def test_restores_into_abstract_objects(file):
+    saved = objects(0)
+    checkpoint.save(file, saved)
+    abstract = objects(1)
+    for _, variable in nnx.to_flat_state(nnx.state(abstract, nnx.Param)):
+        variable.value = jax.ShapeDtypeStruct(variable.shape, variable.dtype)
+    checkpoint.restore(file, abstract)
+    assert_same(values(abstract), values(saved))
+
+
+def test_arrays_are_placed_as_those_they_replace(file):
+    sharding = NamedSharding(jax.make_mesh((4,), ("x",)), PartitionSpec("x"))
+    place = lambda x: nnx.Variable(jax.device_put(x, sharding))  # noqa: E731
+    checkpoint.save(file, [place(jnp.arange(8)), nnx.Variable(jnp.arange(8))])
+    restored = [nnx.Variable(jnp.zeros(8, jnp.int32)), place(jnp.zeros(8, jnp.int32))]
+    checkpoint.restore(file, restored)
+    assert restored[1].value.sharding == sharding
+    assert not restored[0].value.committed
+    np.testing.assert_array_equal(restored[1].value, np.arange(8))
+
+
+# -- what does not fit
+
+
+def test_everything_that_does_not_fit_is_listed_and_nothing_written(file):
+    params = {
+        "same": nnx.Param(jnp.ones(2)),
+        "gone": nnx.Param(jnp.ones(2)),
+        "shape": nnx.Param(jnp.ones((2, 3))),
+        "dtype": nnx.Param(jnp.ones(2)),
+        "key": nnx.Variable(jax.random.key(0)),
+        "number": nnx.Variable(3),
+    }
+    checkpoint.save(file, params)
+    others = {
+        "same": nnx.Param(jnp.zeros(2)),
+        "new": nnx.Param(jnp.zeros(2)),
+        "shape": nnx.Param(jnp.zeros((3, 2))),
+        "dtype": nnx.Param(jnp.zeros(2, jnp.bfloat16)),
+        "key": nnx.Variable(jax.random.key(0, impl="rbg")),
+        "number": nnx.Variable(3.0),
+    }
+    before = values(others)
+    with pytest.raises(nnx.StructureError) as caught:
+        checkpoint.restore(file, others)
+    for fault in (
+        "missing: new",
+        "unexpected: gone",
+        "shape: expected float32[3, 2], found float32[2, 3]",
+        "dtype: expected bfloat16[2], found float32[2]",
+        "key: expected PRNG keys of key<rbg> and shape (), found PRNG keys of key<fry>",
+        "number: expected a Python float, found a Python int",
+    ):
+        assert fault in str(caught.value)
+    assert "same" not in str(caught.value)
+    assert_same(values(others), before)
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ({"a": nnx.Variable(np.array([object()]))}, "cannot save a: an array of dtype object"),
+        ({"a": nnx.Variable("text")}, "cannot save a: expected an array, PRNG key or number, f"),
+        ({(1, 2): nnx.Variable(1)}, r"cannot save .*the key \(1, 2\) is neither a name nor an i"),
+        ({"a": nnx.Variable(jax.ShapeDtypeStruct((2,), "float32"))}, "found ShapeDtypeStruct"),
+    ],
+    ids=["objects", "text", "key", "abstract"],
+)
+def test_what_cannot_be_saved(file, node, message):
+    with pytest.raises(TypeError, match=message):
+        checkpoint.save(file, node)
+    assert not file.exists()
+
+
+def test_no_such_file(file):
+    with pytest.raises(FileNotFoundError):
+        checkpoint.load(file)
+
+
+# -- damage
+
+
+@pytest.fixture
+def small(file):
+    checkpoint.save(file, {"a": nnx.Param(jnp.arange(3.0)), "b": nnx.Param(jnp.ones(2))}, {"n": 1})
+    return file
+
+
+def test_no_flipped_bit_goes_unseen(small):
+    good = small.read_bytes()
+    for bit in range(8 * len(good)):
+        bad = bytearray(good)
+        bad[bit // 8] ^= 1 << bit % 8
+        small.write_bytes(bad)
+        with pytest.raises(CheckpointError, match="damaged") as caught:
+            checkpoint.load(small)
+        assert str(small) in str(caught.value)
+
+
+def test_truncated_lengthened_and_empty_files(small):
+    good = small.read_bytes()
+    for bad in (*(good[:n] for n in range(0, len(good), 7)), good + b"\0", bytes(len(good)), b"PK"):
+        small.write_bytes(bad)
+        with pytest.raises(CheckpointError, match="damaged"):
+            checkpoint.load(small)
+
+
+def test_damage_names_the_array(small):
+    good = bytearray(small.read_bytes())
+    good[-1] ^= 1
+    small.write_bytes(good)
+    with pytest.raises(CheckpointError, match="the bytes of b do not have the checksum"):
+        checkpoint.load(small)
+
+
+def rewritten(file, change):
+    """Rewrites the manifest with a good checksum, as someone malicious would."""
+    data = file.read_bytes()
+    magic, version, length, _ = struct.unpack("<8sIQI", data[:24])
+    manifest = json.loads(data[24 : 24 + length])
+    change(manifest)
+    text = json.dumps(manifest).encode()
+    header = struct.pack("<8sIQI", magic, version, len(text), zlib.crc32(text))
+    file.write_bytes(header + text + data[24 + length :])
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"shape": [2**62]},
+        {"shape": [-3]},
+        {"start": 2**40},
+        {"start": 4},
+        {"dtype": "object"},
+        {"dtype": "nonsense"},
+        {"crc32": None},
+        {"path": None},
+        {"key": "nonsense"},
+    ],
+    ids=str,
+)
+def test_manifests_that_make_no_sense(small, entry):
+    rewritten(small, lambda manifest: manifest["entries"][0].update(entry))
+    with pytest.raises(CheckpointError, match="damaged"):
+        checkpoint.load(small)
+
+
+def test_manifest_without_entries(small):
+    rewritten(small, lambda manifest: manifest.pop("entries"))
+    with pytest.raises(CheckpointError, match="damaged"):
+        checkpoint.load(small)
+
+
+def test_format_of_the_future(small):
+    data = bytearray(small.read_bytes())
+    data[8] = 9
+    small.write_bytes(data)
+    with pytest.raises(CheckpointError, match="format version 9, and this Weft reads version 1"):
+        checkpoint.load(small)
+
+
+# -- saving
+
+
+def test_failed_save_leaves_the_former_file(small, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    good = small.read_bytes()
+    with pytest.raises(OSError, match="No space left") as caught:
+        checkpoint.save(small, {"a": nnx.Param(jnp.zeros(5))})
+    assert caught.value.filename == str(small)
+    assert small.read_bytes() == good
+    assert os.listdir(small.parent) == [small.name]
+
+
+def test_folder_that_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        checkpoint.save(tmp_path / "no" / "run.weft", {"a": nnx.Param(1.0)})
+
+
+def test_leftovers_of_dead_processes_are_removed(file):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    leftover, living = (
+        file.with_name(f".{file.name}.{process}.part") for process in (dead.pid, os.getppid())
+    )
+    for part in (leftover, living):
+        part.write_bytes(b"half")
+    checkpoint.save(file, {"a": nnx.Param(1.0)})
+    assert not leftover.exists() and living.exists()
+
+
+SAVE_LOOP = """
+import sys, numpy as np, weft as nnx
+from weft.tools import checkpoint
+for i in range(10**9):
+    checkpoint.save(sys.argv[1], {"a": nnx.Variable(np.full(200_000, i))}, i)
+    print(i, flush=True)
+"""
+
+
+def test_killed_while_saving_leaves_a_whole_file(file):
+    chance = random.Random(0)
+    loop = [sys.executable, "-c", SAVE_LOOP, str(file)]
+    for _ in range(3):
+        with subprocess.Popen(loop, stdout=subprocess.PIPE, text=True) as process:
+            for _ in range(chance.randrange(3, 40)):
+                acknowledged = int(process.stdout.readline())
+            process.send_signal(signal.SIGKILL)
+        loaded = checkpoint.load(file)
+        assert loaded.data >= acknowledged
+        assert (loaded.entries[("a",)].value == loaded.data).all()
