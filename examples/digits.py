@@ -60,9 +60,9 @@ def load_digits(limit: int | None = None) -> tuple[tuple[np.ndarray, np.ndarray]
     """
     import sklearn.datasets
 
-    digits = sklearn.datasets.load_digits()
-    images = (digits.images[..., None] / 16).astype(np.float32)[:limit]
-    labels = digits.target.astype(np.int32)[:limit]
+    images, labels = sklearn.datasets.load_digits(return_X_y=True)
+    images = (images[:limit].reshape(-1, 8, 8, 1) / 16).astype(np.float32)
+    labels = labels[:limit].astype(np.int32)
     test = np.arange(len(labels)) % 5 == 0
     return (images[~test], labels[~test]), (images[test], labels[test])
 

@@ -32,10 +32,10 @@ def digits(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def kill_after_epoch(out: Path, epoch: int, *options: str) -> None:
+def kill_after_epoch(out: Path, epoch: int) -> None:
     """Starts a run and kills it with no chance to clean up, in the midst of a later epoch."""
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    command = [*DIGITS, *FAST, "--out", str(out), *options]
+    command = [*DIGITS, *FAST, "--out", str(out)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             if line.startswith(f"epoch {epoch:>2}/"):
@@ -82,8 +82,6 @@ def test_digits_learns_and_leaves_its_files(uninterrupted):
 def test_digits_killed_and_resumed_ends_on_the_same_numbers(uninterrupted, tmp_path):
     kill_after_epoch(tmp_path, 2)
     assert 2 <= len(numbers(tmp_path)) < EPOCHS
-    kill_after_epoch(tmp_path, len(numbers(tmp_path)) + 2, "--resume")
-    assert 4 <= len(numbers(tmp_path)) < EPOCHS
     done = digits(tmp_path, "--resume")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("resumed after epoch ")

@@ -12,14 +12,17 @@ from weft import nn as nn
 from weft import statelib as statelib
 
 # Settings and errors
+from weft._config import set_auto_donation as set_auto_donation
 from weft._config import set_graph_mode as set_graph_mode
 from weft._config import set_graph_updates as set_graph_updates
+from weft._config import set_retrace_limit as set_retrace_limit
 from weft._config import use_eager_sharding as use_eager_sharding
 from weft._config import using_eager_sharding as using_eager_sharding
 from weft._errors import AliasError as AliasError
 from weft._errors import CycleError as CycleError
 from weft._errors import FilterError as FilterError
 from weft._errors import PrefixError as PrefixError
+from weft._errors import RetraceError as RetraceError
 from weft._errors import SharedReferenceError as SharedReferenceError
 from weft._errors import StructureError as StructureError
 from weft._errors import TraceContextError as TraceContextError
@@ -68,12 +71,31 @@ from weft._graph import to_pure_dict as to_pure_dict
 from weft._graph import unpack as unpack
 from weft._graph import update as update
 from weft._graph import variables as variables
+from weft._graph.capture import capture as capture
+from weft._graph.contexts import MergeContext as MergeContext
+from weft._graph.contexts import NodeStates as NodeStates
+from weft._graph.contexts import SplitContext as SplitContext
+from weft._graph.contexts import from_tree as from_tree
+from weft._graph.contexts import merge_context as merge_context
+from weft._graph.contexts import split_context as split_context
+from weft._graph.contexts import to_tree as to_tree
+from weft._graph.flat import flatten as flatten
+from weft._graph.flat import unflatten as unflatten
+from weft._graph.node_prefix import prefix as prefix
+from weft._graph.proxy import call as call
+from weft._graph.variable_modes import var_defaults as var_defaults
+from weft._graph.variable_modes import vars_as as vars_as
+from weft._graph.variable_modes import with_vars as with_vars
+from weft._graph.view import view as view
+from weft._graph.view import view_info as view_info
+from weft._graph.view import with_attributes as with_attributes
 
 # Transforms
 from weft._lift import Carry as Carry
 from weft._lift import DiffState as DiffState
 from weft._lift import StateAxes as StateAxes
 from weft._lift import StateSharding as StateSharding
+from weft._lift import assert_max_traces as assert_max_traces
 from weft._lift import checkify as checkify
 from weft._lift import cond as cond
 from weft._lift import custom_vjp as custom_vjp
@@ -93,6 +115,8 @@ from weft._lift import value_and_grad as value_and_grad
 from weft._lift import vjp as vjp
 from weft._lift import vmap as vmap
 from weft._lift import while_loop as while_loop
+from weft._lift.partial import cached_partial as cached_partial
+from weft._lift.partial import jit_partial as jit_partial
 
 # Variables
 from weft._metadata import VariableMetadata as VariableMetadata
@@ -204,25 +228,46 @@ from weft.nn import silu as silu
 from weft.nn import soft_sign as soft_sign
 from weft.nn import softmax as softmax
 from weft.nn import softplus as softplus
+from weft.nn import stack as stack
+from weft.nn import Stack as Stack
 from weft.nn import standardize as standardize
 from weft.nn import swish as swish
 from weft.nn import tanh as tanh
+from weft.nn import unstack as unstack
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    "spmd": "weft.spmd",
+    "compat": "weft.compat",
+    "display": "weft.tools.display",
     "EMA": "weft.train.ema",
-    "metrics": "weft.train.metrics",
+    "extract": "weft.extract",
+    "graph": "weft.graph",
+    "graphlib": "weft.graphlib",
+    "helpers": "weft.helpers",
     "Metric": "weft.train.metrics",
-    "MultiMetric": "weft.train.metrics",
-    "optimizer": "weft.train.optimizer",
+    "metrics": "weft.train.metrics",
     "ModelAndOptimizer": "weft.train.optimizer",
+    "module": "weft.module",
+    "MultiMetric": "weft.train.metrics",
+    "object": "weft.pytreelib",
     "OptArray": "weft.train.opt_state",
+    "optimizer": "weft.train.optimizer",
+    "Optimizer": "weft.train.optimizer",
     "OptState": "weft.train.opt_state",
     "OptVariable": "weft.train.opt_state",
-    "Optimizer": "weft.train.optimizer",
+    "proxy_caller": "weft.proxy_caller",
+    "pytreelib": "weft.pytreelib",
+    "rnglib": "weft.rnglib",
+    "spmd": "weft.spmd",
+    "summary": "weft.summary",
+    "tabulate": "weft.tools.summary",
+    "training": "weft.training",
     "TrainState": "weft.train.train_state",
+    "transforms": "weft.transforms",
+    "traversals": "weft.traversals",
+    "variablelib": "weft.variablelib",
+    "visualization": "weft.visualization",
 }
 
 
@@ -230,7 +275,9 @@ def __getattr__(name: str) -> _Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'weft' has no attribute {name!r}")
     module = _importlib.import_module(_LAZY[name])
-    value = module if module.__name__.endswith("." + name) else getattr(module, name)
+    value = getattr(module, name, module)
+    if isinstance(value, type(_importlib)):  # the module itself is meant
+        value = module
     globals()[name] = value
     return value
 

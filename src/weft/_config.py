@@ -24,6 +24,15 @@ def _flag_from_environment(name: str, default: bool) -> bool:
     raise ValueError(f"environment variable {name}={text!r}: expected 'true' or 'false'")
 
 
+def _number_from_environment(name: str, default: int) -> int:
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return default
+    if text.isdecimal():
+        return int(text)
+    raise ValueError(f"environment variable {name}={text!r}: expected a number")
+
+
 class Setting:
     """Base of the settings: calling the class sets it, `with` restores the former value.
 
@@ -34,12 +43,13 @@ class Setting:
     _variable: ClassVar[contextvars.ContextVar]
     _default: ClassVar[Any]
 
-    def __init_subclass__(cls, *, environment: str, default: bool) -> None:
-        cls._default = _flag_from_environment(environment, default)
+    def __init_subclass__(cls, *, environment: str, default: bool | int) -> None:
+        read = _flag_from_environment if isinstance(default, bool) else _number_from_environment
+        cls._default = read(environment, default)
         cls._variable = contextvars.ContextVar(cls.__name__)
 
-    def __init__(self, value: bool, /):
-        self._previous = self.get()
+    def __init__(self, value: Any, /):
+        self._value, self._previous = value, self.get()
         self._variable.set(value)
 
     @classmethod
@@ -48,7 +58,7 @@ class Setting:
         return cls._variable.get(cls._default)
 
     def __enter__(self) -> None:
-        return None
+        self._variable.set(self._value)  # again, where one setting serves several blocks
 
     def __exit__(
         self,
@@ -101,3 +111,24 @@ def using_eager_sharding() -> bool:
       True
     """
     return use_eager_sharding.get()
+
+
+class set_auto_donation(Setting, environment="NNX_AUTO_DONATION", default=True):
+    """Whether `nnx.jit` may overwrite the arrays of Variables that a function writes.
+
+    Example:
+      >>> import weft as nnx
+      >>> with nnx.set_auto_donation(False):
+      ...     count = nnx.Variable(1)
+      ...     nnx.jit(lambda v: v.set_value(v + 1))(count)
+    """
+
+
+class set_retrace_limit(Setting, environment="NNX_RETRACE_LIMIT", default=8):
+    """How many times `nnx.jit` may trace one function before it warns and says why.
+
+    Example:
+      >>> import weft as nnx
+      >>> with nnx.set_retrace_limit(20):
+      ...     double = nnx.jit(lambda x: 2 * x)
+    """

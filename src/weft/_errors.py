@@ -37,3 +37,7 @@ class PrefixError(WeftError, ValueError):
 
 class FilterError(WeftError, TypeError):
     """Something that is no filter was given as one, or filters do not cover all Variables."""
+
+
+class RetraceError(WeftError, RuntimeError):
+    """A function was traced more often than it was allowed to be."""

@@ -80,8 +80,9 @@ def with_metadata(
     @functools.wraps(initializer)
     def with_metadata_initializer(*args: Any, **kwargs: Any) -> VariableMetadata:
         value = initializer(*args, **kwargs)
-        if isinstance(value, VariableMetadata):
-            return dataclasses.replace(value, **hooks, metadata={**value.metadata, **metadata})
-        return VariableMetadata(value, **hooks, metadata=metadata)
+        if not isinstance(value, VariableMetadata):
+            return VariableMetadata(value, **hooks, metadata=metadata)
+        joined = {name: (*getattr(value, name), *hooks[name]) for name in HOOKS}
+        return VariableMetadata(value.raw_value, **joined, metadata={**value.metadata, **metadata})
 
     return with_metadata_initializer

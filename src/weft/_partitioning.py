@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 
 import jax
 import jax.tree_util as jtu
+from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 
+from weft._lift.map import PARTITION_NAME as PARTITION_NAME
 from weft._metadata import with_metadata
 from weft._path import format_path, key_of_entry
 from weft._sharding import Plan, axes_of, check_fit, misfits, resolve, rules_of
@@ -21,9 +23,6 @@ from weft._types import ARRAY_TYPES
 from weft._variable import Variable
 
 A = TypeVar("A")
-
-PARTITION_NAME = "partition_name"
-"""Key of the mesh axis in the `transform_metadata` of `vmap` and `scan`."""
 
 
 def with_partitioning(
@@ -55,7 +54,7 @@ def _is_variable(x: Any) -> bool:
 
 def _spec_of_value(value: Any, mesh: Any = None) -> PartitionSpec:
     """Reads a spec off an array that is sharded already; an empty one if it is not."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         value = jax.typeof(value)
     spec = getattr(getattr(value, "sharding", None), "spec", None) or PartitionSpec()
     axes = {axis for entry in spec for axis in axes_of(entry)}
@@ -229,7 +228,7 @@ def _abstract(tree: Any, mesh: Any) -> Any:
 def _abstract_leaf(sharding: Any, x: Any) -> Any:
     if not isinstance(x, ARRAY_TYPES):
         return x
-    if sharding is None and not isinstance(x, jax.core.Tracer):
+    if sharding is None and not isinstance(x, Tracer):
         sharding = getattr(x, "sharding", None)
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 

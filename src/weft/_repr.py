@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 import types
 from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from weft._errors import StructureError
 from weft._path import sorted_keys
@@ -42,14 +44,15 @@ def count_text(number: int, size: int) -> str:
 def dtype_text(dtype: Any) -> str:
     """Writes a dtype as JAX does in types: `f32`, `bf16`, `key<fry>`."""
     name = str(dtype)
-    stem = name.rstrip("0123456789")
+    match = re.match("[a-z]+", name)
+    stem = match[0] if match else ""
     return _SHORT.get(stem, stem) + name[len(stem) :]
 
 
 def array_text(x: Any) -> str:
     """Writes an array: its numbers if they are few, else dtype and shape."""
     shape = f"{dtype_text(x.dtype)}[{','.join(map(str, x.shape))}]"
-    concrete = isinstance(x, (jax.Array, np.ndarray)) and not isinstance(x, jax.core.Tracer)
+    concrete = isinstance(x, (jax.Array, np.ndarray)) and not isinstance(x, Tracer)
     is_key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended)
     if not concrete or is_key or x.size > _SMALL:
         return shape
@@ -76,7 +79,7 @@ def _write(x: Any, open_ids: set[int]) -> str:
             return f"<the {type(x).__name__} above>"
         open_ids = {*open_ids, id(x)}
     if isinstance(x, State):
-        items = [(f"{k!r}: ", _write(x[k], open_ids)) for k in sorted_keys(x.raw_mapping)]
+        items = [(f"{k!r}: ", _write(x[k], open_ids)) for k in sorted_keys(x._mapping)]
         return _join("State({", items, "})")
     if isinstance(x, List):
         return _join(f"{type(x).__name__}([", _runs(x, open_ids), "])")

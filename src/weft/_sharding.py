@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from weft import _config
@@ -191,10 +192,10 @@ def _place(x: Any, spec: PartitionSpec, mesh: Any, own: Any) -> Any:
     on_mesh = (lambda spec: spec) if mesh is not own else (lambda spec: NamedSharding(own, spec))
     if isinstance(x, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
-    if not isinstance(x, jax.core.Tracer):
+    if not isinstance(x, Tracer):
         whole = [None if entry is PartitionSpec.UNCONSTRAINED else entry for entry in spec]
         x = jax.device_put(x, on_mesh(PartitionSpec(*whole)))
-        if not isinstance(x, jax.core.Tracer):  # it is one for a constant inside jit
+        if not isinstance(x, Tracer):  # it is one for a constant inside jit
             return x
     if AxisType.Explicit in mesh.axis_types:
         x = jax.sharding.reshard(x, on_mesh(_keep(spec, mesh, AxisType.Explicit)))

@@ -27,3 +27,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 ARRAY_TYPES = (jax.Array, np.ndarray, jax.ShapeDtypeStruct)
 """Types of the raw leaves of an object: arrays, concrete, traced or abstract."""
+
+SCALAR_TYPES = (bool, int, float, complex, np.generic)
+"""Types of numbers: static, unless they are marked as data."""

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
 import jax
 import jax.tree_util as jtu
 import numpy as np
+from jax.core import Tracer
 
-from weft import _trace
+from weft import _trace, _watch
 from weft._errors import TraceContextError
 from weft._metadata import HOOKS, VariableMetadata
 from weft._operators import ValueOperators, value_of
+from weft._part import Part
 from weft._static import Static, compare_by_identity
 from weft._types import MISSING, Missing
 
@@ -58,7 +60,16 @@ class Variable(ValueOperators, Generic[A]):
       6.0
     """
 
-    __slots__ = ("__weakref__", "_metadata", "_origin", "_raw", "_trace")
+    __slots__ = (
+        "__weakref__",
+        "_lease",
+        "_metadata",
+        "_origin",
+        "_plans",
+        "_slot",
+        "_trace",
+        "_watches",
+    )
     required_metadata: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
@@ -85,7 +96,16 @@ class Variable(ValueOperators, Generic[A]):
             from weft._sharding import shard_on_creation
 
             raw = shard_on_creation(self, raw)
-        _set_raw(self, raw)
+        set_raw(self, raw)
+
+    @property
+    def _raw(self) -> Any:
+        """The stored value, handed out: whoever leased the array may no longer overwrite it."""
+        value = self._slot
+        if self._lease is not None:
+            self._lease.expose(self)
+            value = self._slot
+        return value
 
     # -- hooks for subclasses
     def create_value(self, value: A) -> A:
@@ -115,13 +135,13 @@ class Variable(ValueOperators, Generic[A]):
         """
 
         def remove(names: list, index: int) -> None:
-            found = names[index] if index < len(names) else None
+            found = names[index] if 0 <= index < len(names) else None
             if names and found != axis_name:
                 raise ValueError(
                     f"{type(self).__name__} has axis {found!r} at {axis_index}, "
                     f"expected {axis_name!r}; its out_sharding is {tuple(names)!r}"
                 )
-            del names[index : index + 1]
+            del names[max(index, 0) : index + 1]
 
         _edit_axis_names(self, remove, axis_index, 0)
         for hook in _hooks(self, "on_remove_axis"):
@@ -159,7 +179,7 @@ class Variable(ValueOperators, Generic[A]):
             value = _with_item(self, index, value)
         if self._metadata or type(self)._has_hooks:
             value = _call_hooks(self, "on_set_value", value)
-        _set_raw(self, value)
+        set_raw(self, value)
 
     def get_raw_value(self) -> A:
         """Returns the stored value without calling hooks."""
@@ -172,7 +192,7 @@ class Variable(ValueOperators, Generic[A]):
           TraceContextError: if the Variable belongs to another trace.
         """
         check_write(self)
-        _set_raw(self, value)
+        set_raw(self, value)
 
     @property
     def value(self) -> Any:
@@ -255,9 +275,9 @@ class Variable(ValueOperators, Generic[A]):
         if len(args) == 1:
             new = _with_current_names(args[0])
         else:
-            named = {args[0]: args[1]} if args else kwargs
+            named = dict([args]) if args else kwargs
             new = {**self._metadata, **_with_current_names(named)}
-        object.__setattr__(self, "_metadata", new)
+        set_metadata_dict(self, new)
 
     def has_metadata(self, name: str) -> bool:
         """Returns whether the metadata has an entry of this name."""
@@ -273,7 +293,7 @@ class Variable(ValueOperators, Generic[A]):
         self.get_metadata(name)
         name = _ALIASES.get(name, name)
         kept = {k: v for k, v in self._metadata.items() if k != name}
-        object.__setattr__(self, "_metadata", kept)
+        set_metadata_dict(self, kept)
 
     # -- copies
     def copy(self, value: Any = MISSING, **updates: Any) -> Variable[A]:
@@ -302,8 +322,8 @@ class Variable(ValueOperators, Generic[A]):
     def update_from_state(self, variable_state: Variable[A]) -> None:
         """Takes value and metadata of a Variable of a State, whatever its type."""
         check_write(self)
-        object.__setattr__(self, "_metadata", dict(variable_state._metadata))
-        _set_raw(self, variable_state._raw)
+        set_metadata_dict(self, dict(variable_state._metadata))
+        set_raw(self, variable_state._raw)
 
     @classmethod
     def from_metadata(cls, value: A, attributes: Mapping[str, Any]) -> Variable[A]:
@@ -360,6 +380,11 @@ class Variable(ValueOperators, Generic[A]):
 
         return represent(self)
 
+    def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
+        from weft.tools.display import render
+
+        return render(self, path, subtree_renderer)
+
     _has_hooks: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -368,17 +393,60 @@ class Variable(ValueOperators, Generic[A]):
         _register(cls)
 
 
-# The reads and writes below bypass `__setattr__`; nothing outside the library may.
-_set_raw = Variable._raw.__set__  # type: ignore[attr-defined]
+# These bypass `__setattr__`, hooks and checks; nothing outside the library may use them.
+get_slot = Variable._slot.__get__  # type: ignore[attr-defined]
+set_slot = Variable._slot.__set__  # type: ignore[attr-defined]
+get_lease = Variable._lease.__get__  # type: ignore[attr-defined]
+set_lease = Variable._lease.__set__  # type: ignore[attr-defined]
+set_plans = Variable._plans.__set__  # type: ignore[attr-defined]
+_set_metadata_slot = Variable._metadata.__set__  # type: ignore[attr-defined]
 _set_trace = Variable._trace.__set__  # type: ignore[attr-defined]
 _set_origin = Variable._origin.__set__  # type: ignore[attr-defined]
+_set_watches = Variable._watches.__set__  # type: ignore[attr-defined]
+
+
+def set_raw(variable: Variable, raw: Any) -> None:
+    """Stores a raw value."""
+    lease = variable._lease
+    if lease is not None:
+        if isinstance(lease, Part):
+            lease.store(raw)
+        else:
+            lease.expose(variable)
+    if variable._watches and not (is_leaf(raw) and is_leaf(variable._slot)):
+        _watch.void(variable._watches)
+    set_slot(variable, raw)
+
+
+def set_metadata_dict(variable: Variable, metadata: dict[str, Any]) -> None:
+    """Replaces all metadata."""
+    if isinstance(variable._lease, Part):
+        variable._lease.check_metadata(variable._metadata, metadata)
+    _set_metadata_slot(variable, metadata)
+    if variable._watches:
+        _watch.void(variable._watches)
+
+
+def watch_variable(variable: Variable, watch: _watch.Watch) -> None:
+    """Sets a watch on metadata and on whether the value is a single leaf."""
+    if variable._watches is None:
+        _set_watches(variable, [])
+    _watch.add(variable._watches, watch)
+
+
+def is_leaf(raw: Any) -> bool:
+    """Returns whether a raw value is a single leaf."""
+    return isinstance(raw, jax.Array) or jtu.all_leaves((raw,))
 
 
 def _store(variable: Variable, raw: Any, metadata: dict[str, Any]) -> None:
-    object.__setattr__(variable, "_metadata", metadata)
-    _set_raw(variable, raw)
+    _set_metadata_slot(variable, metadata)
+    set_slot(variable, raw)
     _set_trace(variable, _trace.current())
     _set_origin(variable, None)
+    set_lease(variable, None)
+    set_plans(variable, None)
+    _set_watches(variable, None)
 
 
 def make(kind: type[Variable], raw: Any, metadata: dict[str, Any]) -> Variable:
@@ -425,7 +493,7 @@ def _warn_if_captured(variable: Variable) -> None:
     if frame.transform != "jit" or frame[:2] in _warned_captures:
         return
     made_inside = variable._trace in (frame.trace, _trace.current())
-    if made_inside or isinstance(variable._raw, jax.core.Tracer):
+    if made_inside or isinstance(variable._raw, Tracer):
         return
     _warned_captures.add(frame[:2])
     warnings.warn(
@@ -474,7 +542,7 @@ def _edit_axis_names(
     edit(listed, axis_index)
     is_spec = isinstance(names, jax.sharding.PartitionSpec)
     edited = jax.sharding.PartitionSpec(*listed) if is_spec else tuple(listed)
-    object.__setattr__(variable, "_metadata", {**variable._metadata, "out_sharding": edited})
+    set_metadata_dict(variable, {**variable._metadata, "out_sharding": edited})
 
 
 def _shallow_copy(container: Any) -> Any:
@@ -511,7 +579,7 @@ def _to_picklable(leaf: Any) -> Any:
 
 def _from_picklable(leaf: Any) -> Any:
     if isinstance(leaf, _PickledKey):
-        return jax.random.wrap_key_data(leaf.data, impl=leaf.implementation)
+        return jax.random.wrap_key_data(jax.numpy.asarray(leaf.data), impl=leaf.implementation)
     return leaf
 
 
@@ -525,10 +593,14 @@ def metadata_key(variable: Variable) -> Static:
 
 
 def _register(kind: type[Variable]) -> None:
+    def unflatten(metadata: Static, children: Iterable[Any]) -> Variable:
+        (raw,) = children
+        return make(kind, raw, dict(metadata.value))
+
     jtu.register_pytree_with_keys(
         kind,
         lambda v: (((_VALUE_KEY, v._raw),), metadata_key(v)),
-        lambda metadata, children: make(kind, children[0], dict(metadata.value)),
+        unflatten,
         lambda v: ((v._raw,), metadata_key(v)),
     )
 

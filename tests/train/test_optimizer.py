@@ -104,66 +104,6 @@ def test_equals_plain_optax_to_the_bit(name):
     assert optimizer.step[...] == 3
 
 
-@pytest.mark.parametrize(
-    "make_labels",
-    {
-        "function": lambda state: LABELS,
-        "state of labels": lambda state: nnx.map_state(lambda p, x: label((), x) and p[-1], state),
-        "state of Variables": LABELS,
-        "nested dicts": lambda state: LABELS(nnx.to_pure_dict(state)),
-        "function that returns nested dicts": lambda state: (
-            lambda tree: {
-                "body": LABELS(tree["body"]),
-                "head": {"kernel": "kernel", "bias": "bias"},
-            }
-        ),
-    }.items(),
-    ids=lambda item: item[0],
-)
-def test_labels_may_be_written_in_every_usual_way(make_labels):
-    model, expected = Net(), Net()
-    state = nnx.state(model, nnx.Param)
-    optimizer = nnx.Optimizer(model, partitioned(make_labels[1](state)), wrt=nnx.Param)
-    reference = nnx.Optimizer(expected, partitioned(LABELS), wrt=nnx.Param)
-    grads = grads_of(model)
-    for _ in range(2):
-        optimizer.update(model, grads)
-        reference.update(expected, grads)
-    assert_same(pure(model), pure(expected))
-    assert nnx.to_flat_state(nnx.state(optimizer)).paths == (
-        nnx.to_flat_state(nnx.state(reference)).paths
-    )
-
-
-def test_labels_that_fit_no_form_name_the_parameters():
-    with pytest.raises(ValueError) as caught:
-        nnx.Optimizer(Net(), partitioned({"boddy": "kernel"}), wrt=nnx.Param)
-    [note] = caught.value.__notes__
-    assert "neither as a State nor as nested dicts" in note
-    assert "nnx.map_state(" in note and "body[0].kernel" in note
-
-
-# -- state
-
-PATHS = {
-    ("opt_state", 0, "count"): "OptArray",
-    ("opt_state", 0, "mu", "bias"): "OptVariable",
-    ("opt_state", 0, "mu", "kernel"): "OptVariable",
-    ("opt_state", 0, "nu", "bias"): "OptVariable",
-    ("opt_state", 0, "nu", "kernel"): "OptVariable",
-    ("step",): "OptState",
-}
-
-
-def test_state_has_the_types_and_paths_of_the_peer():
-    model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
-    optimizer = nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)
-    flat = nnx.to_flat_state(nnx.state(optimizer))
-    assert {path: type(leaf).__name__ for path, leaf in flat} == PATHS
-    assert optimizer.step[...].dtype == jnp.uint32
-    assert optimizer.opt_state[0].mu["kernel"].shape == (2, 3)
-
-
 def test_hyperparameters_are_read_and_written():
     model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
     tx = optax.inject_hyperparams(optax.sgd)(learning_rate=0.5)
@@ -175,20 +115,7 @@ def test_hyperparameters_are_read_and_written():
     assert_same(optimizer.update(model, ones)["bias"], np.full(3, -0.25, np.float32))
 
 
-def test_moments_carry_metadata_but_no_hooks_and_no_misfit_sharding():
-    double = lambda variable, value: 2 * value  # noqa: E731
-    model = nnx.Linear(
-        128,
-        256,
-        use_bias=False,
-        kernel_metadata={"out_sharding": (None, None), "group": "a", "on_set_value": (double,)},
-        rngs=nnx.Rngs(0),
-    )
-    moment = nnx.Optimizer(model, optax.adam(0.1), wrt=nnx.Param).opt_state[0].mu["kernel"]
-    assert moment.get_metadata() == {"out_sharding": (None, None), "group": "a"}
-    factored = nnx.Optimizer(model, optax.adafactor(0.1), wrt=nnx.Param).opt_state[0].v_row
-    assert factored["kernel"].shape == (128,)
-    assert factored["kernel"].get_metadata() == {"group": "a"}
+# -- what an update keeps
 
 
 def test_hooks_of_parameters_are_not_called_by_an_update():
@@ -198,29 +125,6 @@ def test_hooks_of_parameters_are_not_called_by_an_update():
     ones = jax.tree.map(jnp.ones_like, nnx.state(model, nnx.Param))
     nnx.Optimizer(model, optax.sgd(1.0), wrt=nnx.Param).update(model, ones)
     assert_same(model.kernel[...], before - 1)
-
-
-def test_a_parameter_named_like_optimizer_state_is_no_moment():
-    class Odd(nnx.Module):
-        def __init__(self):
-            self.count = nnx.Param(jnp.ones((2, 2)))
-            self.mu = nnx.Param(jnp.ones(3))
-
-    optimizer = nnx.Optimizer(Odd(), optax.adam(1e-3), wrt=nnx.Param)
-    flat = dict(nnx.to_flat_state(nnx.state(optimizer)))
-    assert type(flat["opt_state", 0, "count"]) is nnx.OptArray
-    assert type(flat["opt_state", 0, "mu", "mu"]) is nnx.OptVariable
-
-
-def test_to_opt_state_leaves_holes_of_masks():
-    boxed = nnx.optimizer.to_opt_state(
-        {"hole": nnx.Param(optax.MaskedNode()), "mu": nnx.Param(jnp.ones(2)), "n": 3}
-    )
-    assert boxed["hole"] == optax.MaskedNode()
-    assert type(boxed["mu"]) is nnx.OptVariable and type(boxed["n"]) is nnx.OptArray
-
-
-# -- what an update keeps
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])

@@ -55,6 +55,8 @@ def test_apply_by_state_and_by_name(state):
 
 def test_apply_calls_methods(state):
     out, _ = state.apply("params", "stats").doubled(X)
+    part, _ = state.apply("params", "stats").linear(X)
+    np.testing.assert_array_equal(2 * part, out)
     np.testing.assert_array_equal(out, Net().doubled(X))
 
 

@@ -180,8 +180,17 @@ def _flat(part: Any, trees: set[Path]) -> Iterable[tuple[Path, Any]]:
     return flatten_until(part, trees.__contains__)
 
 
-def build(graphdef: GraphDef, leaves: Iterable[Any], *, copy: bool = True) -> Any:
-    """Makes the object of a GraphDef from Variables or plain values in the order of the walk."""
+def build(
+    graphdef: GraphDef,
+    leaves: Iterable[Any],
+    *,
+    copy: bool = True,
+    objects: dict[int, Any] | None = None,
+) -> Any:
+    """Makes the object of a GraphDef from Variables or plain values in the order of the walk.
+
+    `objects` are those that exist already, by index.
+    """
     remaining = iter(leaves)
 
     def variable(record: VariableDef) -> Variable:
@@ -190,7 +199,7 @@ def build(graphdef: GraphDef, leaves: Iterable[Any], *, copy: bool = True) -> An
             return make_variable(record, leaf)
         return make(type(leaf), leaf._raw, dict(leaf._metadata)) if copy else leaf
 
-    return Builder(variable, lambda: next(remaining)).build(graphdef.root)
+    return Builder(variable, lambda: next(remaining), objects).build(graphdef.root)
 
 
 def merge(
@@ -334,8 +343,12 @@ def _check_homes(node: Any, homes: Mapping[Path, Any], added: Mapping[Path, Any]
             )
 
 
+def _is_attribute(container: Any, key: Any) -> bool:
+    return isinstance(container, Pytree) and isinstance(key, str)
+
+
 def _put(container: Any, key: Any, value: Any) -> None:
-    if isinstance(container, Pytree) and isinstance(key, str):
+    if _is_attribute(container, key):
         setattr(container, key, value)
     else:
         container[key] = value
@@ -450,7 +463,7 @@ def _check_removable(root: Record, table: Table, taken: set[int], name: str) -> 
 
 
 def _remove(container: Any, key: Any) -> None:
-    if isinstance(container, Pytree) and isinstance(key, str):
+    if _is_attribute(container, key):
         delattr(container, key)
     else:
         del container[key]

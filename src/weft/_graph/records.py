@@ -7,9 +7,13 @@ static value (`Static`). Records are tuples, so that comparing and hashing run i
 ends each keeps records of different classes apart. A `GraphDef` is the record of the root.
 """
 
+# A record's `index` hides the method of that name that tuples have.
+# pyright: reportIncompatibleMethodOverride=false
+
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterable, Iterator
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax.tree_util as jtu
@@ -34,13 +38,30 @@ class ArrayDef(NamedTuple):
     tag: str = "array"
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class ValueTree:
+    """A treedef that, unlike JAX's, may be compared with None."""
+
+    treedef: jtu.PyTreeDef
+
+    @property
+    def num_leaves(self) -> int:
+        return self.treedef.num_leaves
+
+    def unflatten(self, leaves: Iterable[Any]) -> Any:
+        return jtu.tree_unflatten(self.treedef, leaves)
+
+    def __repr__(self) -> str:
+        return str(self.treedef)
+
+
 class VariableDef(NamedTuple):
     """A Variable; `treedef` is None where its value is a single leaf."""
 
     index: int
     type: type[Variable]
     metadata: Static
-    treedef: Any
+    treedef: ValueTree | None
     tag: str = "variable"
 
 
@@ -150,6 +171,12 @@ class GraphDef(Generic[N]):
     def num_leaves(self) -> int:
         """How many Variables and arrays the graph has."""
         return len(leaf_paths(self.root))
+
+    def apply(self, state: Any, *states: Any, graph: bool | None = None) -> Any:
+        """Returns a proxy of the model that this and States make up; see `nnx.call`."""
+        from weft._graph.proxy import apply
+
+        return apply(self, state, *states, graph=graph)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"root": self.root}

@@ -12,7 +12,7 @@ from typing import Any, overload
 
 import jax.tree_util as jtu
 
-from weft import _filters
+from weft import _filters, _watch
 from weft._errors import FilterError, StructureError
 from weft._operators import same_tree
 from weft._path import Path, format_path, path_sort_key, sorted_keys
@@ -37,30 +37,45 @@ class State(MutableMapping[Any, Any]):
       (['bias', 'kernel'], (2, 3))
     """
 
-    __slots__ = ("__weakref__", "_mapping")
+    # All views into one State share its watches: `watches[0]` says whether somebody holds the
+    # dicts themselves, and may change them unseen.
+    __slots__ = ("__weakref__", "_mapping", "_watches")
     _mapping: dict[Any, Any]
+    _watches: list[Any]
 
     def __init__(self, mapping: Mapping | Iterable[tuple[Any, Any]], /, *, _copy: bool = True):
         items = dict(mapping) if _copy or not isinstance(mapping, dict) else mapping
-        object.__setattr__(self, "_mapping", {k: _raw(v) for k, v in items.items()})
+        items = {k: _own_levels(v) for k, v in items.items()} if _copy else items
+        object.__setattr__(self, "_mapping", items)
+        object.__setattr__(self, "_watches", [])
 
     @property
     def raw_mapping(self) -> dict[Any, Any]:
         """The nested dict behind the State."""
+        self._changed()
+        if not self._watches:
+            self._watches.append(OPEN)
         return self._mapping
+
+    def _changed(self) -> None:
+        watches = self._watches
+        if watches and watches[0] is not OPEN:
+            _watch.void(watches)
 
     def __getitem__(self, key: Any) -> Any:
         value = self._mapping[key]
-        return _view(value) if type(value) is dict else value
+        return _view(value, self._watches) if type(value) is dict else value
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self._mapping[key] = _raw(value)
+        self._mapping[key] = _own_levels(value)
+        self._changed()
 
     def __delitem__(self, key: Any) -> None:
         del self._mapping[key]
+        self._changed()
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "_mapping":
+        if name.startswith("__") or name in State.__slots__:
             raise AttributeError(name)
         try:
             return self[name]
@@ -138,6 +153,7 @@ class State(MutableMapping[Any, Any]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         object.__setattr__(self, "_mapping", state["mapping"])
+        object.__setattr__(self, "_watches", [])
 
     def __reduce__(self) -> Any:
         return (type(self), (self._mapping,))
@@ -151,11 +167,31 @@ class State(MutableMapping[Any, Any]):
 compare_by_identity(State)
 
 
-def _view(mapping: dict[Any, Any]) -> State:
+OPEN = object()
+
+
+def _view(mapping: dict[Any, Any], watches: list[Any]) -> State:
     """Wraps a nested dict as a State without copying, so that writes reach it."""
     state = object.__new__(State)
     object.__setattr__(state, "_mapping", mapping)
+    object.__setattr__(state, "_watches", watches)
     return state
+
+
+def _own_levels(value: Any) -> Any:
+    """Copies the nested dicts of a value, such that no other State or caller changes them."""
+    value = _raw(value)
+    if type(value) is dict:
+        return {key: _own_levels(child) for key, child in value.items()}
+    return value
+
+
+def watch_state(state: State, watch: _watch.Watch) -> bool:
+    """Sets a watch on a State; returns whether all changes will be seen."""
+    if state._watches and state._watches[0] is OPEN:
+        return False
+    _watch.add(state._watches, watch)
+    return True
 
 
 def _flatten_state(state: State) -> tuple[list[Any], tuple[Any, ...]]:
@@ -169,7 +205,7 @@ def _flatten_state_with_keys(state: State) -> tuple[list[tuple[Any, Any]], tuple
 
 
 def _unflatten_state(keys: tuple[Any, ...], children: Iterable[Any]) -> State:
-    return _view({k: _raw(c) for k, c in zip(keys, children, strict=True)})
+    return _view({k: _raw(c) for k, c in zip(keys, children, strict=True)}, [])
 
 
 jtu.register_pytree_with_keys(State, _flatten_state_with_keys, _unflatten_state, _flatten_state)
@@ -269,11 +305,6 @@ def _one_or_all(states: list[Any]) -> Any:
     return states[0] if len(states) == 1 else tuple(states)
 
 
-def is_state_leaf(x: Any) -> bool:
-    """Returns whether a value ends the nesting of a State."""
-    return not isinstance(x, (State, dict))
-
-
 def _iter_flat(mapping: Any, path: Path) -> Iterator[tuple[Path, Any]]:
     if isinstance(mapping, Variable) or not isinstance(mapping, Mapping):
         yield path, mapping
@@ -332,7 +363,7 @@ def from_flat_state(
         if id(level.get(path[-1])) in inner:
             raise StructureError(f"{format_path(path)} is a leaf, but other paths go through it")
         level[path[-1]] = leaf
-    return cls(nested)
+    return cls(nested, _copy=False) if cls is State else cls(nested)
 
 
 def to_pure_dict(state: Any, extract_fn: Callable[[Any], Any] | None = None) -> dict[Any, Any]:

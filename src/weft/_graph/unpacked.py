@@ -71,7 +71,7 @@ class GraphState(MutableMapping[Any, Any]):
 jtu.register_pytree_with_keys(
     GraphState,
     lambda g: (((jtu.GetAttrKey("_state"), g._state),), g._graphdef),
-    lambda graphdef, children: GraphState(graphdef, children[0]),
+    lambda graphdef, children: GraphState(graphdef, *children),
     lambda g: ((g._state,), g._graphdef),
 )
 

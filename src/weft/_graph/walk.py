@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.tree_util as jtu
-import numpy as np
 
 from weft._errors import AliasError, SharedReferenceError
 from weft._graph import prefix as prefixes
@@ -26,6 +25,7 @@ from weft._graph.records import (
     Record,
     Ref,
     ValueDef,
+    ValueTree,
     VariableDef,
 )
 from weft._module import kinds
@@ -33,10 +33,10 @@ from weft._module.kinds import Kind, kind_of
 from weft._module.pytree import Pytree, blank, set_marks, set_of_data_error
 from weft._path import Path, format_path, sort_key, sorted_keys
 from weft._static import Static
+from weft._types import SCALAR_TYPES
 from weft._variable import Variable, make, metadata_key
 
 NOTHING = Static(None)
-_SCALARS = (bool, int, float, complex, np.generic)
 
 
 class Entry(NamedTuple):
@@ -72,11 +72,11 @@ class Table:
         return index
 
 
-def treedef_of(raw: Any) -> Any:
-    """Returns the treedef of a Variable's value, None for a single leaf."""
+def treedef_of(raw: Any) -> ValueTree | None:
+    """Returns the structure of a Variable's value, None for a single leaf."""
     if isinstance(raw, jax.Array) or jtu.all_leaves((raw,)):
         return None
-    return jtu.tree_structure(raw)
+    return ValueTree(jtu.tree_structure(raw))
 
 
 class Flattener:
@@ -112,7 +112,9 @@ class Flattener:
         self.check_aliases = check_aliases
         self.on_variable = on_variable
         self.entries: list[Entry] = []
+        self.foreign: list[Any] = []  # foreign pytrees inside objects
         self._checked: set[tuple[int, int]] = set()
+        self._marked = False  # inside an attribute marked as data, where numbers are data
 
     def flatten(self, value: Any, path: Path = (), prefix: Any = None) -> Record:
         """Takes one value apart; entries and table grow."""
@@ -128,7 +130,7 @@ class Flattener:
     def _static(self, x: Any, spot: Spot, argument: bool) -> Record:
         if x is None:
             return NOTHING
-        if argument:
+        if argument or (self._marked and isinstance(x, SCALAR_TYPES)):
             return self._emit(x, spot)
         if isinstance(x, frozenset) and kinds.holds_data(x):
             raise set_of_data_error(spot.path, self.root)
@@ -162,7 +164,7 @@ class Flattener:
         self.entries.append(Entry(spot.path, x, prefix))
         if self.on_variable is not None:
             self.on_variable(x, prefix)
-        return VariableDef(index, type(x), metadata_key(x), treedef_of(x._raw))
+        return VariableDef(index, type(x), metadata_key(x), treedef_of(x._slot))
 
     def _object(self, x: Pytree, spot: Spot, argument: bool) -> Record:
         index = self.table.indices.get(id(x))
@@ -185,6 +187,8 @@ class Flattener:
         if index is not None:
             return self._again(x, index, spot)
         if argument and not isinstance(x, set):
+            if type(x) not in (list, dict) and not jtu.all_leaves((x,)):
+                return self._foreign(x, spot, argument)  # JAX knows its order and its factory
             return self._argument_container(x, items, spot)
         if isinstance(x, set) and kinds.holds_data(x):
             raise set_of_data_error(spot.path, self.root)
@@ -217,6 +221,8 @@ class Flattener:
     def _foreign(self, x: Any, spot: Spot, argument: bool) -> Record:
         if type(x) is Static:
             return x
+        if not argument:
+            self.foreign.append(x)
         keys, parts, treedef = kinds.split_foreign(x)
         return self._parts(x, treedef, keys, parts, spot, argument)
 
@@ -237,7 +243,8 @@ class Flattener:
         for key, child in items:
             mark = marks.get(key) if marks else None
             kind = kind_of(child)
-            if mark is False or (kind is Kind.STATIC and mark is None and child is not None):
+            is_plain = kind is Kind.STATIC and mark is None and not self._marked
+            if mark is False or (is_plain and child is not None):
                 is_set = isinstance(child, frozenset) and mark is None
                 below = self._below(spot, key, None) if is_set else spot
                 children.append(self._static(child, below, False) if is_set else Static(child))
@@ -248,11 +255,10 @@ class Flattener:
             if keys is None and not prefixes.is_leaf(spot.prefix):
                 keys = tuple([key for key, _ in items])
             below = self._below(spot, key, keys)
-            if mark is True and kind is Kind.STATIC:
-                is_number = isinstance(child, _SCALARS)
-                children.append(self._emit(child, below) if is_number else Static(child))
-            else:
-                children.append(self.visit(child, below))
+            around = self._marked
+            self._marked = kind is not Kind.OBJECT and (around or mark is True)
+            children.append(self.visit(child, below))
+            self._marked = around
         return tuple(children)
 
     def visit_changed(
@@ -373,7 +379,7 @@ class Builder:
 
     def _node(self, record: NodeDef, old: Any) -> Any:
         # The object is known before its children are made: they may refer to it.
-        cls = record.type
+        cls: Any = record.type
         is_object = issubclass(cls, Pytree)
         new = blank(cls) if is_object else cls.__new__(cls)
         self.objects[record.index] = new
@@ -394,7 +400,8 @@ def join_value(record: ValueDef, parts: tuple[Any, ...]) -> Any:
     if not isinstance(record.how, type):
         return jtu.tree_unflatten(record.how, parts)
     if issubclass(record.how, tuple(kinds.NODE_TYPES)):
-        new = record.how.__new__(record.how)
+        cls: Any = record.how
+        new = cls.__new__(cls)
         kinds.node_type(record.how).replace(new, list(zip(record.keys, parts, strict=True)))
         return new
     return kinds.value_type(record.how).join(record.how, parts)

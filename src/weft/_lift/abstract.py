@@ -174,7 +174,8 @@ def checkify(
     Example:
       >>> import jax.numpy as jnp
       >>> import weft as nnx
-      >>> error, y = nnx.checkify(lambda m, x: m(x))(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), jnp.ones(2))
+      >>> model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+      >>> error, y = nnx.checkify(lambda m, x: m(x))(model, jnp.ones(2))
       >>> error.get() is None
       True
     """

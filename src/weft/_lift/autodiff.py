@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from weft import _filters
 from weft._graph import prefix as prefixes
+from weft._lift.arguments import by_position
 from weft._lift.lift import Lift, Mode, mode_of, unbind
 from weft._lift.tangents import tangents_of
 from weft._path import Path
@@ -64,6 +65,13 @@ class DiffState(prefixes.PrefixMapping):
         return f"DiffState({self.argnum}, {self.filter!r})"
 
 
+class _Bare(DiffState):
+    """What a position alone asks for: of objects their Params, of anything else all of it."""
+
+    def map_argument(self, x: Any) -> bool:
+        return True
+
+
 KEYS = [True, False]
 
 
@@ -86,7 +94,7 @@ def grad_prefixes(argnums: Any, number: int, mode: Mode) -> tuple[Any, ...]:
         if argnum % number in chosen:
             raise ValueError(f"argnums names argument {argnum % number} twice: {argnums!r}")
         # Without structure updates gradients have the input's type: all of it is differentiated.
-        default = DiffState(argnum, Param) if mode.structure else True
+        default = _Bare(argnum, Param) if mode.structure else True
         chosen[argnum % number] = entry if isinstance(entry, DiffState) else default
     return tuple(chosen.get(i, False) for i in range(number))
 
@@ -135,53 +143,72 @@ def value_and_grad(
       >>> float(grads.kernel[0, 0])
       3.0
     """
+    options = Options(argnums, has_aux, mode_of(graph, graph_updates), holomorphic, allow_int)
+    _check_reduce_axes(reduce_axes)
+    wrap = functools.partial(_differentiate, "value_and_grad", options)
+    return wrap if isinstance(f, Missing) else wrap(f)
+
+
+class Options(NamedTuple):
+    """The options of `grad` and `value_and_grad`."""
+
+    argnums: Any
+    has_aux: bool
+    mode: Mode
+    holomorphic: bool
+    allow_int: bool
+
+
+def _check_reduce_axes(reduce_axes: Sequence[str]) -> None:
     if reduce_axes:
         raise ValueError(
             f"reduce_axes={reduce_axes!r} is not supported: sum over mesh axes with `jax.lax.psum`"
         )
-    mode = mode_of(graph, graph_updates)
-    options = {"holomorphic": holomorphic, "allow_int": allow_int}
 
-    def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
-        function, bound = unbind(fun)
 
-        @functools.wraps(function, updated=())
-        def value_and_grad_of(*args: Any, **kwargs: Any) -> Any:
-            prefix = grad_prefixes(argnums, len(args), mode)
-            lift = Lift(
-                function,
-                "grad",
-                mode,
-                in_prefix=prefix,
-                out_prefix=(LOSS, AUX) if has_aux else LOSS,
-                kw_prefix=False,
-                in_keys=KEYS,
-                out_keys=[LOSS, AUX, *KEYS],
-                bound=len(bound),
-                bound_prefix=False,
-            )
-            call = lift.enter((*bound, *args), kwargs)
+def _differentiate(transform: str, options: Options, fun: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes the function that returns value and gradient; errors name the transform."""
+    argnums, has_aux, mode, holomorphic, allow_int = options
+    function, bound = unbind(fun)
 
-            def scalar(differentiated: list[Any], rest: list[Any]) -> Any:
-                inside = lift.rebuild(call.spec, (differentiated, rest))
-                out = lift.run(inside)
-                _check_loss(out, has_aux, lift.name)
-                ([loss], *groups), exit = lift.collect(call.spec, inside, out)
-                return loss, (groups, exit)
+    @functools.wraps(function, updated=())
+    def differentiated(*args: Any, **kwargs: Any) -> Any:
+        if kwargs:  # arguments to differentiate are counted by their parameters
+            args, kwargs = by_position(function, (*bound, *args), kwargs)
+            args = args[len(bound) :]
+        prefix = grad_prefixes(argnums, len(args), mode)
+        lift = Lift(
+            function,
+            transform,
+            mode,
+            in_prefix=prefix,
+            out_prefix=(LOSS, AUX) if has_aux else LOSS,
+            kw_prefix=False,
+            in_keys=KEYS,
+            out_keys=[LOSS, AUX, *KEYS],
+            bound=len(bound),
+            bound_prefix=False,
+        )
+        call = lift.enter((*bound, *args), kwargs)
 
-            (loss, (groups, exit)), grads = jax.value_and_grad(scalar, has_aux=True, **options)(
-                *call.groups
-            )
-            value = lift.leave(call, ([loss], *groups), exit)
-            asked = argnums if isinstance(argnums, (tuple, list)) else (argnums,)
-            asked = (e.argnum if isinstance(e, DiffState) else e for e in asked)
-            positions = [i % len(args) + len(bound) for i in asked]
-            formed = tangents_of(call, positions, grads, mode)
-            return value, tuple(formed) if isinstance(argnums, (tuple, list)) else formed[0]
+        def scalar(chosen: list[Any], rest: list[Any]) -> Any:
+            inside = lift.rebuild(call.spec, (chosen, rest))
+            out = lift.run(inside)
+            _check_loss(out, has_aux, lift.name)
+            ([loss], *groups), exit = lift.collect(call.spec, inside, out)
+            return loss, (groups, exit)
 
-        return value_and_grad_of
+        (loss, (groups, exit)), grads = jax.value_and_grad(
+            scalar, has_aux=True, holomorphic=holomorphic, allow_int=allow_int
+        )(*call.groups)
+        value = lift.leave(call, ([loss], *groups), exit)
+        asked = argnums if isinstance(argnums, (tuple, list)) else (argnums,)
+        asked = (e.argnum if isinstance(e, DiffState) else e for e in asked)
+        positions = [i % len(args) + len(bound) for i in asked]
+        formed = tangents_of(call, positions, grads, mode)
+        return value, tuple(formed) if isinstance(argnums, (tuple, list)) else formed[0]
 
-    return wrap if isinstance(f, Missing) else wrap(f)
+    return differentiated
 
 
 def _check_loss(out: Any, has_aux: bool, name: str) -> None:
@@ -235,17 +262,11 @@ def grad(
       3.0
     """
 
+    options = Options(argnums, has_aux, mode_of(graph, graph_updates), holomorphic, allow_int)
+    _check_reduce_axes(reduce_axes)
+
     def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
-        both = value_and_grad(
-            fun,
-            argnums=argnums,
-            has_aux=has_aux,
-            holomorphic=holomorphic,
-            allow_int=allow_int,
-            reduce_axes=reduce_axes,
-            graph=graph,
-            graph_updates=graph_updates,
-        )
+        both = _differentiate("grad", options, fun)
 
         @functools.wraps(both, updated=())
         def grad_of(*args: Any, **kwargs: Any) -> Any:

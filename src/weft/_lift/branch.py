@@ -14,20 +14,23 @@ import jax
 from jax.extend.core import jaxpr_as_fun
 
 from weft._errors import StructureError
-from weft._graph.records import describe_difference
+from weft._graph.records import Old, ValueDef, VariableDef, describe_difference, iter_records
 from weft._lift.lift import (
     Exit,
+    Items,
     Lift,
     Spec,
     Written,
     mode_of,
     name_of,
+    outcome,
     raw_leaves,
     take,
     unbind,
 )
 from weft._lift.memo import compiled_once
-from weft._path import format_path
+from weft._path import Path, format_path
+from weft._static import Static
 from weft._variable import Variable
 
 
@@ -125,6 +128,17 @@ def _run(
     lift: Lift, functions: tuple[Callable[..., Any], ...], spec: Spec, index: Any, *groups: Any
 ) -> tuple[list[list[Any]], Exit]:
     traced = [_trace(lift, f, i, spec, groups) for i, f in enumerate(functions)]
+    changes = [branch.exit.changed for branch in traced]
+    if any(changed != changes[0] for changed in changes):
+        # What one branch changes comes out of all of them.
+        also = frozenset(
+            (change.index, key)
+            for changed in changes
+            for change in changed
+            for key, child in zip(change.keys, change.children, strict=True)
+            if not isinstance(child, Old)
+        )
+        traced = [_trace(lift, f, i, spec, groups, also) for i, f in enumerate(functions)]
     names = [name_of(f) for f in functions]
     union = _union(lift, names, spec, traced)
     leaves = _leaves_of_variables(lift, spec, groups)
@@ -140,6 +154,7 @@ def _run(
         return run
 
     first = traced[0].exit
+    _check_written(lift, names, spec, traced, union)
     _check_shapes(lift, names, spec, traced, union, leaves)
     runs = [returning_all(branch) for branch in traced]
     if lift.transform == "cond":
@@ -151,12 +166,19 @@ def _run(
     return [arrays], Exit(tuple(union), first.changed, first.out, layout)
 
 
-def _trace(lift: Lift, f: Callable[..., Any], position: int, spec: Spec, groups: Any) -> Branch:
+def _trace(
+    lift: Lift,
+    f: Callable[..., Any],
+    position: int,
+    spec: Spec,
+    groups: Any,
+    also: Items = frozenset(),
+) -> Branch:
     def pure(groups: Any) -> Any:
         inside = lift.rebuild(spec, groups)
         bounds, *operands = inside.args
         out = lift.run(inside._replace(args=(*bounds[position], *operands)), f)
-        return lift.collect(spec, inside, out)
+        return lift.collect(spec, inside, out, also)
 
     jaxpr, (shapes, exit) = jax.make_jaxpr(pure, return_shape=True)(groups)
     return Branch(jaxpr, shapes[0], exit)
@@ -184,23 +206,55 @@ def _union(lift: Lift, names: list[str], spec: Spec, traced: list[Branch]) -> li
                 f"the branches of nnx.{lift.transform} must return the same structure: at "
                 f"{format_path(path)} {names[0]!r} returns {expected} and {name!r} {found}"
             )
-        if exit.changed != first.changed:
-            changed = {c.index for c in (*exit.changed, *first.changed)}
-            where = ", ".join(format_path(spec.spots[i].path) for i in sorted(changed))
+        difference = _difference_of_changes(spec, first, exit)
+        if difference is not None:
+            path, expected, found = difference
             raise StructureError(
-                f"the branches of nnx.{lift.transform} must change structure alike: {names[0]!r} "
-                f"and {name!r} leave {where} with different attributes. Add the attribute before "
-                "the call, and write its value in the branch"
+                f"the branches of nnx.{lift.transform} must change structure alike: "
+                f"{format_path(path)} is {expected} after {names[0]!r} and {found} after {name!r}. "
+                "Set the attribute before the call, and hold what changes in a Variable"
             )
         for w in exit.written:
-            other = written.setdefault(w.index, w)
-            if other != w:
-                where = format_path(spec.spots[w.index].path)
-                raise StructureError(
-                    f"the branches of nnx.{lift.transform} write {where} with different structure "
-                    f"or metadata: {other.metadata or other.treedef} and {w.metadata or w.treedef}"
-                )
+            written.setdefault(w.index, w)
     return [written[index] for index in sorted(written)]
+
+
+def _difference_of_changes(spec: Spec, a: Exit, b: Exit) -> tuple[Path, str, str] | None:
+    sides = [
+        {c.index: ValueDef(c.extra, c.keys, c.children) for c in exit.changed} for exit in (a, b)
+    ]
+    nothing = ValueDef(Static(None), (), ())
+    for index in sorted({*sides[0], *sides[1]}):
+        records = [side.get(index, nothing) for side in sides]
+        found = describe_difference(records[0], records[1], spec.spots[index].path)
+        if found is not None:
+            return found
+    return None
+
+
+def _check_written(
+    lift: Lift, names: list[str], spec: Spec, traced: list[Branch], union: list[Written]
+) -> None:
+    """Raises where a Variable would be left with another structure or metadata by a branch."""
+    entered = {r.index: r for _, r in iter_records(spec.record) if isinstance(r, VariableDef)}
+    for first in union:
+        as_before = Written(first.index, entered[first.index].treedef, None)
+        sides: dict[Any, str] = {}
+        for name, branch in zip(names, traced, strict=True):
+            mine = [w for w in branch.exit.written if w.index == first.index]
+            _, treedef, metadata = mine[0] if mine else as_before
+            metadata = metadata or entered[first.index].metadata
+            sides.setdefault((treedef, metadata), name)
+        if len(sides) > 1:
+            where = format_path(spec.spots[first.index].path)
+            shown = " and ".join(
+                f"{treedef or 'an array'}, metadata {metadata.value} in {name!r}"
+                for (treedef, metadata), name in sides.items()
+            )
+            raise StructureError(
+                f"the branches of nnx.{lift.transform} leave {where} with different structure or "
+                f"metadata: {shown}. Set metadata before the call, and keep the structure"
+            )
 
 
 def _check_shapes(
@@ -211,18 +265,25 @@ def _check_shapes(
     union: list[Written],
     unwritten: dict[int, list[Any]],
 ) -> None:
-    for written in union:
-        seen: dict[tuple, str] = {}
-        for name, branch in zip(names, traced, strict=True):
-            shapes = iter(branch.shapes)
-            values = {w.index: _take_all(w, shapes) for w in branch.exit.written}
-            arrays = values.get(written.index, unwritten.get(written.index))
-            types = tuple(jax.typeof(x).str_short() for x in arrays)  # type: ignore[union-attr]
-            seen.setdefault(types, name)
-        if len(seen) > 1:
-            where = format_path(spec.spots[written.index].path)
-            sides = " and ".join(f"{', '.join(t)} in {name!r}" for t, name in seen.items())
+    """Raises where the arrays of a Variable or of what is returned differ between branches."""
+    left: dict[Path, dict[tuple[str, ...], str]] = {}
+    for name, branch in zip(names, traced, strict=True):
+        shapes = iter(branch.shapes)
+        values = {w.index: _take_all(w, shapes) for w in branch.exit.written}
+        for w in union:
+            arrays = values.get(w.index, unwritten.get(w.index))
+            left.setdefault(spec.spots[w.index].path, {}).setdefault(_types(arrays), name)
+        for path, treedef in list(outcome(spec, branch.exit))[len(branch.exit.written) :]:
+            arrays = jax.tree.leaves(take(treedef, shapes))
+            left.setdefault(path, {}).setdefault(_types(arrays), name)
+    for path, types in left.items():
+        if len(types) > 1:
+            sides = " and ".join(f"{', '.join(found)} in {name!r}" for found, name in types.items())
             raise StructureError(
-                f"the branches of nnx.{lift.transform} leave {where} with different shapes or "
-                f"dtypes: {sides}. Convert in the branch: `v[...] = x.astype(v.dtype)`"
+                f"the branches of nnx.{lift.transform} leave {format_path(path)} with different "
+                f"shapes or dtypes: {sides}. Convert it in the branch, `x.astype(dtype)`"
             )
+
+
+def _types(arrays: Any) -> tuple[str, ...]:
+    return tuple(jax.typeof(x).str_short() for x in arrays)

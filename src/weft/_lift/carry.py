@@ -7,7 +7,6 @@ does to a carried Variable is simply the Variable's next value.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +14,7 @@ import jax
 from weft._errors import StructureError
 from weft._graph.records import ArrayDef, Record, VariableDef, describe_difference, iter_records
 from weft._graph.walk import Flattener
-from weft._lift.lift import Inside, Lift, raw_leaves
+from weft._lift.lift import Exit, Groups, Inside, Lift, Spec, outcome, raw_leaves, take
 from weft._path import Path, format_path
 from weft._variable import Variable
 
@@ -82,21 +81,35 @@ def check_same_aval(name: str, path: Path, old: Any, new: Any) -> None:
         )
 
 
-def sources(lift: Lift, emitted: Iterable[Any], carried: list[Any]) -> tuple[int, ...]:
+def sources(
+    lift: Lift, spec: Spec, exit: Exit, groups: Groups, carry: int, carried: list[Any]
+) -> tuple[int, ...]:
     """Finds where in the carry each array that shall come out of a loop goes.
 
+    Args:
+      lift: the loop.
+      spec: the call's.
+      exit: what comes out of the body.
+      groups: its arrays.
+      carry: which group is the carry.
+      carried: the next carry.
+
     Raises:
-      StructureError: if one goes nowhere: its object was written, then replaced in the carry.
+      StructureError: naming the path of one that goes nowhere.
     """
     places = {id(array): i for i, array in enumerate(carried)}
-    found = [places.get(id(array)) for array in emitted]
-    if None in found:
-        raise StructureError(
-            f"nnx.{lift.transform} of {lift.name!r} writes an object of its carry and returns "
-            "another in its place: what was written would be lost. Return the object that was "
-            "given, or do not write it"
-        )
-    return tuple(i for i in found if i is not None)
+    arrays = iter(groups[carry])
+    found: list[int] = []
+    for group, (path, treedef) in zip(exit.layout, outcome(spec, exit), strict=True):
+        for array in jax.tree.leaves(take(treedef, arrays)) if group == carry else ():
+            if id(array) not in places:
+                raise StructureError(
+                    f"nnx.{lift.transform} of {lift.name!r} sets {format_path(path)}, which is in "
+                    "no place of the carry that it returns: what was set would be lost. Return "
+                    "the object that was given, and hold what changes in a Variable"
+                )
+            found.append(places[id(array)])
+    return tuple(found)
 
 
 def current_leaves(value: Any) -> list[Any]:

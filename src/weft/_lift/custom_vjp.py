@@ -78,8 +78,8 @@ class CustomVjp:
         """
         if symbolic_zeros or optimize_remat:
             raise ValueError(
-                "custom_vjp of objects has no symbolic_zeros and no optimize_remat: leave them out, "
-                "or use `jax.custom_vjp` on arrays"
+                "custom_vjp of objects has no symbolic_zeros and no optimize_remat: leave them "
+                "out, or use `jax.custom_vjp` on arrays"
             )
         self._rules = Rules(fwd, bwd)
 

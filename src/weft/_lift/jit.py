@@ -6,15 +6,23 @@ argument and one list of arrays per group.
 
 from __future__ import annotations
 
+import collections
 import functools
 import inspect
 import types
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack, overload
 
 import jax
+import jax.core
+import jax.tree_util as jtu
+import numpy as np
 
+from weft import _trace
+from weft._config import set_auto_donation, set_retrace_limit
+from weft._errors import StructureError
 from weft._graph import prefix as prefixes
+from weft._graph.records import describe_difference
 from weft._lift.lift import (
     Call,
     Lift,
@@ -26,9 +34,27 @@ from weft._lift.lift import (
     raw_leaves,
     unbind,
 )
-from weft._path import Path
+from weft._lift.plan import (
+    ROOTS,
+    Operands,
+    Pattern,
+    Plan,
+    find_plan,
+    gather,
+    is_root,
+    make_plan,
+    pattern_of,
+    plans_of,
+    run_and_store,
+)
+from weft._lift.program import Program, entry_sizes
+from weft._lift.program import donating as make_donating
+from weft._lift.retrace import CacheInfo, Log, OnRetrace, see
+from weft._part import is_part
+from weft._path import Path, format_path, key_of_entry
 from weft._static import Static
 from weft._types import MISSING, Missing
+from weft._variable import get_lease, get_slot, set_raw, set_slot
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -102,6 +128,20 @@ def select_arguments(f: Callable[..., Any], argnums: Any, argnames: Any) -> Sele
     return Selection(frozenset(positions), frozenset(names))
 
 
+class Structure:
+    """What is compiled for one structure of arguments: with and without donation."""
+
+    __slots__ = ("donating", "plain")
+
+    def __init__(self, plain: Program):
+        self.plain = plain
+        self.donating: Program | None = None
+
+
+with jax.core.eval_context():
+    _NO_TRACE = _trace.current()
+
+
 class JitWrapped:
     """A function compiled by `nnx.jit`."""
 
@@ -116,24 +156,27 @@ class JitWrapped:
         static_argnames: Any,
         donate_argnums: Any,
         donate_argnames: Any,
+        donate: str | None,
+        max_traces: int | None,
+        on_retrace: OnRetrace,
         options: dict[str, Any],
     ):
         f, self._bound = unbind(fun)
         functools.update_wrapper(self, f, updated=())
         # Positions given for a bound method do not count the object it is bound to.
         shift = len(self._bound)
-        shifted = lambda nums: (
-            None
-            if nums is None
-            else [  # noqa: E731
-                i + shift if i >= 0 else i for i in as_tuple(nums)
-            ]
-        )
+
+        def shifted(nums: Any) -> list[int] | None:
+            if nums is None:
+                return None
+            return [i + shift if i >= 0 else i for i in as_tuple(nums)]
+
         self._static = select_arguments(f, shifted(static_argnums), static_argnames)
         self._donated = select_arguments(f, shifted(donate_argnums), donate_argnames)
         self._mode = mode
-        self._shardings = in_shardings, out_shardings
+        self._options = options
         has_shardings = in_shardings is not None or out_shardings is not None
+        self._is_explicit = has_shardings or bool(self._donated.positions or self._donated.names)
         in_keys: list[Any] = prefixes.distinct(in_shardings, None)
         out_keys: list[Any] = prefixes.distinct(in_shardings, out_shardings, None)
         self._keys = [(sharding, donated) for sharding in in_keys for donated in (False, True)]
@@ -152,15 +195,25 @@ class JitWrapped:
                 path[:1] in donated_paths or path[:2] in donated_paths,
             ),
         )
+        explicit = {
+            "static_argnums": 0,
+            "donate_argnums": tuple(i + 1 for i, (_, donated) in enumerate(self._keys) if donated),
+            **options,
+        }
         if has_shardings:
-            options = {
-                **options,
-                "in_shardings": tuple(sharding for sharding, _ in self._keys),
-                "out_shardings": (out_keys, None),
-            }
-        donated = tuple(i + 1 for i, (_, donated) in enumerate(self._keys) if donated)
-        self._jitted = jax.jit(self._lift.pure, static_argnums=0, donate_argnums=donated, **options)
+            explicit["in_shardings"] = tuple(sharding for sharding, _ in self._keys)
+            explicit["out_shardings"] = (out_keys, None)
+        self._jitted = jax.jit(self._pure, **explicit)
         self._written: dict[Any, frozenset[int]] = {}
+        self._donates = donate is not None
+        self._log = Log(self._lift.name, max_traces, on_retrace)
+        self._calls = 0
+        self._token = object()
+        has_static = bool(self._static.positions or self._static.names)
+        self._is_simple = not (self._is_explicit or has_static or self._bound)
+        self._patterns: dict[tuple[type, ...], Pattern] = {}
+        self._structures: dict[Spec, Structure] = {}
+        self._rootless: list[Plan] = []
 
     def _donated_paths(self, f: Callable[..., Any]) -> frozenset[Path]:
         number = max(self._donated.positions, default=-1) + 1
@@ -177,13 +230,17 @@ class JitWrapped:
             aligned.insert(position - len(self._bound), None)
         return tuple(aligned)
 
-    def _enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    def _mark_static(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple, dict]:
         if self._static.positions:
             first, positions = len(self._bound), self._static.positions
             args = tuple(Static(x) if i in positions else x for i, x in enumerate(args, first))
         if self._static.names and kwargs:
             names = self._static.names
             kwargs = {k: Static(x) if k in names else x for k, x in kwargs.items()}
+        return args, kwargs
+
+    def _enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        args, kwargs = self._mark_static(args, kwargs)
         call = self._lift.enter((*self._bound, *args), kwargs)
         return self._keep_unwritten(call) if self._has_donated(call) else call
 
@@ -208,18 +265,153 @@ class JitWrapped:
             self._written[key] = written
         kept = {id(obj) for i, obj in enumerate(call.objects) if i not in written}
         layout, groups = [], [[] for _ in self._keys]
-        for (path, value, prefix), group in zip(call.entries, call.spec.layout, strict=True):
-            if id(value) in kept:
+        for entry, group in zip(call.entries, call.spec.layout, strict=True):
+            if id(entry.value) in kept:
                 group = prefixes.position((self._keys[group][0], False), self._keys)
             layout.append(group)
-            groups[group].extend(raw_leaves(value))
+            groups[group].extend(raw_leaves(entry.value))
         spec = Spec(call.spec.record, tuple(layout), call.spec.spots, call.entries)
         return call._replace(spec=spec, groups=groups)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        call = self._enter(args, kwargs)
-        groups, exit = self._jitted(call.spec, *call.groups)
-        return self._lift.leave(call, groups, exit)
+        self._calls += 1
+        # Arguments that are objects and arrays themselves are recognized by their types alone.
+        if not kwargs and self._is_simple:
+            types = tuple(map(type, args))
+            pattern = self._patterns.get(types)
+            if pattern is not None:
+                return self._call(args, pattern)
+        if self._is_explicit:
+            call = self._enter(args, kwargs)
+            return self._lift.leave(call, *self._jitted(call.spec, *call.groups))
+        if self._static.positions or self._static.names:
+            args, kwargs = self._mark_static(args, kwargs)
+        leaves, treedef = jtu.tree_flatten(((*self._bound, *args), kwargs), is_root)
+        pattern = pattern_of(leaves, treedef)
+        if self._is_simple and not kwargs and len(leaves) == len(args) and all(map(_is_leaf, args)):
+            self._patterns[tuple(map(type, args))] = pattern
+        return self._call(leaves, pattern)
+
+    def _call(self, leaves: Sequence[Any], pattern: Pattern) -> Any:
+        plans = plans_of(leaves[pattern.roots[0]]) if pattern.roots else self._rootless
+        plan = find_plan(plans, self._token, leaves, pattern)
+        if plan is None:
+            plan = self._make_plan(list(leaves), pattern)
+            if any(map(is_part, plan.values)):  # arrays of their own they have none
+                args, kwargs = jtu.tree_unflatten(pattern.treedef, list(leaves))
+                call = self._lift.enter(args, kwargs)
+                return self._lift.leave(call, *self._jitted(call.spec, *call.groups))
+            plans.append(plan)
+        arrays = [leaves[i] for i in pattern.arrays]
+        structure: Structure = plan.structure
+        if structure.donating is None and self._donates:
+            self._prepare(plan, structure, arrays)
+        program = structure.donating
+        if program is not None and program.donated and donation_is_on():
+            operands = plan.operands(program)
+            lease = operands.lease
+            with lease.lock:
+                if not lease.shared and (not lease.exposed or lease.reclaim()):
+                    return self._run_donating(plan, program, operands, arrays)
+        program = structure.plain
+        operands = plan.operands(program)
+        _, others, number = program.jitted([], gather(operands), arrays)
+        return self._finish(plan, program, operands, others, number, arrays)
+
+    def _make_plan(self, leaves: list[Any], pattern: Pattern) -> Plan:
+        arguments = jtu.tree_unflatten(pattern.treedef, leaves)
+        paths = leaf_paths_of(self._lift.f, len(arguments[0]), arguments)
+        plan = make_plan(self._token, self._lift, leaves, pattern, paths)
+        structure = self._structures.get(plan.spec)
+        if structure is None:
+            structure = Structure(self._make_program(plan.spec, ()))
+            self._structures[plan.spec] = structure
+        plan.structure = structure
+        return plan
+
+    def _make_program(self, spec: Spec, donated: tuple[int, ...]) -> Program:
+        lift = Lift(self._lift.f, "jit", self._mode)
+        return Program(lift, spec, donated, self._options, self._note_trace)
+
+    def _note_trace(self, spec: Spec, groups: Any) -> None:
+        inputs = [iter(group) for group in groups]
+        avals = [
+            [next(inputs[group]) for _ in range(size)]
+            for size, group in zip(entry_sizes(spec.record), spec.layout, strict=True)
+        ]
+        paths = [entry.path for entry in spec.entries]
+        self._log.note(see(spec.record, paths, avals), set_retrace_limit.get())
+
+    def _pure(self, spec: Spec, *groups: list[Any]) -> Any:
+        sizes = zip(entry_sizes(spec.record), spec.layout, strict=True)
+        inputs = [iter(group) for group in groups]
+        avals = [[jax.typeof(next(inputs[group])) for _ in range(n)] for n, group in sizes]
+        paths = [entry.path for entry in spec.entries]
+        self._log.note(see(spec.record, paths, avals), set_retrace_limit.get())
+        return self._lift.pure(spec, *groups)
+
+    # -- running a plan
+    def _prepare(self, plan: Plan, structure: Structure, arrays: list[Any]) -> None:
+        if not donation_is_on():
+            return
+        operands = plan.operands(structure.plain)
+        structure.donating = make_donating(
+            structure.plain,
+            ([], gather(operands), arrays),
+            plan.values,
+            functools.partial(self._make_program, plan.spec),
+        )
+
+    def _run_donating(
+        self, plan: Plan, program: Program, operands: Operands, arrays: list[Any]
+    ) -> Any:
+        lease = operands.lease
+        lease.begin()
+        try:
+            others, number = run_and_store(program, operands.donated, gather(operands), arrays)
+        except BaseException as error:
+            if any(array.is_deleted() for array in map(get_slot, operands.donated)):
+                error.add_note(
+                    f"nnx.jit of {self._lift.name!r} failed after the arrays of the Variables it "
+                    "writes were donated to it: they are gone. Restore the objects from a "
+                    "checkpoint, or keep the arrays during calls: `nnx.jit(f, donate=None)`"
+                )
+            raise
+        finally:
+            lease.end()
+        for i in program.outcomes[len(number)].borrowed:
+            lease.expose(operands.donated[i])
+        return self._finish(plan, program, operands, others, number, arrays)
+
+    def _finish(
+        self,
+        plan: Plan,
+        program: Program,
+        operands: Operands,
+        others: list[Any],
+        number: list[None],
+        arrays: list[Any],
+    ) -> Any:
+        outcome = program.outcomes[len(number)]
+        if outcome.is_array:
+            return others[0]
+        written = outcome.exit.written
+        if not outcome.is_plain or (written and not is_outermost()):
+            return self._lift.leave(plan.call(arrays), [others], outcome.exit)
+        if written:
+            targets = operands.targets.get(len(number))
+            if targets is None:
+                objects = plan.call(arrays).objects
+                targets = operands.targets[len(number)] = [objects[w.index] for w in written]
+            store = set_raw if any(map(get_lease, targets)) else set_slot
+            collections.deque(map(store, targets, others), maxlen=0)
+            others = others[len(written) :]
+        return jtu.tree_unflatten(outcome.treedef, others)
+
+    def cache_info(self) -> CacheInfo:
+        """Returns how often the function was traced, how often not, and why each time."""
+        reasons = tuple(self._log.reasons)
+        return CacheInfo(len(reasons), max(self._calls - len(reasons), 0), reasons)
 
     def __get__(self, obj: Any, kind: type | None = None) -> Any:
         return self if obj is None else types.MethodType(self, obj)
@@ -231,27 +423,55 @@ class JitWrapped:
     def trace(self, *args: Any, **kwargs: Any) -> Traced:
         """Traces the function for arguments, arrays or `ShapeDtypeStruct`s, without running it."""
         call = self._enter(args, kwargs)
-        return Traced(self._jitted.trace(call.spec, *call.groups), self)
+        return Traced(self._jitted.trace(call.spec, *call.groups), self, call.spec)
 
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         """Lowers the function for arguments without running it."""
         return self.trace(*args, **kwargs).lower()
 
     def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
-        """Returns shapes and dtypes of what the function returns; the arguments stay as they are."""
+        """Returns shapes and dtypes of what the function returns; the arguments stay as is."""
         from weft._lift.abstract import eval_shape
 
         mode = self._mode
         f = functools.partial(eval_shape, self._lift.f, graph=mode.share)
+        args, kwargs = self._mark_static(args, kwargs)
         return f(*self._bound, *args, **kwargs)
+
+
+def is_outermost() -> bool:
+    """Returns whether no JAX transformation is running."""
+    return _trace.current() == _NO_TRACE
+
+
+def donation_is_on() -> bool:
+    """Returns whether arrays may be overwritten: not where JAX may want to read them again."""
+    config = jax.config
+    is_on = not (config.jax_debug_nans or config.jax_disable_jit) and is_outermost()
+    return is_on and set_auto_donation.get()
+
+
+def _is_leaf(x: Any) -> bool:
+    return isinstance(x, (*ROOTS, jax.Array, np.ndarray, np.generic, int, float, complex))
+
+
+def leaf_paths_of(f: Any, number: int, arguments: Any) -> list[Path]:
+    """Returns a path, by the names of the parameters, for each object and array of a call."""
+    names = argument_paths(f, number)
+    paths = []
+    for entries, _ in jtu.tree_flatten_with_path(arguments, is_root)[0]:
+        kind, first, *rest = map(key_of_entry, entries)
+        paths.append((*(names[first] if kind == 0 else (first,)), *rest))
+    return paths
 
 
 class _Stage:
     """One stage of compiling ahead of time; what it does not define is JAX's."""
 
-    def __init__(self, stage: Any, jit_wrapped: JitWrapped):
+    def __init__(self, stage: Any, jit_wrapped: JitWrapped, spec: Spec):
         self._stage = stage
         self.jit_wrapped = jit_wrapped
+        self._spec = spec
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -264,7 +484,7 @@ class Traced(_Stage):
 
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         """Lowers to the compiler's input language."""
-        return Lowered(self._stage.lower(*args, **kwargs), self.jit_wrapped)
+        return Lowered(self._stage.lower(*args, **kwargs), self.jit_wrapped, self._spec)
 
 
 class Lowered(_Stage):
@@ -272,7 +492,7 @@ class Lowered(_Stage):
 
     def compile(self, *args: Any, **kwargs: Any) -> Compiled:
         """Compiles for the devices at hand."""
-        return Compiled(self._stage.compile(*args, **kwargs), self.jit_wrapped)
+        return Compiled(self._stage.compile(*args, **kwargs), self.jit_wrapped, self._spec)
 
 
 class Compiled(_Stage):
@@ -281,14 +501,48 @@ class Compiled(_Stage):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         wrapped = self.jit_wrapped
         call = wrapped._enter(args, kwargs)
+        if call.spec != self._spec:
+            raise StructureError(_explain(wrapped._lift, self._spec, call.spec))
         groups, exit = self._stage(*call.groups)
         return wrapped._lift.leave(call, groups, exit)
 
 
+def _explain(lift: Lift, compiled: Spec, called: Spec) -> str:
+    difference = describe_difference(compiled.record, called.record)
+    text = f"{lift.name!r} was compiled for arguments of another structure"
+    if difference is not None:
+        path, expected, found = difference
+        first, *below = path or ("arguments",)
+        if isinstance(first, int):
+            first = argument_paths(lift.f, first + 1)[-1]
+        where = format_path((*(first if isinstance(first, tuple) else (first,)), *below))
+        text += f": {where} was {expected} and is {found}"
+    return f"{text}. Compile it again, or call the `nnx.jit` function, which does so by itself"
+
+
+class JitOptions(TypedDict, total=False):
+    """The options of `jit`, for the type checker."""
+
+    in_shardings: Any
+    out_shardings: Any
+    static_argnums: int | Sequence[int] | None
+    static_argnames: str | Iterable[str] | None
+    donate_argnums: int | Sequence[int] | None
+    donate_argnames: str | Iterable[str] | None
+    keep_unused: bool
+    device: Any
+    backend: str | None
+    inline: bool
+    graph: bool | None
+    graph_updates: bool | None
+
+
 @overload
-def jit(fun: Missing = ..., **options: Any) -> Callable[[Callable[..., Any]], JitWrapped]: ...
+def jit(
+    fun: Missing = ..., **options: Unpack[JitOptions]
+) -> Callable[[Callable[..., Any]], JitWrapped]: ...
 @overload
-def jit(fun: Callable[..., Any], **options: Any) -> JitWrapped: ...
+def jit(fun: Callable[..., Any], **options: Unpack[JitOptions]) -> JitWrapped: ...
 def jit(
     fun: Any = MISSING,
     *,
@@ -302,6 +556,9 @@ def jit(
     device: Any = None,
     backend: str | None = None,
     inline: bool = False,
+    donate: str | None = "written",
+    max_traces: int | None = None,
+    on_retrace: OnRetrace = "warn",
     graph: bool | None = None,
     graph_updates: bool | None = None,
 ) -> Any:
@@ -326,6 +583,11 @@ def jit(
       device: a device to run on; removed from newer JAX, where it must be None.
       backend: likewise, a backend.
       inline: whether to inline into an enclosing program.
+      donate: "written" to let the arrays of Variables that the function writes be overwritten,
+        as far as nobody else holds them; None to keep all.
+      max_traces: how many traces are allowed; more are an error that says why. None for any.
+      on_retrace: "warn" to warn when the setting `set_retrace_limit` is exceeded, "explain" to
+        warn of each retrace, a function called with each reason, or None for silence.
       graph: False to refuse shared references; None for the setting.
       graph_updates: False to write back Variables only, not structure; None for the setting.
 
@@ -346,6 +608,8 @@ def jit(
       >>> bool((model.mean[...] > 0).all())
       True
     """
+    if donate not in ("written", None):
+        raise ValueError(f"donate must be 'written' or None, found {donate!r}")
     options = {"keep_unused": keep_unused, "inline": inline}
     options |= {k: v for k, v in {"device": device, "backend": backend}.items() if v is not None}
 
@@ -359,6 +623,9 @@ def jit(
             static_argnames=static_argnames,
             donate_argnums=donate_argnums,
             donate_argnames=donate_argnames,
+            donate=donate,
+            max_traces=max_traces,
+            on_retrace=on_retrace,
             options=options,
         )
 

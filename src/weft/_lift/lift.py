@@ -10,11 +10,12 @@ The inner objects carry the indices of the outer ones, so an index means the sam
 sides and nothing is ever mapped.
 """
 
+# A record's `index` hides the method of that name that tuples have.
+# pyright: reportIncompatibleMethodOverride=false
+
 from __future__ import annotations
 
 import dataclasses
-import functools
-import inspect
 import itertools
 import types
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +27,7 @@ import jax.tree_util as jtu
 from weft import _config, _trace
 from weft._errors import PrefixError
 from weft._graph import prefix as prefixes
-from weft._graph.records import Record, ValueDef, VariableDef
+from weft._graph.records import ArrayDef, Record, ValueDef, VariableDef, iter_records
 from weft._graph.walk import (
     Builder,
     Entry,
@@ -38,16 +39,19 @@ from weft._graph.walk import (
     make_variable,
     treedef_of,
 )
+from weft._lift.arguments import argument_paths, by_position
 from weft._module import kinds
 from weft._module.kinds import Kind, kind_of
 from weft._module.pytree import Pytree
 from weft._module.pytree import check_write as check_object_write
+from weft._part import check_apart, check_part_write
 from weft._path import Path
 from weft._static import Static
-from weft._variable import Variable, check_write
-from weft._variable import _set_raw as set_raw
+from weft._variable import Variable, check_write, set_metadata_dict, set_raw
 
 Groups = list[list[Any]]
+Items = frozenset[tuple[int, Any]]
+"""Items of objects: the object's index and the key."""
 
 
 class Mode(NamedTuple):
@@ -101,8 +105,9 @@ class Spec:
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        same = type(other) is Spec and self.layout == other.layout
-        return same and self.record == other.record
+        if not isinstance(other, Spec):
+            return False
+        return self.layout == other.layout and self.record == other.record
 
 
 class Call(NamedTuple):
@@ -191,30 +196,6 @@ def name_of(f: Any) -> str:
     return getattr(f, "__qualname__", None) or type(f).__name__
 
 
-@functools.lru_cache(maxsize=1024)
-def _parameters(f: Any) -> tuple[tuple[str, ...], str | None]:
-    """Returns the names of the positional parameters, and that of `*args`."""
-    try:
-        parameters = inspect.signature(f).parameters.values()
-    except (TypeError, ValueError):  # builtins have none
-        return (), None
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    names = tuple(p.name for p in parameters if p.kind in positional)
-    rest = next((p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), None)
-    return names, rest
-
-
-def argument_paths(f: Any, number: int, skip: int = 0) -> list[Path]:
-    """Returns a path for each positional argument, by the names of the parameters."""
-    try:
-        names, rest = _parameters(f)
-    except TypeError:  # an unhashable callable
-        names, rest = (), None
-    names = names[skip:] if skip >= 0 else (("functions",) * -skip + names)
-    paths: list[Path] = [(name,) for name in names[:number]]
-    return paths + [(rest or "args", i) for i in range(number - len(paths))]
-
-
 class Lift:
     """A function, the prefixes of its arguments and of what it returns, and the mode.
 
@@ -276,6 +257,7 @@ class Lift:
     # -- outside, before
     def enter(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Call:
         """Takes the arguments of a call apart."""
+        args, kwargs = self._place(args, kwargs)
         flattener = Flattener(share=self.mode.share, arguments=True)
         paths = argument_paths(self.f, len(args), self.skip)
         flatten = flattener.flatten
@@ -287,6 +269,7 @@ class Lift:
         keywords = [flatten(kwargs[name], (name,), self.kw_prefix) for name in names]  # type: ignore[index]
         record = ValueDef(tuple, (*range(len(args)), *names), (*positional, *keywords))
         entries, table = flattener.entries, flattener.table
+        check_apart((entry.path, entry.value) for entry in entries)
         groups: Groups = [[] for _ in self.in_keys]
         layout = []
         for path, value, prefix in entries:
@@ -297,6 +280,17 @@ class Lift:
         arrays = [entry.value for entry in entries if not isinstance(entry.value, Variable)]
         spec = Spec(record, tuple(layout), table.spots, entries)
         return Call(spec, groups, table.objects, arrays, entries)
+
+    def _place(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any] | None
+    ) -> tuple[tuple[Any, ...], dict[str, Any] | None]:
+        """Puts keyword arguments where their prefixes are."""
+        number = 0
+        if type(self.in_prefix) in (tuple, list):
+            number = self.bound + len(self.in_prefix)
+        if number > len(args) or (kwargs and self.in_prefix is not self.kw_prefix):
+            return by_position(self.f, args, kwargs or {}, number)
+        return args, kwargs
 
     def _argument_prefixes(self, args: tuple[Any, ...]) -> Iterable[Any]:
         prefix, bound = self.in_prefix, self.bound
@@ -327,7 +321,7 @@ class Lift:
             made = make_variable(record, take(record.treedef, arrays_of[next(layout)]))
             if self.axis_names is not None:
                 self.axis_names.going_in(made, spec.spots[record.index].prefix)
-            before[record.index] = (made._raw, made._metadata)
+            before[record.index] = (_leaves_of(made._raw), made._metadata)
             leaves.append(made)
             return made
 
@@ -337,30 +331,36 @@ class Lift:
             return arrays[-1]
 
         def remember(index: int, node: Any, items: list[tuple[Any, Any]]) -> Any:
-            before[index] = [(k, v, _parts_of(v)) for k, v in items], _extra_of(node)
+            before[index] = [(k, v, _inner_of(v)) for k, v in items], _extra_of(node)
             return node
 
         builder = Builder(variable, array, on_build=remember)
-        names = [key for key in spec.record.keys if isinstance(key, str)]
-        built = [builder.build(child) for child in spec.record.children]
-        number = len(built) - len(names)
+        args, kwargs = _arguments(spec.record, list(map(builder.build, spec.record.children)))
         objects = [builder.objects[i] for i in range(len(builder.objects))]
-        kwargs = dict(zip(names, built[number:], strict=True))
-        return Inside(tuple(built[:number]), kwargs, objects, leaves, before, arrays)
+        return Inside(args, kwargs, objects, leaves, before, arrays)
 
     def run(self, inside: Inside, f: Callable[..., Any] | None = None) -> Any:
         """Runs the user's function on the inner objects."""
         with _trace.running(self.transform, self.name):
             return (self.f if f is None else f)(*inside.args, **inside.kwargs)
 
-    def collect(self, spec: Spec, inside: Inside, out: Any) -> tuple[Groups, Exit]:
-        """Gathers what was written and what is returned."""
+    def collect(
+        self, spec: Spec, inside: Inside, out: Any, also: Items = frozenset()
+    ) -> tuple[Groups, Exit]:
+        """Gathers what was written and what is returned.
+
+        Args:
+          spec: the call's.
+          inside: its objects, after the function ran.
+          out: what it returned.
+          also: items of objects that come out even if nothing changed there.
+        """
         table = Table(inside.objects)
         table.spots = list(spec.spots)
         names = self.axis_names
         flattener = Flattener(
             table,
-            known_arrays={id(x): i for i, x in enumerate(inside.arrays)},
+            known_arrays={} if also else {id(x): i for i, x in enumerate(inside.arrays)},
             check_aliases=self.check_outputs,
             on_variable=None if names is None else names.coming_out,
         )
@@ -380,7 +380,7 @@ class Lift:
             if new_metadata is not None or not _same_leaves(raw, obj._raw):
                 written.append(Written(index, treedef_of(obj._raw), new_metadata))
                 entries.append((raw_leaves(obj), table.spots[index].prefix))
-        changed = self._changed(inside, flattener) if self.mode.structure else ()
+        changed = self._changed(inside, flattener, also) if self.mode.structure else ()
         flattener.known_arrays = {}
         record = flattener.visit(out, Spot(("output",), self.out_prefix, -1), True)
         entries.extend((raw_leaves(e.value), e.prefix) for e in flattener.entries)
@@ -392,15 +392,20 @@ class Lift:
             groups[group].extend(leaves)
         return groups, Exit(tuple(written), changed, record, tuple(layout))
 
-    def _changed(self, inside: Inside, flattener: Flattener) -> tuple[Changed, ...]:
+    def _changed(self, inside: Inside, flattener: Flattener, also: Items) -> tuple[Changed, ...]:
         changed: list[Changed] = []
         for index, obj in enumerate(inside.objects):
             if isinstance(obj, Variable):
                 continue
             old, old_extra = inside.before[index]
             items, extra = items_of(obj), _extra_of(obj)
-            unchanged = {key: value for key, value, parts in old if _same_parts(value, parts)}
-            kept = [key in unchanged and unchanged[key] is value for key, value in items]
+            unchanged = {k: value for k, value, inner in old if _same(inner, _inner_of(value))}
+            kept = [k in unchanged and _is_kept(unchanged[k], value) for k, value in items]
+            if also:
+                kept = [
+                    same and (index, key) not in also
+                    for (key, _), same in zip(items, kept, strict=True)
+                ]
             if all(kept) and len(items) == len(old) and extra == old_extra:
                 continue
             spot = flattener.table.spots[index]
@@ -435,8 +440,9 @@ class Lift:
             ]
             refills.append((call.objects[change.index], items, change.extra))
         out = builder.build(exit.out)
-        for written, _ in writes:
+        for written, raw in writes:
             check_write(call.objects[written.index])
+            check_part_write(call.objects[written.index], raw, written.metadata)
         for node, items, _ in refills:
             if isinstance(node, Pytree):
                 check_object_write(node, items[0][0] if items else "attributes")
@@ -445,37 +451,89 @@ class Lift:
             variable = call.objects[written.index]
             set_raw(variable, raw)
             if written.metadata is not None:
-                object.__setattr__(variable, "_metadata", dict(written.metadata.value))
+                set_metadata_dict(variable, dict(written.metadata.value))
         for node, items, extra in refills:
             fill_node(node, items, extra)
         return out
+
+
+def _arguments(record: ValueDef, built: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Returns the arguments of a call from its record and the parts built from it."""
+    if record.how is not tuple:  # the arguments' treedef, as JAX sees them
+        args, kwargs = jtu.tree_unflatten(record.how, built)
+        return tuple(map(_without_box, args)), {k: _without_box(x) for k, x in kwargs.items()}
+    names = [key for key in record.keys if isinstance(key, str)]
+    number = len(built) - len(names)
+    return tuple(built[:number]), dict(zip(names, built[number:], strict=True))
+
+
+def outcome(spec: Spec, exit: Exit) -> Iterator[tuple[Path, Any]]:
+    """Yields path and treedef of each value that comes out of a call, in the exit's order."""
+    for written in exit.written:
+        yield spec.spots[written.index].path, written.treedef
+    records = [
+        ((*spec.spots[change.index].path, key), child)
+        for change in exit.changed
+        for key, child in zip(change.keys, change.children, strict=True)
+    ]
+    for path, record in [*records, (("output",), exit.out)]:
+        for where, leaf in iter_records(record, path):
+            if isinstance(leaf, (ArrayDef, VariableDef)):
+                yield where, getattr(leaf, "treedef", None)
+
+
+def _without_box(x: Any) -> Any:
+    return x.value if type(x) is Static else x
 
 
 def take(treedef: Any, leaves: Iterator[Any]) -> Any:
     """Takes the leaves of one value off an iterator."""
     if treedef is None:
         return next(leaves)
-    return jtu.tree_unflatten(treedef, list(itertools.islice(leaves, treedef.num_leaves)))
+    return treedef.unflatten(list(itertools.islice(leaves, treedef.num_leaves)))
+
+
+def _leaves_of(raw: Any) -> Any:
+    """Notes a Variable's value; a container may change without becoming another object."""
+    return raw if isinstance(raw, jax.Array) else jtu.tree_flatten(raw)
 
 
 def _same_leaves(before: Any, after: Any) -> bool:
-    if before is after and isinstance(after, jax.Array):
+    if isinstance(before, jax.Array) or isinstance(after, jax.Array):
+        return before is after
+    leaves, treedef = jtu.tree_flatten(after)
+    return treedef == before[1] and _same(leaves, before[0])
+
+
+_PLAIN = frozenset({bool, int, float, complex, str, bytes, frozenset})
+
+
+def _is_kept(before: Any, after: Any) -> bool:
+    if before is after:
         return True
-    old, old_treedef = jtu.tree_flatten(before)
-    new, new_treedef = jtu.tree_flatten(after)
-    return old_treedef == new_treedef and all(a is b for a, b in zip(old, new, strict=True))
+    return type(after) in _PLAIN and Static(before) == Static(after)
 
 
-def _parts_of(value: Any) -> Any:
-    """Notes what is in a foreign pytree, which may change without becoming another object."""
-    return kinds.split_foreign(value)[1] if kind_of(value) is Kind.FOREIGN else None
+def _inner_of(value: Any) -> list[Any]:
+    """Notes what is in tuples and foreign pytrees, which may change without becoming others."""
+    kind = kind_of(value)
+    if kind is Kind.FOREIGN:
+        _, parts, treedef = kinds.split_foreign(value)
+        inner: list[Any] = [treedef]
+    elif kind is Kind.VALUE:
+        parts, inner = kinds.children_of(value, kind), []
+    else:
+        return []
+    for part in parts:
+        inner.extend(_inner_of(part) or (part,))
+    return inner
 
 
-def _same_parts(value: Any, parts: Any) -> bool:
-    if parts is None:
-        return True
-    now = kinds.split_foreign(value)[1]
-    return len(now) == len(parts) and all(a is b for a, b in zip(now, parts, strict=True))
+def _same(before: list[Any], after: list[Any]) -> bool:
+    return len(before) == len(after) and all(
+        a is b or (isinstance(a, jtu.PyTreeDef) and a == b)
+        for a, b in zip(before, after, strict=True)
+    )
 
 
 def _extra_of(node: Any) -> Static:

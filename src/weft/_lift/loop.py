@@ -7,7 +7,7 @@ written comes out: Variables in the carry go round, scanned ones become `ys`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,13 +15,17 @@ import jax.numpy as jnp
 
 from weft._errors import PrefixError, StructureError
 from weft._graph import prefix as prefixes
-from weft._lift.carry import check_carry, current_leaves, look_at, sources
-from weft._lift.lift import Call, Exit, Groups, Inside, Lift, argument_paths, mode_of, unbind
+from weft._graph.records import ArrayDef, NodeDef, VariableDef
+from weft._graph.walk import items_of
+from weft._lift.arguments import argument_paths, parameters_of
+from weft._lift.carry import Look, check_carry, current_leaves, look_at, sources
+from weft._lift.lift import Call, Exit, Groups, Inside, Lift, mode_of, unbind
 from weft._lift.map import axis_names, check_axes
 from weft._lift.memo import compiled_once
 from weft._path import Path, format_path
 from weft._static import Static
 from weft._types import MISSING, Missing
+from weft._variable import Variable
 
 
 class Carry:
@@ -50,16 +54,6 @@ def _get(tree: Any, path: Path) -> Any:
     for key in path:
         tree = tree[key]
     return tree
-
-
-def _without(tree: Any, path: Path) -> Any:
-    """Returns a container of outputs with None at a path."""
-    if not path:
-        return None
-    if isinstance(tree, dict):
-        return {k: _without(v, path[1:]) if k == path[0] else v for k, v in tree.items()}
-    items = [_without(v, path[1:]) if i == path[0] else v for i, v in enumerate(tree)]
-    return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
 
 
 class ScanOptions(NamedTuple):
@@ -117,9 +111,7 @@ class ScanLift(Lift):
         )
 
     def _parameter_names(self) -> Any:
-        from weft._lift.lift import _parameters
-
-        names, rest = _parameters(self.f)
+        names, rest, _ = parameters_of(self.f)
         return names[self.bound :], rest
 
     def carry_path(self, number: int) -> Path | None:
@@ -151,11 +143,12 @@ class ScanLift(Lift):
                     f"that out_axes gives to nnx.Carry: {self._signature()}"
                 ) from None
             check_carry(self, inside, before, after, carry_path or ())
-        carried = self._next_carry(spec, inside, carry_path, after)
+        carried = self._next_carry(spec, inside, before, after)
         out_groups, exit = self.collect(spec, inside, out)
         self._check_exit(spec, exit)
+        self._check_unmapped(spec, exit, out_groups)
         carry = prefixes.position(Carry, self.out_keys)
-        origin = sources(self, out_groups[carry], carried)
+        origin = sources(self, spec, exit, out_groups, carry, carried)
         out_groups[carry] = []
         return carried, (out_groups, exit, Static(origin))
 
@@ -167,15 +160,17 @@ class ScanLift(Lift):
         ]
 
     def _next_carry(
-        self, spec: Any, inside: Inside, carry_path: Path | None, after: Any
+        self, spec: Any, inside: Inside, before: Look | None, after: Look | None
     ) -> list[Any]:
-        explicit = iter(after.leaves if after is not None else ())
+        explicit: dict[int, list[Any]] = {}
+        if before is not None and after is not None:
+            pairs = zip(before.values, after.leaves, strict=True)
+            explicit = {id(value): leaves for value, leaves in pairs}
+        explicit |= {id(old): [new] for old, new in _rebound_arrays(inside)}
         carried: list[Any] = []
-        for entry, group, value in zip(spec.entries, spec.layout, inside.leaves, strict=True):
-            if group != self.carry:
-                continue
-            is_explicit = carry_path is not None and entry.path[: len(carry_path)] == carry_path
-            carried.extend(next(explicit) if is_explicit else current_leaves(value))
+        for group, value in zip(spec.layout, inside.leaves, strict=True):
+            if group == self.carry:
+                carried.extend(explicit.get(id(value)) or current_leaves(value))
         return carried
 
     def _check_exit(self, spec: Any, exit: Exit) -> None:
@@ -198,6 +193,35 @@ class ScanLift(Lift):
                         "once for all iterations. Hold it in a Variable: `nnx.Variable(value)`"
                     )
 
+    def _check_unmapped(self, spec: Any, exit: Exit, out_groups: Groups) -> None:
+        """Raises if what each iteration makes anew is said to be the same for all of them."""
+        arrays = [
+            x for key, xs in zip(self.out_keys, out_groups, strict=True) for x in xs if key is None
+        ]
+        if not arrays:
+            return
+        new = [
+            format_path((*spec.spots[change.index].path, key))
+            for change in exit.changed
+            for key, child in zip(change.keys, change.children, strict=True)
+            if isinstance(child, (VariableDef, NodeDef, ArrayDef))
+        ]
+        what = f"adds {', '.join(new)}" if new else "returns a value"
+        raise PrefixError(
+            f"nnx.scan of {self.name!r} {what} under the axis None, but every iteration makes "
+            f"another: stack them (axis 0) or carry them (nnx.Carry): {self._signature()}"
+        )
+
+
+def _rebound_arrays(inside: Inside) -> Iterator[tuple[Any, Any]]:
+    """Yields the arrays that objects held as attributes, with what they hold there now."""
+    for index, obj in enumerate(inside.objects):
+        if not isinstance(obj, Variable):
+            now = dict(items_of(obj))
+            for key, old, _ in inside.before[index][0]:
+                if isinstance(old, jax.Array) and isinstance(now.get(key), jax.Array):
+                    yield old, now[key]
+
 
 def _show_axes(axes: Any) -> str:
     if axes is Carry:
@@ -216,7 +240,7 @@ def scan(
     _split_transpose: bool = False,
     in_axes: Any = (Carry, 0),
     out_axes: Any = (Carry, 0),
-    transform_metadata: Mapping[str, Any] = {},  # noqa: B006  # never written
+    transform_metadata: Mapping[str, Any] = {},
     graph: bool | None = None,
     graph_updates: bool | None = None,
 ) -> Any:
@@ -266,7 +290,7 @@ def scan(
             call = lift.enter((*bound, *args), kwargs)
             check_axes(call, lift)
             carried, xs, shared = _part(lift, call)
-            key = ("scan", mode, options, Static((in_axes, out_axes, dict(transform_metadata))))
+            key = ("scan", mode, options, lift.bound, in_axes, out_axes, dict(transform_metadata))
             run = compiled_once((function,), key, lambda: functools.partial(_scan, lift, options))
             groups, exit = run(call.spec, carried, xs, shared)
             return lift.leave(call, groups, exit)

@@ -162,7 +162,7 @@ def vmap(
     axis_name: Any = None,
     axis_size: int | None = None,
     spmd_axis_name: Any = None,
-    transform_metadata: Mapping[str, Any] = {},  # noqa: B006  # never written
+    transform_metadata: Mapping[str, Any] = {},
     graph: bool | None = None,
     graph_updates: bool | None = None,
 ) -> Any:
@@ -231,7 +231,7 @@ def pmap(
     backend: str | None = None,
     axis_size: int | None = None,
     donate_argnums: int | Iterable[int] = (),
-    transform_metadata: Mapping[str, Any] = {},  # noqa: B006  # never written
+    transform_metadata: Mapping[str, Any] = {},
     graph: bool | None = None,
     graph_updates: bool | None = None,
 ) -> Any:

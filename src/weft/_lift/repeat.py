@@ -6,11 +6,12 @@ only these go round, the others are closed over.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+from jax.core import Tracer
 
 from weft._errors import StructureError
 from weft._lift.carry import check_carry, look_at, sources
@@ -62,15 +63,8 @@ class RepeatLift(Lift):
         path = spec.entries[-1].path[:1] if spec.entries else ()
         check_carry(self, inside, first, second, path)
         groups, exit = self.collect(spec, inside, out)
-        for change in exit.changed:
-            where = format_path(spec.spots[change.index].path)
-            raise StructureError(
-                f"the body of nnx.{self.transform}, {self.name!r}, changes the structure of "
-                f"{where}: the body is traced once for all iterations. Set attributes before the "
-                "loop, and hold what changes in a Variable: `nnx.Variable(value)`"
-            )
         carried = second.arrays
-        return carried, (exit, sources(self, groups[0], carried))
+        return carried, (exit, sources(self, spec, exit, groups, 0, carried))
 
     def plan(self, spec: Any, arrays: list[Any], *before: Any) -> Plan:
         """Traces the body once to see what changes."""
@@ -150,7 +144,7 @@ def while_loop(
         )
         return plan.finish(final)
 
-    key = ("while_loop", lift.mode)
+    key = ("while_loop", lift.mode, lift.bound)
     return lift.repeat(call, compiled_once((cond_fun, function), key, lambda: run))
 
 
@@ -197,18 +191,21 @@ def fori_loop(
     )
     call = lift.enter((*bound, init_val))
     # A range known in advance stays known, such that JAX can differentiate the loop.
-    is_known = isinstance(lower, int) and isinstance(upper, int)
+    is_known = not isinstance(lower, Tracer) and not isinstance(upper, Tracer)
+    known: Any = (operator.index(lower), operator.index(upper)) if is_known else ()
 
     def run(spec: Any, arrays: list[Any], *bounds: Any) -> tuple[Groups, Exit]:
-        plan = lift.plan(spec, arrays, jnp.int32(0))
+        first, last = bounds or known
+        plan = lift.plan(spec, arrays, first)
         final = jax.lax.fori_loop(
-            *((lower, upper) if is_known else bounds),
+            first,
+            last,
             lambda i, changing: plan.select(lift.step(spec, plan.merge(changing), i)[0]),
             plan.select(arrays),
             unroll=unroll,
         )
         return plan.finish(final)
 
-    key = ("fori_loop", lift.mode, unroll, (lower, upper) if is_known else None)
+    key = ("fori_loop", lift.mode, lift.bound, unroll, known)
     loop = compiled_once((function,), key, lambda: run)
     return lift.repeat(call, loop, *(() if is_known else (lower, upper)))

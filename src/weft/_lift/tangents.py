@@ -1,8 +1,8 @@
 """Tangents: what a gradient or a direction of an argument looks like.
 
-The tangent of an object is a State of the Variables that are differentiated, or an object of its
-own type where structure updates are off. Arrays have tangents like themselves, and containers of
-arguments contain the tangents of their parts.
+The tangent of an object is a State of the Variables that are differentiated; where structure
+updates are off and all of it is differentiated, it is an object of its own type. Arrays have
+tangents like themselves, and containers of arguments contain the tangents of their parts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from weft._graph.records import (
     ValueDef,
     VariableDef,
     iter_records,
-    leaf_paths,
 )
 from weft._graph.state import from_flat_state
 from weft._graph.walk import Builder, Entry, Flattener, join_value, make_variable
@@ -47,12 +46,13 @@ def form_tangent(
         return next(values)
 
     def form(record: Record) -> Any:
-        if isinstance(record, NodeDef) and not mode.structure:
-            all(next(is_chosen) for _ in leaf_paths(record))
-            return Builder(leaf, lambda: next(values)).build(record)
         if isinstance(record, NodeDef):
             parts = [(p, r) for p, r in iter_records(record) if isinstance(r, _LEAVES)]
-            return from_flat_state([(p, leaf(r)) for p, r in parts if next(is_chosen)])
+            chosen = [next(is_chosen) for _ in parts]
+            if not mode.structure and all(chosen):
+                return Builder(leaf, lambda: next(values)).build(record)
+            pairs = zip(parts, chosen, strict=True)
+            return from_flat_state([(p, leaf(r)) for (p, r), wanted in pairs if wanted])
         if isinstance(record, ValueDef):
             return join_value(record, tuple(map(form, record.children)))
         if isinstance(record, _LEAVES):

@@ -13,7 +13,7 @@ import jax
 
 from weft._errors import StructureError
 from weft._graph.walk import Flattener
-from weft._lift.autodiff import KEYS, DiffState
+from weft._lift.autodiff import KEYS, grad_prefixes
 from weft._lift.lift import (
     Exit,
     Groups,
@@ -26,7 +26,6 @@ from weft._lift.lift import (
 )
 from weft._lift.tangents import form_tangent, leaves_by_path, match, tangents_of
 from weft._types import MISSING, Missing
-from weft._variable import Param
 
 OUT, AUX = "out", "aux"
 
@@ -86,7 +85,7 @@ def vjp(
         )
     mode = mode_of(graph, graph_updates)
     function, bound = unbind(f)
-    whole = tuple(DiffState(i, Param) if mode.structure else True for i in range(len(primals)))
+    whole = grad_prefixes(tuple(range(len(primals))), len(primals), mode)
     options = {"in_prefix": whole, "bound": len(bound), "bound_prefix": False}
     lift = _lift(function, "vjp", has_aux, mode=mode, **options)
     call = lift.enter((*bound, *primals))
@@ -104,8 +103,9 @@ def vjp(
         arrays = [array for entry in flattener.entries for array in raw_leaves(entry.value)]
         if len(arrays) != len(out):
             raise StructureError(
-                f"the cotangent of nnx.vjp of {lift.name!r} must have the structure of its result "
-                f"with {len(out)} arrays, found {len(arrays)}: `jax.tree.map(jnp.ones_like, result)`"
+                f"the cotangent of nnx.vjp of {lift.name!r} must have the structure of its "
+                f"result with {len(out)} arrays, found {len(arrays)}: "
+                "`jax.tree.map(jnp.ones_like, result)`"
             )
         [grads] = pull(arrays)
         positions = range(len(bound), len(bound) + len(primals))

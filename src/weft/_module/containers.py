@@ -7,11 +7,12 @@ attributes too, save those that are methods.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, MutableMapping, MutableSequence
 from typing import Any, TypeVar, overload
 
 from weft._module.module import Module
-from weft._module.pytree import Mark, check_write, set_marks
+from weft._module.pytree import Mark, check_write, set_marks, structure_changed
 from weft._path import sorted_keys
 
 A = TypeVar("A")
@@ -47,6 +48,7 @@ class List(Module, MutableSequence[A]):
         return [*enumerate(self._items), *super()._pytree_items()]
 
     def _pytree_replace(self, items: list[tuple[Any, Any]]) -> None:
+        structure_changed(self)
         _set_items(self, [value for key, value in items if isinstance(key, int)])
         super()._pytree_replace([item for item in items if not isinstance(item[0], int)])
 
@@ -60,8 +62,7 @@ class List(Module, MutableSequence[A]):
         _set_items(self, [x.value if type(x) is Mark else x for x in items])
         marks = {name: mark for name, mark in self._pytree_marks.items() if isinstance(name, str)}
         marks.update((i, x.is_data) for i, x in enumerate(items) if type(x) is Mark)
-        if marks != self._pytree_marks:
-            set_marks(self, marks)
+        set_marks(self, marks)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -142,12 +143,14 @@ class Dict(Module, MutableMapping[str, A]):
     def _pytree_replace(self, items: list[tuple[Any, Any]]) -> None:
         new = dict(items)
         order = new.pop(_ORDER, None)
+        structure_changed(self)
         _set_dict(self, new if order is None else {key: new[key] for key in order})
         _set_order(self, order)
 
     def _change(self, items: dict[Any, A]) -> None:
         """Takes new items; their order is noted where it is not the sorted one."""
         order = tuple(items)
+        structure_changed(self)
         _set_dict(self, items)
         _set_order(self, None if sorted_keys(items) == [*order] else order)
 
@@ -193,7 +196,7 @@ class Dict(Module, MutableMapping[str, A]):
     def __eq__(self, other: object) -> bool:
         return self is other
 
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # type: ignore[assignment]  # a Module: equal to itself only
 
 
 _set_dict = Dict._items.__set__  # type: ignore[attr-defined]
@@ -256,8 +259,6 @@ def _as_arguments(output: Any) -> tuple[tuple, dict[str, Any]]:
 
 
 def _takes_rngs(function: Any) -> bool:
-    import inspect
-
     call = type(function).__call__ if isinstance(function, Module) else function
     try:
         return "rngs" in inspect.signature(call).parameters

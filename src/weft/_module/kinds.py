@@ -63,14 +63,15 @@ def _replace_set(x: set, items: list[tuple[Any, Any]]) -> None:
     x.update(*(value for _, value in items))
 
 
-def _blank_defaultdict(x: collections.defaultdict) -> collections.defaultdict:
-    new = type(x).__new__(type(x))
+def _blank_defaultdict(x: Any) -> Any:
+    new = _blank(x)
     new.default_factory = x.default_factory
     return new
 
 
 def _blank(x: Any) -> Any:
-    return type(x).__new__(type(x))
+    cls: Any = type(x)
+    return cls.__new__(cls)
 
 
 NODE_TYPES: dict[type, NodeType] = {

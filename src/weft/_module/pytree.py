@@ -15,16 +15,17 @@ import typing
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
+import jax
 import jax.tree_util as jtu
 
-from weft import _trace
+from weft import _trace, _watch
 from weft._errors import StructureError, TraceContextError
 from weft._module import kinds
 from weft._module.cycles import refuse_cycle
 from weft._module.kinds import Kind, holds_data, kind_of
 from weft._path import format_path, sorted_keys
 from weft._static import Static, compare_by_identity
-from weft._types import MISSING
+from weft._types import MISSING, SCALAR_TYPES
 
 A = TypeVar("A")
 
@@ -100,7 +101,15 @@ def static(value: Any = MISSING, /, **kwargs: Any) -> Any:
 class _Slots:
     """Storage of an object that is no attribute of it: its trace and its marks."""
 
-    __slots__ = ("__dict__", "__weakref__", "_pytree_marks", "_pytree_trace")
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_pytree_is_open",
+        "_pytree_marks",
+        "_pytree_plans",
+        "_pytree_trace",
+        "_pytree_watches",
+    )
 
 
 attributes: Callable[[Any], dict[str, Any]] = _Slots.__dict__["__dict__"].__get__
@@ -108,6 +117,9 @@ attributes: Callable[[Any], dict[str, Any]] = _Slots.__dict__["__dict__"].__get_
 
 _set_marks = _Slots._pytree_marks.__set__  # type: ignore[attr-defined]
 _set_trace = _Slots._pytree_trace.__set__  # type: ignore[attr-defined]
+_set_is_open = _Slots._pytree_is_open.__set__  # type: ignore[attr-defined]
+_set_watches = _Slots._pytree_watches.__set__  # type: ignore[attr-defined]
+set_plans = _Slots._pytree_plans.__set__  # type: ignore[attr-defined]
 _NO_MARKS: dict[Any, bool] = {}
 
 
@@ -152,13 +164,26 @@ class Pytree(_Slots):
         if type(value) is Mark:
             _set_marks(self, {**self._pytree_marks, name: value.is_data})
             value = value.value
+            structure_changed(self)
+        elif self._pytree_watches and not (
+            isinstance(value, jax.Array) and isinstance(attributes(self).get(name), jax.Array)
+        ):
+            structure_changed(self)
         object.__setattr__(self, name, value)
 
     def __delattr__(self, name: str) -> None:
         check_write(self, name)
+        structure_changed(self)
         object.__delattr__(self, name)
         if name in self._pytree_marks:
             _set_marks(self, {k: v for k, v in self._pytree_marks.items() if k != name})
+
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        # Whoever holds the dict may change it unseen: from now on its content is compared.
+        _set_is_open(self, True)
+        structure_changed(self)
+        return attributes(self)
 
     # How the walk reads and refills an object; containers that are objects override these.
     def _pytree_items(self) -> list[tuple[Any, Any]]:
@@ -166,6 +191,7 @@ class Pytree(_Slots):
         return [(name, own[name]) for name in sorted(own)]
 
     def _pytree_replace(self, items: list[tuple[Any, Any]]) -> None:
+        structure_changed(self)
         own = attributes(self)
         new = dict(items)
         for name in [name for name in own if name not in new]:
@@ -187,6 +213,11 @@ class Pytree(_Slots):
 
         return represent(self)
 
+    def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
+        from weft.tools.display import render
+
+        return render(self, path, subtree_renderer)
+
 
 kinds.declare_object_type(Pytree)
 compare_by_identity(Pytree)
@@ -197,17 +228,54 @@ def blank(cls: type) -> Any:
     new = object.__new__(cls)
     _set_marks(new, cls._pytree_class_marks)
     _set_trace(new, _trace.current())
+    _set_is_open(new, False)
+    _set_watches(new, None)
+    set_plans(new, None)
     return new
 
 
 def set_marks(obj: Pytree, marks: dict[Any, bool]) -> None:
     """Sets which attributes of an object are marked as data (True) or static (False)."""
     _set_marks(obj, marks)
+    structure_changed(obj)
+
+
+def structure_changed(obj: Pytree) -> None:
+    """Voids what was worked out from the structure of an object."""
+    if obj._pytree_watches:
+        _watch.void(obj._pytree_watches)
+
+
+def watch_object(obj: Pytree, watch: _watch.Watch) -> bool:
+    """Sets a watch on an object; returns whether all changes will be seen."""
+    if obj._pytree_watches is None:
+        _set_watches(obj, [])
+    _watch.add(obj._pytree_watches, watch)
+    return not obj._pytree_is_open
+
+
+class Frozen(NamedTuple):
+    """Stands for the trace of an object whose attributes cannot be changed at all."""
+
+    reason: str
+
+
+def freeze(obj: Pytree, reason: str) -> None:
+    """Makes it an error to change the attributes of an object; its Variables may be written."""
+    _set_trace(obj, Frozen(reason))
 
 
 def check_write(obj: Pytree, name: Any) -> None:
-    """Raises TraceContextError if the object does not belong to the running trace."""
-    if obj._pytree_trace != _trace.current():
+    """Raises TraceContextError if the object does not belong to the running trace.
+
+    Raises:
+      StructureError: if the object is frozen.
+    """
+    trace = obj._pytree_trace
+    if trace != _trace.current():
+        if isinstance(trace, Frozen):
+            where = format_path((name,), type(obj).__name__)
+            raise StructureError(f"cannot change {where}: {trace.reason}")
         raise TraceContextError(
             f"cannot change {format_path((name,), type(obj).__name__)} from inside "
             f"{_trace.describe()}: the object was captured from outside, and the change would be "
@@ -216,7 +284,7 @@ def check_write(obj: Pytree, name: Any) -> None:
         )
 
 
-_STRING_MARK = re.compile(r"^(?:\w+\.)*(Data|Static)\[")
+_STRING_MARK = re.compile(r"^['\"]?(?:\w+\.)*(Data|Static)\[")
 
 
 def _annotations(cls: type) -> dict[str, Any]:
@@ -283,20 +351,21 @@ class _Aux(NamedTuple):
 _NO_MARKS_KEY = Static({})
 
 
-def _box(value: Any) -> Any:
+def _box(value: Any, is_marked: bool) -> Any:
     """Puts what is static inside a container into boxes, for JAX not to see it."""
     kind = kind_of(value)
-    if value is not None and not holds_data(value):
-        return Static(value)
-    if kind is Kind.NODE:
+    if kind is Kind.NODE and not isinstance(value, set):
         handler = kinds.node_type(type(value))
         new = handler.blank(value)
-        handler.replace(new, [(key, _box(child)) for key, child in handler.items(value)])
+        handler.replace(new, [(k, _box(child, is_marked)) for k, child in handler.items(value)])
         return new
     if kind is Kind.VALUE and isinstance(value, tuple):
         handler = kinds.value_type(type(value))
-        return handler.join(type(value), tuple(map(_box, handler.split(value)[1])))
-    return value
+        parts = handler.split(value)[1]
+        return handler.join(type(value), tuple([_box(part, is_marked) for part in parts]))
+    is_number = is_marked and isinstance(value, SCALAR_TYPES)
+    is_static = kind is Kind.NODE or (kind is Kind.STATIC and value is not None and not is_number)
+    return Static(value) if is_static else value
 
 
 def _unbox(value: Any) -> Any:
@@ -320,7 +389,7 @@ def _flatten(obj: Pytree) -> tuple[list[Any], _Aux]:
     for name, value in obj._pytree_items():
         if is_data_attribute(obj, name, value):
             boxes = kind_of(value) in _CONTAINERS
-            children.append(_box(value) if boxes else value)
+            children.append(_box(value, obj._pytree_marks.get(name) is True) if boxes else value)
             data_names.append(name)
             boxed.append(boxes)
         else:

@@ -55,5 +55,8 @@ from weft.nn.pooling import avg_pool as avg_pool
 from weft.nn.pooling import max_pool as max_pool
 from weft.nn.pooling import min_pool as min_pool
 from weft.nn.pooling import pool as pool
+from weft.nn.restack import stack as stack
+from weft.nn.restack import unstack as unstack
 from weft.nn.shape import Flatten as Flatten
 from weft.nn.shape import Identity as Identity
+from weft.nn.stack import Stack as Stack

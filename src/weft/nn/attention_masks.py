@@ -96,9 +96,8 @@ def combine_masks(*masks: jax.Array | None, dtype: Dtype = jnp.float32) -> jax.A
         return None
     if len({mask.ndim for mask in given}) > 1:
         raise ValueError(
-            "combine_masks expects masks of one rank, since (batch, heads, queries, keys) cannot be "
-            f"told from (heads, queries, keys), found shapes {[mask.shape for mask in given]}: add "
-            "axes of size 1, `mask[None]`"
+            "combine_masks expects masks of one rank, found shapes "
+            f"{[mask.shape for mask in given]}: add axes of size 1 where they belong, `mask[None]`"
         )
     combined = given[0]
     for mask in given[1:]:

@@ -16,8 +16,13 @@ from weft.nn import initializers
 from weft.nn.dtypes import Dtype, PromoteDtype, canonicalize_dtype, promote_dtype
 from weft.nn.initializers import Initializer
 from weft.nn.layer_options import choose_option
-from weft.nn.moments import apply_moments, check_features, compute_moments, normalized_axes
-from weft.nn.normalization import per_feature
+from weft.nn.moments import (
+    apply_moments,
+    check_features,
+    compute_moments,
+    normalized_axes,
+    per_feature,
+)
 from weft.nn.parameters import NO_METADATA
 
 

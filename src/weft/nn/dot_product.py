@@ -159,16 +159,15 @@ def dot_product_attention_weights(
     query, key = promote_dtype((query, key), dtype=dtype)
     dtype = query.dtype
     logits_shape = _check_shapes(query, key, key)
-    query = query / jnp.sqrt(query.shape[-1]).astype(dtype)
+    scale = jnp.sqrt(query.shape[-1]).astype(dtype)
     kv_heads = key.shape[-2]
+    # Operand order and the place of the reshape decide the last bits of low-precision gradients.
     if kv_heads == query.shape[-2]:
-        logits = jnp.einsum("...qhd,...khd->...hqk", query, key, precision=precision)
+        logits = jnp.einsum("...qhd,...khd->...hqk", query / scale, key, precision=precision)
     else:
-        # An axis of the key for the one group it has: without it einsum swaps its operands, and
-        # the bits of low-precision gradients are no longer those of the published layer.
         logits = jnp.einsum(
             "...qhgd,...khud->...hgqk",
-            _split_heads(query, kv_heads, axis=-2),
+            _split_heads(query, kv_heads, axis=-2) / scale,
             jnp.expand_dims(key, -2),
             precision=precision,
         ).reshape(logits_shape)

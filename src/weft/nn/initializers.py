@@ -55,14 +55,15 @@ class NamedInitializer:
           dtype: its dtype; by default the one the initializer was made with, else float32.
           out_sharding: where it shall live, on a mesh of explicit axes.
         """
-        make = getattr(jax.nn.initializers, self.name)
-        init = make(**dict(self.arguments))
+        init = getattr(jax.nn.initializers, self.name)(**dict(self.arguments))
+        # JAX takes None for its own default dtype, not for the one the initializer was made with.
+        args = (key, shape) if dtype is None else (key, shape, dtype)
         if out_sharding is None:
-            return init(key, shape, dtype)
+            return init(*args)
         try:
-            return init(key, shape, dtype, out_sharding=out_sharding)
+            return init(*args, out_sharding=out_sharding)
         except NotImplementedError:  # JAX's orthogonal ones
-            return jax.sharding.reshard(init(key, shape, dtype), out_sharding)
+            return jax.sharding.reshard(init(*args), out_sharding)
 
     def __eq__(self, other: object) -> bool:
         return type(other) is NamedInitializer and self._identity == other._identity
@@ -158,12 +159,26 @@ kaiming_uniform = he_uniform
 
 
 def zeros_init() -> Callable[..., jax.Array]:
-    """Returns the initializer `zeros`."""
+    """Returns the initializer `zeros`.
+
+    Example:
+      >>> import jax
+      >>> import weft as nnx
+      >>> nnx.initializers.zeros_init()(jax.random.key(0), (2,))
+      Array([0., 0.], dtype=float32)
+    """
     return zeros
 
 
 def ones_init() -> Callable[..., jax.Array]:
-    """Returns the initializer `ones`."""
+    """Returns the initializer `ones`.
+
+    Example:
+      >>> import jax
+      >>> import weft as nnx
+      >>> nnx.initializers.ones_init()(jax.random.key(0), (2,))
+      Array([1., 1.], dtype=float32)
+    """
     return ones
 
 

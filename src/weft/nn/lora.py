@@ -170,6 +170,8 @@ class LoRA(Module):
 
     def contract(self, inputs: jax.Array, a: jax.Array, axes: tuple[int, ...]) -> jax.Array:
         """Returns the product of inputs and a over `axes`: batch axes, the other axes, the rank."""
+        if a.ndim == 2 and axes == (inputs.ndim - 1,):
+            return jnp.matmul(inputs, a)
         batch = tuple(range(a.ndim - len(axes) - 1))
         kernel_axes = tuple(range(len(batch), a.ndim - 1))
         return jax.lax.dot_general(inputs, a, ((axes, kernel_axes), (batch, batch)))
@@ -178,10 +180,12 @@ class LoRA(Module):
         self, contracted: jax.Array, b: jax.Array, out_sharding: OutSharding = None
     ) -> jax.Array:
         """Returns the scaled product of a result of `contract` and b."""
+        options = given(out_sharding=out_sharding)
+        if b.ndim == 2:
+            return self.scaled(jnp.matmul(contracted, b, **options))
         batch = tuple(range(b.ndim - len(sizes(self.out_features)) - 1))
         dimensions = (((contracted.ndim - 1,), (len(batch),)), (batch, batch))
-        outputs = jax.lax.dot_general(contracted, b, dimensions, **given(out_sharding=out_sharding))
-        return self.scaled(outputs)
+        return self.scaled(jax.lax.dot_general(contracted, b, dimensions, **options))
 
     def scaled(self, outputs: jax.Array) -> jax.Array:
         """Returns outputs times `scale`."""

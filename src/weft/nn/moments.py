@@ -7,12 +7,18 @@ there is a scale and a bias. Statistics are computed in float32 or wider, whatev
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from weft._rng import Rngs
+from weft._variable import Param
+from weft.nn.dtypes import canonicalize_dtype
+from weft.nn.initializers import Initializer
+from weft.nn.parameters import new_param
 
 Axes = int | Sequence[int]
 
@@ -133,6 +139,15 @@ def apply_moments(
     return jnp.asarray(y, dtype)
 
 
+def per_feature(
+    layer: Any, used: bool, rngs: Rngs, init: Initializer, metadata: Mapping[str, Any]
+) -> Param | None:
+    """Returns a parameter with one number per feature for a layer, or None if it uses none."""
+    if not used:
+        return None
+    return new_param(layer, rngs, init, (layer.num_features,), layer.param_dtype, metadata)
+
+
 def check_features(
     layer: Any, x: jax.Array, feature_axes: tuple[int, ...], num_features: int
 ) -> None:
@@ -150,4 +165,51 @@ def check_features(
         f"{kind} was made for num_features={num_features}, but its input of shape {x.shape} has "
         f"{' × '.join(map(str, shape))} on {where}: make it "
         f"`nnx.{kind}({math.prod(shape)}, ...)`, or name other feature axes"
+    )
+
+
+def normalize(
+    layer: Any,
+    x: jax.Array,
+    reduction_axes: Axes,
+    feature_axes: Axes,
+    mask: jax.Array | None,
+) -> jax.Array:
+    """Returns the input normalised as a layer with scale and bias says.
+
+    Args:
+      layer: the layer, which holds the options, scale and bias.
+      x: the input.
+      reduction_axes: the axes to take the statistics over.
+      feature_axes: the axes that scale and bias go along.
+      mask: which elements count for the statistics.
+
+    Raises:
+      ValueError: if the axes are wrong, or the input has another number of features.
+    """
+    reduction_axes = normalized_axes(reduction_axes, x.ndim)
+    feature_axes = normalized_axes(feature_axes, x.ndim)
+    scale = None if layer.scale is None else layer.scale.get_value()
+    bias = None if layer.bias is None else layer.bias.get_value()
+    if scale is not None or bias is not None:
+        check_features(layer, x, feature_axes, layer.num_features)
+    x, scale, bias = layer.promote_dtype((x, scale, bias), dtype=layer.dtype)
+    mean, var = compute_moments(
+        x,
+        reduction_axes,
+        axis_name=layer.axis_name,
+        axis_index_groups=layer.axis_index_groups,
+        use_fast_variance=layer.use_fast_variance,
+        mask=mask,
+    )
+    return apply_moments(
+        x,
+        mean,
+        var,
+        scale,
+        bias,
+        reduction_axes=reduction_axes,
+        feature_axes=feature_axes,
+        epsilon=layer.epsilon,
+        dtype=canonicalize_dtype(x, scale, bias, dtype=layer.dtype),
     )

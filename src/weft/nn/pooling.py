@@ -57,7 +57,8 @@ def pool(
     rank = len(window)
     steps = per_axis(strides, rank, owner=f"pooling with window_shape={window}", argument="strides")
     sides = canonicalize_padding(padding, rank)
-    shape = jnp.shape(inputs)
+    inputs = jnp.asarray(inputs)
+    shape = inputs.shape
     if isinstance(sides, str) and sides not in _PADDINGS:
         raise ValueError(
             f"pooling expects padding to be one of {_PADDINGS}, an int, or a (low, high) pair for "
@@ -75,7 +76,7 @@ def pool(
     if not isinstance(init, jax.Array):
         # Of NumPy, because JAX must see the value, also under jit, to recognise add, max and min:
         # only these have gradients.
-        init = np.asarray(init, jnp.result_type(inputs))
+        init = np.asarray(init, inputs.dtype)
     return jax.lax.reduce_window(
         inputs, init, reduce_fn, (*around, *window, 1), (*around, *steps, 1), sides
     )

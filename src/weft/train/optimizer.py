@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import optax
+from jax.core import Tracer
 
 from weft._errors import StructureError
 from weft._filters import Filter
@@ -165,7 +166,7 @@ class Optimizer(Pytree, Generic[M]):
             updates, new = _split_like(values, strip(updates)), strip(new)
             # Optax's own arithmetic, so that the bits are those of plain Optax.
             before = list(values.values())
-            after = optax.apply_updates(before, list(updates.values()))
+            after: Any = optax.apply_updates(before, list(updates.values()))
         _check_same_shapes(values, dict(zip(values, after, strict=True)), old, new)
         after = jax.tree.map(_placed_like, after, before)
 
@@ -267,14 +268,16 @@ def _check_same_shapes(
     values: Mapping[Path, Any], after: Mapping[Path, Any], old: Any, new: Any
 ) -> None:
     """Raises if an update would change shapes, of parameters or of the transformation's state."""
-    pairs = {format_path(path): (values[path], after[path]) for path in values}
-    states = [dict(jtu.tree_leaves_with_path(tree)) for tree in (old, new)]
-    for path in {**states[0], **states[1]}:
-        pairs[f"opt_state{jtu.keystr(path)}"] = tuple(state.get(path) for state in states)
+    was, becomes = (dict(jtu.tree_leaves_with_path(tree)) for tree in (old, new))
+    pairs = [(format_path(path), values[path], after[path]) for path in values]
+    pairs += [
+        (f"opt_state{jtu.keystr(path)}", was.get(path), becomes.get(path))
+        for path in {**was, **becomes}
+    ]
     faults = [
-        f"{name}: shape {_shapes(was)} before, {_shapes(becomes)} after"
-        for name, (was, becomes) in pairs.items()
-        if _shapes(was) != _shapes(becomes)
+        f"{name}: shape {_shapes(x)} before, {_shapes(y)} after"
+        for name, x, y in pairs
+        if _shapes(x) != _shapes(y)
     ]
     if faults:
         raise StructureError(
@@ -302,7 +305,7 @@ def _shapes(value: Any) -> Any:
 
 def _placed_like(new: jax.Array, old: Any) -> jax.Array:
     """Returns the new value with the sharding of the old one."""
-    if isinstance(new, jax.core.Tracer) or isinstance(old, jax.core.Tracer):
+    if isinstance(new, Tracer) or isinstance(old, Tracer):
         wanted = jax.typeof(old).sharding
         if wanted.mesh.empty or jax.typeof(new).sharding == wanted:
             return new

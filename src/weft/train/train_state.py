@@ -16,6 +16,7 @@ import jax.tree_util as jtu
 import optax
 
 from weft._graph import GraphDef, State
+from weft._graph.proxy import apply
 from weft.train.opt_state import optax_promotion
 
 M = TypeVar("M")
@@ -104,13 +105,13 @@ class TrainState(Generic[M]):
           *states: further States or names, such that all Variables of the model are covered.
 
         Returns:
-          A callable with the model's methods for attributes, each of which returns the pair of
-          the output and the `(GraphDef, State)` after the call.
+          A callable with the model's attributes and items for its own, so that submodules and
+          methods can be called. A call returns the output and the `(GraphDef, State)` after it.
 
         Raises:
           ValueError: if a name is no field that holds a State.
         """
-        return self.graphdef.apply(*map(self._resolve, (state, *states)))
+        return apply(self.graphdef, *map(self._resolve, (state, *states)))
 
     def apply_gradients(self, grads: State, **kwargs: Any) -> Self:
         """Returns the TrainState after one step of the optimizer.

@@ -29,7 +29,7 @@ def test_accuracy_of_sequences_with_a_mask():
 @pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.int8, bool])
 def test_accuracy_with_a_threshold(dtype):
     metric = metrics.Accuracy(threshold=0.5)
-    metric.update(logits=jnp.array([0.1, 0.5, 0.9, 0.7]), labels=np.array([0, 0, 1, 0], dtype))
+    metric.update(logits=jnp.array([0.1, 0.5, 0.9, 0.7]), labels=np.array([0, 1, 1, 0], dtype))
     assert metric.compute() == 0.75
 
 

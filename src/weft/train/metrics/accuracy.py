@@ -18,7 +18,7 @@ class Accuracy(Average):
 
     Args:
       threshold: None to predict the class of the largest logit; a float to predict yes where the
-        logit is above it.
+        logit is at or above it.
       argname: accepted because `Average` takes it; not used.
 
     Raises:
@@ -120,7 +120,7 @@ def predict(logits: Any, labels: Any, threshold: float | None) -> tuple[jax.Arra
     Args:
       logits: shape `(..., classes)`, or that of the labels if there is a threshold.
       labels: integers, or booleans, shape `(...)`.
-      threshold: None for classes; else predictions are whether logits are above it.
+      threshold: None for classes; else predictions are whether logits are at or above it.
 
     Returns:
       Predictions and labels as int32 arrays of one shape.
@@ -144,5 +144,5 @@ def predict(logits: Any, labels: Any, threshold: float | None) -> tuple[jax.Arra
             else "without a threshold, logits have one axis more than labels, that of the classes"
         )
         raise ValueError(f"{rule}: found logits {logits.shape} and labels {labels.shape}")
-    predictions = logits > threshold if binary else logits.argmax(axis=-1)
+    predictions = logits >= threshold if binary else logits.argmax(axis=-1)
     return predictions.astype(jnp.int32), labels.astype(jnp.int32)

@@ -140,7 +140,8 @@ class Precision(_Score):
 
     Args:
       num_classes: the number of classes; not needed with a threshold.
-      threshold: a float to predict yes where the logit is above it; the figure is that of yes.
+      threshold: a float to predict yes where the logit is at or above it; the figure is then that
+        of yes.
       average: 'macro' for the plain mean over the classes, 'weighted' for the mean weighted by the
         number of labels, 'micro' to sum over the classes first, None for one figure per class.
 

@@ -1,0 +1,91 @@
+"""Arguments: which parameter of a function each belongs to.
+
+A prefix stands at the position of a parameter, and errors name arguments by their parameters.
+"""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from weft._path import Path
+from weft._static import Static
+
+
+class Parameters(NamedTuple):
+    """The names of a function's positional parameters, of its `*args`, and the defaults."""
+
+    names: tuple[str, ...]
+    rest: str | None
+    defaults: Mapping[str, Any]
+
+
+_known: weakref.WeakKeyDictionary[Any, Parameters] = weakref.WeakKeyDictionary()
+
+
+def parameters_of(f: Callable[..., Any]) -> Parameters:
+    """Returns the positional parameters of a function; none where it does not tell."""
+    try:
+        known = _known.get(f)
+        if known is None:
+            known = _known[f] = _read_parameters(f)
+    except TypeError:  # a callable that cannot be hashed or weakly referenced
+        return _read_parameters(f)
+    return known
+
+
+def _read_parameters(f: Callable[..., Any]) -> Parameters:
+    try:
+        parameters = inspect.signature(f).parameters.values()
+    except (TypeError, ValueError):  # builtins have none
+        return Parameters((), None, {})
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = tuple(p.name for p in parameters if p.kind in positional)
+    rest = next((p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), None)
+    return Parameters(
+        names, rest, {p.name: p.default for p in parameters if p.default is not p.empty}
+    )
+
+
+def argument_paths(f: Callable[..., Any], number: int, skip: int = 0) -> list[Path]:
+    """Returns a path for each positional argument, by the names of the parameters.
+
+    Args:
+      f: the function.
+      number: how many arguments.
+      skip: how many parameters come before them; negative if arguments come first that `f` does
+        not have.
+    """
+    names, rest, _ = parameters_of(f)
+    names = names[skip:] if skip >= 0 else (("functions",) * -skip + names)
+    paths: list[Path] = [(name,) for name in names[:number]]
+    return paths + [(rest or "args", i) for i in range(number - len(paths))]
+
+
+def by_position(
+    f: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], number: int = 0
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Moves keyword arguments to the positions of their parameters.
+
+    Args:
+      f: the function.
+      args: its positional arguments.
+      kwargs: its keyword arguments.
+      number: up to which position to put in defaults. Defaults are static.
+
+    Returns:
+      All positional arguments, and the keyword arguments that have no position.
+    """
+    names, _, defaults = parameters_of(f)
+    named = [i + 1 for i, name in enumerate(names) if name in kwargs]
+    placed, remaining = list(args), dict(kwargs)
+    for name in names[len(args) : max([number, *named])]:
+        if name in remaining:
+            placed.append(remaining.pop(name))
+        elif name in defaults:
+            placed.append(Static(defaults[name]))
+        else:  # the function itself says which argument is missing
+            return args, dict(kwargs)
+    return tuple(placed), remaining

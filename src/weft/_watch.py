@@ -1,0 +1,35 @@
+"""Watching objects for changes of their structure.
+
+A *watch* belongs to something that was worked out from the structure of some objects, and is no
+longer valid once one of them changes. Objects keep the watches set on them and void them all when
+an attribute, an item or metadata changes; new values of Variables and arrays are no change.
+"""
+
+from __future__ import annotations
+
+_MANY = 32
+
+
+class Watch:
+    """Valid until something that it was set on changes."""
+
+    __slots__ = ("__weakref__", "valid")
+
+    def __init__(self) -> None:
+        self.valid = True
+
+
+def void(watches: list[Watch]) -> None:
+    """Voids watches, and forgets them."""
+    for watch in watches:
+        watch.valid = False
+    watches.clear()
+
+
+def add(watches: list[Watch], watch: Watch) -> None:
+    """Sets a watch, once; forgets void ones when there are many."""
+    if watches and watches[-1] is watch:
+        return
+    if len(watches) >= _MANY:
+        watches[:] = [old for old in watches if old.valid]
+    watches.append(watch)

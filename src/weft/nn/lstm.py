@@ -1,0 +1,252 @@
+"""Long short-term memory: recurrent cells that keep a cell state beside the hidden state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from weft._rng import Rngs, RngStream
+from weft.nn import initializers
+from weft.nn.activations import sigmoid, tanh
+from weft.nn.dtypes import Dtype, PromoteDtype, promote_dtype
+from weft.nn.initializers import Initializer
+from weft.nn.parameters import NO_METADATA
+from weft.nn.recurrent_cell import Activation, HiddenStateCell, modified_orthogonal
+
+
+class _LSTMBase(HiddenStateCell):
+    """The carry of an LSTM, (cell state, hidden state), and what its gates do with it."""
+
+    gate_fn: Activation
+
+    def initialize_carry(
+        self,
+        input_shape: tuple[int, ...],
+        rngs: Rngs | RngStream | None = None,
+        carry_init: Initializer | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns the first carry, (cell state, hidden state), by default zeros.
+
+        Args:
+          input_shape: the shape of the inputs of one step, (batch..., in_features).
+          rngs: what to draw from, the stream `carry`; zeros need none.
+          carry_init: initializer of both, in place of the cell's.
+
+        Raises:
+          ValueError: if there is an initializer, but nothing to draw from.
+        """
+        cell_state, hidden = self.new_carries(2, input_shape, rngs, carry_init)
+        return cell_state, hidden
+
+    def _step(
+        self, cell_state: jax.Array, i: jax.Array, f: jax.Array, g: jax.Array, o: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        with jax.numpy_dtype_promotion("standard"):  # the carry may be wider than the gates
+            i, f, g, o = self.gate_fn(i), self.gate_fn(f), self.activation_fn(g), self.gate_fn(o)
+            cell_state = f * cell_state + i * g
+            hidden = o * self.activation_fn(cell_state)
+        return (cell_state, hidden), hidden
+
+
+class LSTMCell(_LSTMBase):
+    """A long short-term memory cell (Hochreiter & Schmidhuber, 1997).
+
+    With inputs x, hidden state h and cell state c, and a kernel for each input and gate:
+    i, f, o = σ(W x + R h + b), g = tanh(W x + R h + b), c' = f c + i g, h' = o tanh(c').
+    `OptimizedLSTMCell` computes the same with two larger products.
+
+    Args:
+      in_features: the size of the inputs.
+      hidden_features: the size of cell state, hidden state and output.
+      gate_fn: the activation of the gates.
+      activation_fn: the activation of cell state and its candidate.
+      kernel_init: initializer of the inputs' kernels.
+      recurrent_kernel_init: initializer of the hidden state's kernels.
+      bias_init: initializer of the biases.
+      dtype: the computation dtype; None for what inputs and parameters promote to.
+      param_dtype: the dtype of parameters and first carry.
+      carry_init: initializer of the first carry; None for zeros.
+      promote_dtype: how inputs and parameters are cast.
+      keep_rngs: whether to keep a stream for the first carry.
+      rngs: draws the parameters from `params`, and the kept stream from `carry`.
+      kernel_metadata: metadata of the inputs' kernels.
+      recurrent_kernel_metadata: metadata of the hidden state's kernels.
+      bias_metadata: metadata of the biases.
+
+    Attributes:
+      ii, if_, ig, io: `Linear` without bias from the inputs to each gate.
+      hi, hf, hg, ho: `Linear` from the hidden state to each gate.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> cell = nnx.LSTMCell(3, 4, rngs=nnx.Rngs(0))
+      >>> carry, output = cell(cell.initialize_carry((2, 3)), jnp.ones((2, 3)))
+      >>> output.shape
+      (2, 4)
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        gate_fn: Activation = sigmoid,
+        activation_fn: Activation = tanh,
+        kernel_init: Initializer = initializers.default_kernel_init,
+        recurrent_kernel_init: Initializer = modified_orthogonal,
+        bias_init: Initializer = initializers.zeros,
+        dtype: Dtype | None = None,
+        param_dtype: Dtype = jnp.float32,
+        carry_init: Initializer | None = None,
+        promote_dtype: PromoteDtype = promote_dtype,
+        keep_rngs: bool = False,
+        rngs: Rngs,
+        kernel_metadata: Mapping[str, Any] = NO_METADATA,
+        recurrent_kernel_metadata: Mapping[str, Any] = NO_METADATA,
+        bias_metadata: Mapping[str, Any] = NO_METADATA,
+    ):
+        super().__init__(
+            in_features,
+            hidden_features,
+            dtype,
+            param_dtype,
+            activation_fn,
+            carry_init,
+            promote_dtype,
+            keep_rngs,
+            rngs,
+        )
+        self.gate_fn = gate_fn
+        of_input = (in_features, hidden_features, kernel_init, kernel_metadata)
+        of_hidden = (
+            hidden_features,
+            hidden_features,
+            recurrent_kernel_init,
+            recurrent_kernel_metadata,
+        )
+        self.ii = self.project(*of_input, None, bias_metadata, rngs)
+        self.if_ = self.project(*of_input, None, bias_metadata, rngs)
+        self.ig = self.project(*of_input, None, bias_metadata, rngs)
+        self.io = self.project(*of_input, None, bias_metadata, rngs)
+        self.hi = self.project(*of_hidden, bias_init, bias_metadata, rngs)
+        self.hf = self.project(*of_hidden, bias_init, bias_metadata, rngs)
+        self.hg = self.project(*of_hidden, bias_init, bias_metadata, rngs)
+        self.ho = self.project(*of_hidden, bias_init, bias_metadata, rngs)
+
+    def __call__(
+        self, carry: tuple[jax.Array, jax.Array], inputs: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        """Returns the new carry and the output, which is the new hidden state.
+
+        Args:
+          carry: cell state and hidden state, of shape (batch..., hidden_features).
+          inputs: of shape (batch..., in_features).
+        """
+        cell_state, hidden = carry
+        return self._step(
+            cell_state,
+            self.ii(inputs) + self.hi(hidden),
+            self.if_(inputs) + self.hf(hidden),
+            self.ig(inputs) + self.hg(hidden),
+            self.io(inputs) + self.ho(hidden),
+        )
+
+
+class OptimizedLSTMCell(_LSTMBase):
+    """An `LSTMCell` that computes all gates with two products.
+
+    The columns of its kernels are those of the gates i, f, g, o side by side.
+
+    Args:
+      in_features: the size of the inputs.
+      hidden_features: the size of cell state, hidden state and output.
+      gate_fn: the activation of the gates.
+      activation_fn: the activation of cell state and its candidate.
+      kernel_init: initializer of the inputs' kernel.
+      recurrent_kernel_init: initializer of the hidden state's kernel.
+      bias_init: initializer of the bias.
+      dtype: the computation dtype; None for what inputs and parameters promote to.
+      param_dtype: the dtype of parameters and first carry.
+      carry_init: initializer of the first carry; None for zeros.
+      promote_dtype: how inputs and parameters are cast.
+      keep_rngs: whether to keep a stream for the first carry.
+      rngs: draws the parameters from `params`, and the kept stream from `carry`.
+      kernel_metadata: metadata of the inputs' kernel.
+      recurrent_kernel_metadata: metadata of the hidden state's kernel.
+      bias_metadata: metadata of the bias.
+
+    Attributes:
+      dense_i: `Linear` without bias from the inputs to 4 * hidden_features.
+      dense_h: `Linear` from the hidden state to 4 * hidden_features.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> cell = nnx.OptimizedLSTMCell(3, 4, rngs=nnx.Rngs(0))
+      >>> carry, output = cell(cell.initialize_carry((2, 3)), jnp.ones((2, 3)))
+      >>> output.shape
+      (2, 4)
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        gate_fn: Activation = sigmoid,
+        activation_fn: Activation = tanh,
+        kernel_init: Initializer = initializers.default_kernel_init,
+        recurrent_kernel_init: Initializer = modified_orthogonal,
+        bias_init: Initializer = initializers.zeros,
+        dtype: Dtype | None = None,
+        param_dtype: Dtype = jnp.float32,
+        carry_init: Initializer | None = None,
+        promote_dtype: PromoteDtype = promote_dtype,
+        keep_rngs: bool = False,
+        rngs: Rngs,
+        kernel_metadata: Mapping[str, Any] = NO_METADATA,
+        recurrent_kernel_metadata: Mapping[str, Any] = NO_METADATA,
+        bias_metadata: Mapping[str, Any] = NO_METADATA,
+    ):
+        super().__init__(
+            in_features,
+            hidden_features,
+            dtype,
+            param_dtype,
+            activation_fn,
+            carry_init,
+            promote_dtype,
+            keep_rngs,
+            rngs,
+        )
+        self.gate_fn = gate_fn
+        size = 4 * hidden_features
+        self.dense_i = self.project(
+            in_features, size, kernel_init, kernel_metadata, None, bias_metadata, rngs
+        )
+        self.dense_h = self.project(
+            hidden_features,
+            size,
+            recurrent_kernel_init,
+            recurrent_kernel_metadata,
+            bias_init,
+            bias_metadata,
+            rngs,
+        )
+
+    def __call__(
+        self, carry: tuple[jax.Array, jax.Array], inputs: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        """Returns the new carry and the output, which is the new hidden state.
+
+        Args:
+          carry: cell state and hidden state, of shape (batch..., hidden_features).
+          inputs: of shape (batch..., in_features).
+        """
+        cell_state, hidden = carry
+        i, f, g, o = jnp.split(self.dense_i(inputs) + self.dense_h(hidden), 4, axis=-1)
+        return self._step(cell_state, i, f, g, o)

@@ -1,0 +1,196 @@
+"""Recurrent cells: what an RNN does in one step.
+
+A cell is called with a *carry*, what it remembers, and the inputs of one step, and returns the new
+carry and an output. The carry of an LSTM is a pair, that of the other cells one array, each of
+shape (batch..., hidden_features).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from weft._module import Module
+from weft._rng import Rngs, RngStream
+from weft.nn import initializers
+from weft.nn.dtypes import Dtype, PromoteDtype
+from weft.nn.initializers import Initializer
+from weft.nn.layer_rngs import find_stream, keep_stream
+from weft.nn.linear import Linear
+
+Activation = Callable[..., Any]
+
+
+def modified_orthogonal(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Any:
+    """Returns an orthogonal matrix made in float32, then cast: for dtypes LAPACK does not know.
+
+    Args:
+      key: a PRNG key.
+      shape: the shape.
+      dtype: the dtype of the result.
+
+    Example:
+      >>> import jax
+      >>> import weft as nnx
+      >>> init = nnx.nn.recurrent.modified_orthogonal
+      >>> init(jax.random.key(0), (4, 4), jax.numpy.bfloat16).dtype
+      dtype(bfloat16)
+    """
+    return initializers.orthogonal()(key, shape, jnp.float32).astype(dtype)
+
+
+class RNNCellBase(Module):
+    """The interface of a cell; subclass it to make one that `RNN` can run.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> class Counter(nnx.RNNCellBase):
+      ...     num_feature_axes = 1
+      ...     def initialize_carry(self, input_shape, rngs=None, carry_init=None):
+      ...         return jnp.zeros(input_shape)
+      ...     def __call__(self, carry, inputs):
+      ...         return carry + inputs, carry + inputs
+      >>> nnx.RNN(Counter(), rngs=False)(jnp.ones((3, 1)))[:, 0].tolist()
+      [1.0, 2.0, 3.0]
+    """
+
+    def initialize_carry(
+        self,
+        input_shape: tuple[int, ...],
+        rngs: Rngs | RngStream | None = None,
+        carry_init: Initializer | None = None,
+    ) -> Any:
+        """Returns the carry before the first step.
+
+        Args:
+          input_shape: the shape of the inputs of one step, (batch..., features...).
+          rngs: what to draw from.
+          carry_init: initializer of the carry.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define initialize_carry")
+
+    def __call__(self, carry: Any, inputs: jax.Array) -> tuple[Any, jax.Array]:
+        """Returns the new carry and the output of one step.
+
+        Args:
+          carry: the carry.
+          inputs: the inputs, of shape (batch..., features...).
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define __call__")
+
+    @property
+    def num_feature_axes(self) -> int:
+        """How many of the last axes of the inputs are features."""
+        raise NotImplementedError(f"{type(self).__name__} does not define num_feature_axes")
+
+    @property
+    def draws_carry(self) -> bool:
+        """Whether `initialize_carry` may draw, so that an `RNN` has to keep a stream for it."""
+        return True
+
+
+class HiddenStateCell(RNNCellBase):
+    """What the cells of this library share: options, projections, and how a carry begins."""
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        dtype: Dtype | None,
+        param_dtype: Dtype,
+        activation_fn: Activation,
+        carry_init: Initializer | None,
+        promote_dtype: PromoteDtype,
+        keep_rngs: bool,
+        rngs: Rngs,
+    ):
+        self.in_features = in_features
+        self.hidden_features = hidden_features
+        self.dtype = dtype
+        self.param_dtype = param_dtype
+        self.activation_fn = activation_fn
+        self.promote_dtype = promote_dtype
+        self.carry_init = carry_init
+        self.rngs = keep_stream(rngs if keep_rngs else None, "carry", type(self).__name__)
+
+    @property
+    def num_feature_axes(self) -> int:
+        """One: the last axis of the inputs."""
+        return 1
+
+    @property
+    def draws_carry(self) -> bool:
+        """Whether the carry is not simply zeros."""
+        return self.carry_init is not None
+
+    def project(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_init: Initializer,
+        kernel_metadata: Mapping[str, Any],
+        bias_init: Initializer | None,
+        bias_metadata: Mapping[str, Any],
+        rngs: Rngs,
+    ) -> Linear:
+        """Returns a projection in the cell's dtypes; with a bias if it has an initializer."""
+        return Linear(
+            in_features,
+            out_features,
+            use_bias=bias_init is not None,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            kernel_init=kernel_init,
+            bias_init=initializers.zeros if bias_init is None else bias_init,
+            promote_dtype=self.promote_dtype,
+            rngs=rngs,
+            kernel_metadata=kernel_metadata,
+            bias_metadata=bias_metadata,
+        )
+
+    def new_carries(
+        self,
+        number: int,
+        input_shape: tuple[int, ...],
+        rngs: Rngs | RngStream | None,
+        carry_init: Initializer | None,
+    ) -> tuple[jax.Array, ...]:
+        shape = (*input_shape[:-1], self.hidden_features)
+        carry_init = self.carry_init if carry_init is None else carry_init
+        source = self.rngs if rngs is None else rngs
+        if source is None:
+            if carry_init is not None:
+                kind = type(self).__name__
+                raise ValueError(
+                    f"{kind} cannot draw its first carry: it was made with keep_rngs=False, and "
+                    "`rngs` was not given. Write `cell.initialize_carry(shape, rngs)`, "
+                    "`rnn(x, rngs=rngs)` or `nnx.RNN(cell, rngs=rngs)`"
+                )
+            return tuple(jnp.zeros(shape, self.param_dtype) for _ in range(number))
+        # Zeros draw too where there is a stream, so that it goes on alike for every initializer.
+        stream = find_stream(source, "carry", type(self).__name__)
+        init = initializers.zeros if carry_init is None else carry_init
+        return tuple(init(stream(), shape, self.param_dtype) for _ in range(number))
+
+
+def carry_stream(
+    rngs: Rngs | RngStream | bool | None, layer: str, *, needed: bool
+) -> RngStream | None:
+    """Returns the stream that a layer keeps for its first carry.
+
+    Args:
+      rngs: what to fork it from; True for one of seed 0, False or None for none.
+      layer: the layer's class name, for errors.
+      needed: whether the carry is drawn at all; if not, True makes none.
+
+    Raises:
+      TypeError: if `rngs` is of another type.
+      ValueError: if there is no stream `carry` or default one.
+    """
+    if rngs is True:
+        return RngStream(jax.random.key(0), tag="carry") if needed else None
+    return keep_stream(None if rngs is False else rngs, "carry", layer)

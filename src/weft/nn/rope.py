@@ -1,0 +1,201 @@
+"""Rotary position embedding: positions told to attention by rotating queries and keys.
+
+Feature i and feature i + size/2 form a pair, which is rotated by the angle
+`position * theta ** (-2 i / size)`; the product of a query and a key then depends on the distance
+of their positions only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from weft._module import Module
+from weft._variable import Variable
+from weft.nn.dot_product import dot_product_attention
+
+
+class RoPE(Module):
+    """Rotates features by position (Su et al., 2021, https://arxiv.org/abs/2104.09864).
+
+    Without a table the angles are computed at each call, for any size and length; with
+    `embedding_size` and `max_seq_len` sine and cosine are computed once and looked up.
+
+    Args:
+      theta: the base of the wavelengths.
+      embedding_size: the number of features that the table is for.
+      max_seq_len: the number of positions that the table is for.
+
+    Attributes:
+      theta: the base of the wavelengths.
+      cached_sin: `Variable` of shape (max_seq_len, embedding_size / 2), or None.
+      cached_cos: `Variable` of shape (max_seq_len, embedding_size / 2), or None.
+
+    Raises:
+      ValueError: if only one of the sizes is given, or if the number of features is odd.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> rope = nnx.RoPE()
+      >>> rope(jnp.ones((2, 2))).round(2).tolist()
+      [[1.0, 1.0], [-0.3..., 1.38...]]
+    """
+
+    def __init__(
+        self,
+        theta: float = 10000.0,
+        embedding_size: int | None = None,
+        max_seq_len: int | None = None,
+    ):
+        if (embedding_size is None) != (max_seq_len is None):
+            raise ValueError(
+                "RoPE expects both embedding_size and max_seq_len, for a table, or neither, found "
+                f"embedding_size={embedding_size} and max_seq_len={max_seq_len}"
+            )
+        self.theta = theta
+        self.cached_sin: Variable | None = None
+        self.cached_cos: Variable | None = None
+        if embedding_size is not None:
+            sin, cos = self._rotation(embedding_size, jnp.arange(max_seq_len, dtype=jnp.float32))
+            self.cached_sin, self.cached_cos = Variable(sin), Variable(cos)
+
+    def __call__(self, x: jax.Array, input_positions: jax.Array | None = None) -> jax.Array:
+        """Returns the input rotated, in float32 or wider.
+
+        Args:
+          x: an array of shape (..., length, features).
+          input_positions: the positions, of shape (length,) or one that broadcasts to
+            (..., length); None for 0, 1, ...
+
+        Raises:
+          ValueError: if the number of features is odd or not the table's, if a position is not in
+            the table, or if the positions do not fit. Positions that are traced cannot be
+            checked: one that is not in the table gives NaN.
+        """
+        if x.ndim < 2:
+            raise ValueError(f"RoPE expects an input (..., length, features), found {x.shape}")
+        positions = self._positions(input_positions, x.shape[:-1])
+        return _rotate(x, *self._lookup(x.shape[-1], positions))
+
+    def rotate_heads(self, x: jax.Array, input_positions: jax.Array | None = None) -> jax.Array:
+        """Returns queries or keys of attention rotated, all heads alike.
+
+        Args:
+          x: an array of shape (batch..., length, heads, features).
+          input_positions: the positions, of shape (length,) or one that broadcasts to
+            (batch..., length); None for 0, 1, ...
+
+        Raises:
+          ValueError: as a call.
+        """
+        positions = self._positions(input_positions, x.shape[:-2])
+        sin, cos = self._lookup(x.shape[-1], positions)
+        return _rotate(x, jnp.expand_dims(sin, -2), jnp.expand_dims(cos, -2))
+
+    def _positions(self, positions: Any, shape: tuple[int, ...]) -> jax.Array:
+        if positions is None:
+            return jnp.arange(shape[-1], dtype=jnp.float32 if self.cached_sin is None else None)
+        positions = jnp.asarray(positions)
+        sizes = zip(reversed(positions.shape), reversed(shape), strict=False)
+        fits = positions.ndim <= len(shape) and all(have in (1, want) for have, want in sizes)
+        if not fits or positions.ndim == 0 or positions.shape[-1] != shape[-1]:
+            raise ValueError(
+                f"RoPE expects input_positions of shape ({shape[-1]},) or one that broadcasts to "
+                f"{shape}, found {positions.shape}: one position per element of the sequence"
+            )
+        return positions
+
+    def _lookup(self, size: int, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if self.cached_sin is None or self.cached_cos is None:
+            return self._rotation(size, positions)
+        sin, cos = self.cached_sin.get_value(), self.cached_cos.get_value()
+        length, half = sin.shape
+        if size != 2 * half:
+            raise ValueError(
+                f"this RoPE has a table for embedding_size={2 * half}, found {size} features: "
+                f"make `nnx.RoPE(embedding_size={size}, max_seq_len={length})`, or one without a "
+                "table, `nnx.RoPE()`"
+            )
+        if not isinstance(positions, jax.core.Tracer) and positions.size:
+            low, high = int(positions.min()), int(positions.max())
+            if low < 0 or high >= length:
+                raise ValueError(
+                    f"this RoPE has a table for max_seq_len={length} positions, found positions "
+                    f"from {low} to {high}: make it longer, "
+                    f"`nnx.RoPE(embedding_size={size}, max_seq_len={high + 1})`"
+                )
+        positions = positions.astype(jnp.int32)
+        # Negative positions would count from the end of the table.
+        positions = jnp.where(positions < 0, length, positions)
+        return tuple(
+            jnp.take(table, positions, axis=0, mode="fill", fill_value=jnp.nan)
+            for table in (sin, cos)
+        )
+
+    def _rotation(self, size: int, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if size <= 0 or size % 2:
+            raise ValueError(
+                f"RoPE rotates pairs of features, so their number must be even, found {size}"
+            )
+        powers = jnp.arange(0, size, 2, dtype=jnp.float32) / size
+        frequencies = 1.0 / (self.theta**powers)
+        angles = jnp.expand_dims(positions.astype(jnp.float32), -1) * frequencies
+        return jnp.sin(angles), jnp.cos(angles)
+
+
+def _rotate(x: jax.Array, sin: jax.Array, cos: jax.Array) -> jax.Array:
+    sin, cos = (jnp.concatenate([half, half], axis=-1) for half in (sin, cos))
+    first, second = jnp.split(x, 2, axis=-1)
+    turned = jnp.concatenate([-second, first], axis=-1)
+    with jax.numpy_dtype_promotion("standard"):  # the angles are float32 whatever x is
+        return x * cos + turned * sin
+
+
+def dot_product_attention_with_rope(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    rope: RoPE,
+    input_positions: jax.Array | None = None,
+    **kwargs: Any,
+) -> jax.Array:
+    """Rotates queries and keys by position, then calls `dot_product_attention`.
+
+    Give it to `MultiHeadAttention` as `attention_fn=functools.partial(
+    nnx.dot_product_attention_with_rope, rope=rope)`; while decoding, the queries then take their
+    positions from the cache.
+
+    Args:
+      query: queries of shape (batch..., queries, heads, head_dim).
+      key: keys of shape (batch..., keys, kv_heads, head_dim).
+      value: values of shape (batch..., keys, kv_heads, value_dim).
+      rope: what rotates.
+      input_positions: positions of the queries, of shape (queries,) or one that broadcasts to
+        (batch..., queries). They hold for the keys too if there are as many; otherwise, as in a
+        cache, key i has position i. None for 0, 1, ... for both.
+      **kwargs: arguments of `dot_product_attention`.
+
+    Returns:
+      An array of shape (batch..., queries, heads, value_dim).
+
+    Raises:
+      ValueError: as `RoPE` and `dot_product_attention`.
+
+    Example:
+      >>> import jax
+      >>> import weft as nnx
+      >>> q, k, v = jax.random.normal(jax.random.key(0), (3, 1, 5, 2, 4))
+      >>> nnx.dot_product_attention_with_rope(q, k, v, rope=nnx.RoPE()).shape
+      (1, 5, 2, 4)
+    """
+    same_length = query.shape[-3] == key.shape[-3]
+    return dot_product_attention(
+        rope.rotate_heads(query, input_positions),
+        rope.rotate_heads(key, input_positions if same_length else None),
+        value,
+        **kwargs,
+    )

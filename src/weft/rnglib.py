@@ -1,0 +1,16 @@
+"""Random streams, under the name that code of the NNX API imports them from."""
+
+from weft._rng import KeylessInitializer as KeylessInitializer
+from weft._rng import RngCount as RngCount
+from weft._rng import RngKey as RngKey
+from weft._rng import Rngs as Rngs
+from weft._rng import RngState as RngState
+from weft._rng import RngStream as RngStream
+from weft._rng import SplitBackups as SplitBackups
+from weft._rng import StreamBackup as StreamBackup
+from weft._rng import backup_keys as backup_keys
+from weft._rng import fork_rngs as fork_rngs
+from weft._rng import reseed as reseed
+from weft._rng import restore_rngs as restore_rngs
+from weft._rng import split_rngs as split_rngs
+from weft._rng import with_rngs as with_rngs

@@ -1,0 +1,295 @@
+"""The walk: whatever is taken apart comes together again."""
+
+from __future__ import annotations
+
+import collections
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+import weft as nnx
+from tests.graph.graphs import Box, Foreign, Pair, buffers, check_same, graphs
+from weft._graph.records import ARRAY, NodeDef, Ref, ValueDef, VariableDef
+from weft._graph.walk import Builder, Flattener, Table, items_of, make_variable
+from weft._static import Static
+
+# -- properties of random graphs
+
+
+@given(graphs())
+def test_merge_undoes_split(graph: Any) -> None:
+    graphdef, state = nnx.split(graph)
+    merged = nnx.merge(graphdef, state)
+    check_same(graph, merged, identical=True)
+    assert nnx.graphdef(merged) == graphdef
+    assert hash(nnx.graphdef(merged)) == hash(graphdef)
+
+
+@given(graphs())
+def test_flatten_is_deterministic(graph: Any) -> None:
+    (first, a), (second, b) = nnx.split(graph), nnx.split(graph)
+    assert first == second
+    assert hash(first) == hash(second)
+    left, right = nnx.to_flat_state(a), nnx.to_flat_state(b)
+    assert left.paths == right.paths
+    assert all(x is y for x, y in zip(left.leaves, right.leaves, strict=True))
+
+
+@given(graphs())
+def test_clone_shares_nothing(graph: Any) -> None:
+    clone = nnx.clone(graph)
+    check_same(graph, clone)
+    assert nnx.graphdef(clone) == nnx.graphdef(graph)
+    assert not buffers(clone) & buffers(graph)
+
+
+@settings(max_examples=30)
+@given(graphs())
+def test_through_a_transform_and_back(graph: Any) -> None:
+    before = nnx.clone(graph)
+    held = [value for _, value in nnx.iter_graph(graph)]
+    out = nnx.grad(lambda x, g: (x, g), has_aux=True)(jnp.ones(()), graph)[1]
+    assert out is graph
+    check_same(before, graph)
+    assert all(a is b for a, b in zip(held, [v for _, v in nnx.iter_graph(graph)], strict=True))
+
+
+@settings(max_examples=50)
+@given(graphs(), graphs())
+def test_graphdefs_are_equal_exactly_if_the_graphs_are(a: Any, b: Any) -> None:
+    def text(graph: Any) -> str:  # as strict as the rule for static values: 1, True, 1.0 differ
+        return repr(nnx.map(lambda path, x: kind_of_leaf(x), graph)) + repr(
+            nnx.find_duplicates(graph)
+        )
+
+    if nnx.graphdef(a) == nnx.graphdef(b):
+        assert text(a) == text(b)
+
+
+def kind_of_leaf(x: Any) -> Any:
+    if isinstance(x, nnx.Variable):
+        return x.replace(jax.tree.structure(x.get_raw_value()))
+    return Static("array")
+
+
+# -- what the records say
+
+
+def record_of(value: Any, **options: Any) -> Any:
+    return Flattener(**options).flatten(value)
+
+
+def test_records() -> None:
+    shared = nnx.Param(1.0, tag="x")
+    model = Box(
+        array=jnp.ones(1),
+        none=None,
+        pair=Pair(shared, 2),
+        rate=nnx.data(1.0),
+        shared=shared,
+        static=(1, 2),
+    )
+    record = record_of(model)
+    assert isinstance(record, NodeDef)
+    assert (record.index, record.type) == (0, Box)
+    assert record.keys == ("array", "none", "pair", "rate", "shared", "static")
+    array, none, pair, rate, again, static = record.children
+    assert array == rate == ARRAY
+    assert none == Static(None)
+    assert isinstance(pair, ValueDef)
+    assert (pair.how, pair.keys) == (Pair, ("left", "right"))
+    assert isinstance(pair.children[0], VariableDef)
+    assert pair.children[0].metadata.value == {"tag": "x"}
+    assert pair.children[0].treedef is None
+    assert pair.children[1] == Static(2)
+    assert again == Ref(1)
+    assert static == Static((1, 2))
+    assert static.value is model.static
+    assert record.extra == Static({"rate": True})
+
+
+def test_the_order_of_a_dict_counts() -> None:
+    a, b = jnp.ones(1), jnp.zeros(1)
+    ordered, reverse = Box(d={"a": a, "b": b}), Box(d={"b": b, "a": a})
+    assert nnx.graphdef(ordered) != nnx.graphdef(reverse)
+    assert list(nnx.clone(reverse).d) == ["b", "a"]
+    assert nnx.to_flat_state(nnx.state(reverse)).paths == (("d", "a"), ("d", "b"))
+    mixed = Box(d={"x": a, 10: b, 9: a, (1,): b})
+    assert list(nnx.clone(mixed).d) == ["x", 10, 9, (1,)]
+    paths = nnx.to_flat_state(nnx.state(mixed)).paths
+    assert paths == (("d", 9), ("d", 10), ("d", "x"), ("d", (1,)))
+
+
+def test_own_static_values_come_back() -> None:
+    class Config:
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Config)
+
+        __hash__ = None  # type: ignore[assignment]
+
+    a, b = Box(c=Config()), Box(c=Config())
+    assert nnx.graphdef(a) == nnx.graphdef(b)
+    for model in (a, b):
+        assert nnx.merge(*nnx.split(model)).c is model.c
+
+
+def test_statics_that_differ_by_type() -> None:
+    values = [1, True, 1.0, 0.0, -0.0, float("nan"), "1", (1,), (True,), None]
+    graphdefs = {nnx.graphdef(Box(x=value)) for value in values}
+    assert len(graphdefs) == len(values)
+    assert nnx.graphdef(Box(x=float("nan"))) == nnx.graphdef(Box(x=float("nan")))
+
+
+# -- arguments of a function, as JAX sees them
+
+
+def test_arguments() -> None:
+    record = record_of([1, {"b": 2.0, "a": None}, "text", (Box(),)], arguments=True)
+    assert isinstance(record, ValueDef)
+    number, mapping, text, last = record.children
+    assert number == text == ARRAY
+    assert mapping == ValueDef(dict, ("a", "b"), (Static(None), ARRAY))
+    assert isinstance(last.children[0], NodeDef)
+    flattener = Flattener(arguments=True)
+    flattener.flatten([1, 2])
+    assert [entry.path for entry in flattener.entries] == [(0,), (1,)]
+
+
+def test_argument_containers_come_out_as_jax_makes_them() -> None:
+    counted = collections.defaultdict(list, {"b": 1.0, "a": 2.0})
+    ordered = collections.OrderedDict(b=1.0, a=2.0)
+
+    def look(*args: Any) -> Any:
+        assert args[0].default_factory is list
+        assert list(args[1]) == ["b", "a"]
+        assert list(args[2]) == ["a", "b"]
+        return args
+
+    found, expected = (
+        transform(look)(counted, ordered, {"b": 1.0, "a": 2.0}) for transform in (nnx.jit, jax.jit)
+    )
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    assert found[0].default_factory is list
+    assert list(found[1]) == ["b", "a"]
+
+
+def test_a_set_as_an_argument_has_identity() -> None:
+    names = {"a"}
+    nnx.jit(lambda names: names.add("b"))(names)
+    assert names == {"a", "b"}
+
+
+# -- sharing and aliases
+
+
+def test_shared_references_refused() -> None:
+    child = Box()
+    for model, first, second in (
+        (Box(a=child, b=[child]), r"Box\.a", r"Box\.b\[0\]"),
+        (Box(x=[(child,), {"k": child}]), r"Box\.x\[0\]\[0\]", r"Box\.x\[1\]\.k"),
+    ):
+        found = rf"the same Box is reached at {first} and at {second}: .* `graph=True`"
+        with pytest.raises(nnx.SharedReferenceError, match=found):
+            record_of(model, share=False, root="Box")
+    own: list[Any] = []
+    own.append(own)
+    with pytest.raises(nnx.SharedReferenceError, match="the same list is reached at the object"):
+        record_of(own, share=False)
+    assert isinstance(record_of(Box(a=child, b=child)).children[1], Ref)
+
+
+def test_arrays_have_no_identity() -> None:
+    array = jnp.ones(1)
+    assert record_of(Box(a=array, b=array), share=False).children == (ARRAY, ARRAY)
+
+
+def test_aliases_under_two_prefixes() -> None:
+    variable = nnx.Param(1.0)
+    flattener = Flattener(root="args")
+    flattener.flatten(Box(a=variable), ("x",), 0)
+    found = (
+        r"the same Param is reached under two prefixes: args\.x\.a has 0, args\.y\[0\] has None\. "
+        r"Give both the same one, or pass a copy: `nnx\.clone\(model\)`"
+    )
+    with pytest.raises(nnx.AliasError, match=found):
+        flattener.flatten([variable], ("y",), None)
+    Flattener(flattener.table, check_aliases=False).flatten([variable], ("y",), None)
+
+
+def test_aliases_of_containers_are_looked_into() -> None:
+    shared = [nnx.Param(1.0)]
+    flattener = Flattener()
+    flattener.flatten(Box(a=shared), ("x",), 0)
+    flattener.flatten(Box(a=shared), ("z",), 0)
+    with pytest.raises(nnx.AliasError, match=r"x\.a\[0\] has 0, y\.b\[0\] has 1"):
+        flattener.flatten(Box(b=shared), ("y",), 1)
+
+
+def test_a_cycle_under_two_prefixes_ends() -> None:
+    box = Box(w=nnx.Param(1.0))
+    box.me = box
+    flattener = Flattener()
+    flattener.flatten(box, ("x",), {"w": 0, "me": None})
+    with pytest.raises(nnx.AliasError, match=r"x\.w has 0, y\.w has None"):
+        flattener.flatten(box, ("y",), None)
+
+
+# -- building
+
+
+def test_old_objects_are_referred_to() -> None:
+    box = Box(w=nnx.Param(1.0))
+    table = Table()
+    Flattener(table).flatten(box)
+    flattener = Flattener(table)
+    record = flattener.flatten([box, box.w, Box(w=box.w)])
+    assert record.children[:2] == (Ref(0), Ref(1))
+    assert record.children[2].index == 3
+    assert flattener.entries == []
+    builder = Builder(lambda r: make_variable(r, 0.0), lambda: 0.0, dict(enumerate(table.objects)))
+    new = builder.build(record)
+    assert new[0] is box
+    assert new[1] is box.w
+    assert new[2].w is box.w
+
+
+def test_known_arrays_do_not_come_out_again() -> None:
+    old, new = jnp.ones(1), jnp.zeros(1)
+    flattener = Flattener(known_arrays={id(old): 7})
+    record = flattener.flatten(Box(a=new, b=old))
+    assert [entry.value for entry in flattener.entries] == [new]
+    builder = Builder(
+        lambda r: None,
+        lambda: new,
+        old_leaf=lambda i: {7: old}[i],  # type: ignore[arg-type]
+    )
+    built = builder.build(record)
+    assert built.a is new
+    assert built.b is old
+
+
+def test_items() -> None:
+    assert items_of(Box(b=1, a=2)) == [("a", 2), ("b", 1)]
+    assert items_of({"b": 1, "a": 2}) == [("b", 1), ("a", 2)]
+    assert items_of([5]) == [(0, 5)]
+    assert items_of(nnx.List([5])) == [(0, 5)]
+    assert items_of({1}) == [("elements", frozenset({1}))]
+
+
+def test_foreign_pytrees_and_their_static_part() -> None:
+    model = Box(f=Foreign(jnp.ones(1), "x"), g=Foreign(3, "y"))
+    graphdef, state = nnx.split(model)
+    assert nnx.to_flat_state(state).paths == (("f", "x"),)
+    merged = nnx.merge(graphdef, state)
+    assert (merged.f.label, merged.g.x) == ("x", 3)
+    assert graphdef != nnx.graphdef(Box(f=Foreign(jnp.ones(1), "z"), g=model.g))
+
+
+def test_numpy_arrays_keep_their_type() -> None:
+    model = Box(x=np.arange(2), y=(np.ones(1),))
+    assert type(nnx.clone(model).x) is np.ndarray
+    assert nnx.merge(*nnx.split(model)).y[0] is model.y[0]

@@ -1,0 +1,250 @@
+"""The public names and signatures of the NNX API: each is here, or docs/differences.md says why not.
+
+`data/api.tsv` lists name, kind and signature of every public name of the peer.
+"""
+
+import csv
+import fnmatch
+import functools
+import importlib
+import inspect
+import re
+import types
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import weft as nnx
+
+HERE = Path(__file__).parent
+DIFFERENCES = HERE.parent / "docs" / "differences.md"
+MISSING = object()
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Row(NamedTuple):
+    name: str
+    kind: str
+    signature: str
+
+
+def rows():
+    with (HERE / "data" / "api.tsv").open(newline="") as file:
+        return [Row(*row) for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)][1:]
+
+
+ROWS = rows()
+
+
+# -- docs/differences.md
+@functools.cache
+def listed(section):
+    """The names in the first column of the tables of one section; `*` stands for any text."""
+    text = DIFFERENCES.read_text()
+    (body,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    cells = [line.split("|")[1] for line in body.splitlines() if line.startswith("|")]
+    return [name for cell in cells for name in re.findall(r"`(nnx\.[^`]+)`", cell)]
+
+
+def is_listed(name, *sections):
+    return any(fnmatch.fnmatchcase(name, p) for section in sections for p in listed(section))
+
+
+# -- looking names up
+def find(name):
+    """What a dotted name stands for, `MISSING` if nothing; members of a class are unbound."""
+    found = nnx
+    for part in name.split(".")[1:]:
+        if isinstance(found, type):
+            found = inspect.getattr_static(found, part, MISSING)
+        elif isinstance(found, types.ModuleType):
+            try:
+                found = getattr(found, part)
+            except AttributeError:
+                try:
+                    found = importlib.import_module(f"{found.__name__}.{part}")
+                except ImportError:
+                    return MISSING
+        else:
+            found = getattr(found, part, MISSING)
+        if found is MISSING:
+            return MISSING
+    return found
+
+
+def members(row):
+    """The names that a row such as `nnx.Dict.<mapping protocol>` stands for."""
+    owner, _, group = row.name.rpartition(".")
+    special = group in ("<mapping protocol>", "<sequence protocol>", "<operators>")
+    return [f"{owner}.__{n}__" if special else f"{owner}.{n}" for n in row.signature.split()]
+
+
+def exists(row):
+    names = members(row) if row.name.endswith(">") else [row.name]
+    return all(find(name) is not MISSING for name in names)
+
+
+# -- comparing signatures
+class Theirs(NamedTuple):
+    """A parameter of the peer; kind is one of `/`, `.`, `*`, `k`, `**`."""
+
+    name: str
+    kind: str
+    required: bool
+
+
+def split_arguments(text):
+    parts, depth, current, quote = [], 0, "", ""
+    for char in text:
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        elif char in "([{<":
+            depth += 1
+        elif char in ")]}>":
+            depth -= 1
+        if char == "," and depth == 0 and not quote:
+            parts.append(current.strip())
+            current = ""
+        else:
+            current += char
+    return [*parts, current.strip()] if current.strip() else parts
+
+
+def parse(signature):
+    parameters, kind = [], "."
+    for part in split_arguments(signature[signature.index("(") + 1 : signature.rindex(")")]):
+        name, equals, _ = part.partition("=")
+        if part == "/":
+            parameters = [p._replace(kind="/") for p in parameters]
+        elif part == "*":
+            kind = "k"
+        elif part.startswith("**"):
+            parameters.append(Theirs(part[2:], "**", False))
+        elif part.startswith("*"):
+            parameters.append(Theirs(part[1:], "*", False))
+            kind = "k"
+        else:
+            parameters.append(Theirs(name, kind, not equals))
+    return parameters
+
+
+def complaints(theirs, ours):
+    """Calls that the peer takes and Weft does not, in words."""
+    parameters = list(ours.parameters.values())
+    positional = [p for p in parameters if p.kind in POSITIONAL]
+    named = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.POSITIONAL_ONLY)}
+    takes_rest = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    for i, their in enumerate(p for p in theirs if p.kind in ("/", ".")):
+        if i >= len(positional) and not takes_rest:
+            yield f"no position for {their.name}"
+        elif their.kind == "." and i < len(positional):
+            other = positional[i]
+            if other.kind is other.POSITIONAL_OR_KEYWORD and other.name != their.name:
+                yield f"position {i} is {other.name}, not {their.name}"
+    for their in theirs:
+        if their.kind in (".", "k") and not their.name.startswith("_"):
+            if their.name not in named and not takes_any:
+                yield f"no keyword {their.name}"
+        if their.kind == "*" and not takes_rest:
+            yield f"no *{their.name}"
+        if their.kind == "**" and not takes_any:
+            yield f"no **{their.name}"
+    given = {p.name for p in theirs if p.required}
+    count = sum(p.required and p.kind in ("/", ".") for p in theirs)
+    for i, own in enumerate(parameters):
+        is_given = own.name in given or (own.kind in POSITIONAL and i < count)
+        is_rest = own.kind in (own.VAR_POSITIONAL, own.VAR_KEYWORD)
+        if own.default is own.empty and not is_rest and not is_given:
+            yield f"{own.name} is required"
+
+
+def our_signature(row):
+    found = find(row.name)
+    if row.name.endswith(".__init__"):
+        return inspect.signature(find(row.name.removesuffix(".__init__")))
+    if isinstance(found, (staticmethod, classmethod)):
+        found = found.__func__
+    signature = inspect.signature(found)
+    is_method = row.kind == "method" and not row.signature.startswith("staticmethod")
+    if is_method and signature.parameters:
+        signature = signature.replace(parameters=list(signature.parameters.values())[1:])
+    return signature
+
+
+def compared():
+    skipped = ("__init_subclass__",)
+    return [
+        row
+        for row in ROWS
+        if "(" in row.signature
+        and row.kind in ("class", "function", "method")
+        and not row.name.endswith((*skipped, ">"))
+    ]
+
+
+# -- tests
+def needs_flax(name):
+    if name.startswith(("nnx.bridge.", "nnx.wrappers")):
+        pytest.importorskip("flax", reason="flax is not installed")
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_every_name_is_here_or_explained(row):
+    needs_flax(row.name)
+    assert exists(row) or is_listed(row.name, "Left out"), (
+        f"{row.name} is neither in Weft nor in the section 'Left out' of docs/differences.md"
+    )
+
+
+@pytest.mark.parametrize("row", compared(), ids=lambda row: row.name)
+def test_every_signature_takes_the_arguments_of_the_peer(row):
+    needs_flax(row.name)
+    if is_listed(row.name, "Left out", "Other signatures"):
+        return
+    found = list(complaints(parse(row.signature), our_signature(row)))
+    assert not found, f"{row.name}{our_signature(row)} refuses {row.signature}: {found}"
+
+
+@pytest.mark.parametrize("pattern", listed("Left out"))
+def test_what_is_left_out_is_not_here(pattern):
+    needs_flax(pattern)
+    matching = [row for row in ROWS if fnmatch.fnmatchcase(row.name, pattern)]
+    assert matching, f"{pattern} is no name of the peer"
+    assert not [row.name for row in matching if exists(row)]
+
+
+@pytest.mark.parametrize("pattern", listed("Other signatures"))
+def test_other_signatures_are_other(pattern):
+    needs_flax(pattern)
+    matching = [row for row in compared() if fnmatch.fnmatchcase(row.name, pattern)]
+    assert matching, f"{pattern} is no function or class of the peer"
+    assert any(list(complaints(parse(row.signature), our_signature(row))) for row in matching)
+
+
+# -- tests of the comparison
+@pytest.mark.parametrize(
+    ("theirs", "ours", "expected"),
+    [
+        ("(a, b=1)", lambda a, b=2: 0, []),
+        ("(a, b=1)", lambda a, c=2: 0, ["position 1 is c, not b", "no keyword b"]),
+        ("(a, /, b)", lambda x, b: 0, []),
+        ("(a, *, b=<f(1, 2)>)", lambda a, **k: 0, []),
+        ("(a, *, b)", lambda a: 0, ["no keyword b"]),
+        ("(a)", lambda a, b: 0, ["b is required"]),
+        ("(a=1)", lambda a: 0, ["a is required"]),
+        ("(*xs, **k)", lambda a: 0, ["no *xs", "no **k", "a is required"]),
+        ("(a, b)", lambda a: 0, ["no position for b", "no keyword b"]),
+        ("(a, b={'x': (1, 2)}, _c=0)", lambda a, b: 0, ["b is required", "no position for _c"]),
+    ],
+)
+def test_the_comparison_of_signatures(theirs, ours, expected):
+    assert sorted(complaints(parse(theirs), inspect.signature(ours))) == sorted(expected)
+
+
+def test_the_lookup_of_names():
+    assert find("nnx.Param.value") is not MISSING and find("nnx.Param.vlaue") is MISSING
+    assert find("nnx.nn.linear.Linear") is nnx.Linear and find("nnx.nope.x") is MISSING
