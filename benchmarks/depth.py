@@ -5,8 +5,9 @@ Weft `nnx.Stack`), written with Weft, with flax.nnx and by hand with plain JAX. 
 in all of them: causal attention and a two-layer perceptron before an Adam step.
 
 Every measurement begins with empty caches, models are abstract, and rounds of all variants are
-interleaved, so that what disturbs the machine disturbs all of them. The table shows medians; the
-ratios below it are medians over the rounds of ratios within a round.
+interleaved, so that what disturbs the machine disturbs all of them. Seconds are processor time of
+all threads, which other programs disturb least. The table shows medians; the ratios below it are
+medians over the rounds of ratios within a round.
 
     python benchmarks/depth.py            # tens of minutes: unrolled depth is slow to compile
     python benchmarks/depth.py --quick    # about a minute
@@ -187,8 +188,8 @@ class Sample:
     """One measurement.
 
     Attributes:
-      trace: seconds from the call to a jaxpr.
-      compile: seconds from there to an executable.
+      trace: processor seconds from the call to a jaxpr.
+      compile: processor seconds from there to an executable.
       equations: of the jaxpr, those of inner ones included.
       temporary: bytes of temporary buffers of the executable.
       output: bytes of its outputs.
@@ -224,11 +225,11 @@ def equations(jaxpr: Any) -> int:
 def measure(trace: Callable[[], Any]) -> Sample:
     jax.clear_caches()
     gc.collect()
-    start = time.perf_counter()
+    start = time.process_time()
     traced = trace()
-    middle = time.perf_counter()
+    middle = time.process_time()
     compiled = traced.lower().compile()
-    end = time.perf_counter()
+    end = time.process_time()
     memory = compiled.memory_analysis()
     return Sample(
         middle - start,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,11 @@ class Box(nnx.Module):
     def __init__(self, **attributes: Any):
         for name, value in attributes.items():
             setattr(self, name, value)
+
+
+class Pair(NamedTuple):
+    a: Any
+    b: Any
 
 
 @pytest.mark.parametrize(
@@ -130,6 +135,13 @@ def test_cycles_and_repeats() -> None:
     assert repr(model) == "Box(items=[<the list above>], me=<the Box above>)"
     shared = Box()
     assert repr(Box(a=shared, b=shared)) == "Box(a=Box(), b=Box())"
+
+
+def test_cycles_through_classes_with_a_repr_of_their_own() -> None:
+    model = Box(x=1)
+    model.me = Pair(model, [1])
+    assert repr(model) == "Box(me=Pair(a=<the Box above>, b=[1]), x=1)"
+    assert repr(model.me).startswith("Pair(a=Box(me=Pair(a=")
 
 
 def test_states() -> None:

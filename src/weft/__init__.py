@@ -82,6 +82,7 @@ from weft._graph.contexts import to_tree as to_tree
 from weft._graph.flat import flatten as flatten
 from weft._graph.flat import unflatten as unflatten
 from weft._graph.node_prefix import prefix as prefix
+from weft._graph.proxy import PureState as PureState
 from weft._graph.proxy import call as call
 from weft._graph.variable_modes import var_defaults as var_defaults
 from weft._graph.variable_modes import vars_as as vars_as
@@ -238,6 +239,7 @@ from weft.nn import unstack as unstack
 __version__ = "0.1.0"
 
 _LAZY = {
+    "bridge": "weft.bridge",
     "compat": "weft.compat",
     "display": "weft.tools.display",
     "EMA": "weft.train.ema",
@@ -267,7 +269,9 @@ _LAZY = {
     "transforms": "weft.transforms",
     "traversals": "weft.traversals",
     "variablelib": "weft.variablelib",
+    "VariableState": "weft.variablelib",
     "visualization": "weft.visualization",
+    "wrappers": "weft.bridge.wrappers",
 }
 
 

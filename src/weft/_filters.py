@@ -19,7 +19,7 @@ FilterLiteral = type | str | Predicate | bool | EllipsisType | None
 Filter = FilterLiteral | tuple["Filter", ...] | list["Filter"]
 
 
-def to_predicate(filter: Filter, /) -> Predicate:
+def to_predicate(filter: Filter) -> Predicate:
     """Turns a filter into a predicate.
 
     Args:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+import threading
 import types
 from typing import Any
 
@@ -25,9 +26,18 @@ _WIDTH = 88
 _SHORT = {"float": "f", "int": "i", "uint": "u", "complex": "c", "bfloat": "bf"}
 
 
+class _Around(threading.local):
+    """What is being written where the `repr` of another library's class is called."""
+
+    ids: frozenset[int] = frozenset()
+
+
+_around = _Around()
+
+
 def represent(x: Any) -> str:
     """Writes an object, Variable or State as indented text."""
-    return _write(x, set())
+    return _write(x, _around.ids)
 
 
 def count_text(number: int, size: int) -> str:
@@ -63,7 +73,7 @@ def array_text(x: Any) -> str:
     )
 
 
-def _write(x: Any, open_ids: set[int]) -> str:
+def _write(x: Any, open_ids: frozenset[int]) -> str:
     from weft._graph.state import State
     from weft._module.containers import Dict, List
     from weft._module.pytree import Pytree
@@ -77,7 +87,7 @@ def _write(x: Any, open_ids: set[int]) -> str:
     if isinstance(x, (Pytree, State, list, tuple, dict)):
         if id(x) in open_ids:
             return f"<the {type(x).__name__} above>"
-        open_ids = {*open_ids, id(x)}
+        open_ids |= {id(x)}
     if isinstance(x, State):
         items = [(f"{k!r}: ", _write(x[k], open_ids)) for k in sorted_keys(x._mapping)]
         return _join("State({", items, "})")
@@ -92,27 +102,31 @@ def _write(x: Any, open_ids: set[int]) -> str:
         return _join(start, _runs(x, open_ids), end)
     if type(x) is dict:
         return _join("{", [(f"{k!r}: ", _write(v, open_ids)) for k, v in x.items()], "}")
-    return _atom(x)
+    return _atom(x, open_ids)
 
 
 def _key(key: Any) -> str:
     return f"{key}=" if isinstance(key, str) else f"{key!r}: "
 
 
-def _atom(x: Any) -> str:
+def _atom(x: Any, open_ids: frozenset[int] = frozenset()) -> str:
     if isinstance(x, type):
         return x.__name__
     if isinstance(x, functools.partial):
         return f"partial({_atom(x.func)}, ...)"
     if isinstance(x, (types.FunctionType, types.BuiltinFunctionType)):
         return x.__name__
-    text = repr(x)
+    before, _around.ids = _around.ids, open_ids
+    try:
+        text = repr(x)
+    finally:
+        _around.ids = before
     if text.startswith("<") and hasattr(x, "__name__"):
         return x.__name__
     return text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..."
 
 
-def _runs(items: Any, open_ids: set[int]) -> list[tuple[str, str]]:
+def _runs(items: Any, open_ids: frozenset[int]) -> list[tuple[str, str]]:
     """Writes the items of a sequence, equal neighbours once with their range."""
     texts = [_write(item, open_ids) for item in items]
     found: list[tuple[str, str]] = []

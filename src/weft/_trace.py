@@ -8,17 +8,36 @@ transform and is what an error names.
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from jax.extend.core import get_opaque_trace_state
-
-current = get_opaque_trace_state
-"""Returns the running JAX trace, as an opaque value to be compared with `==`."""
+import jax.core
 
 OpaqueTraceState = Any
+
+
+def current() -> OpaqueTraceState:
+    """Returns the running JAX trace, as an opaque value to be compared with `==`."""
+    # JAX's module of extensions takes long to import, so this waits for the first object, and
+    # then gives way to JAX's own function.
+    global current
+    from jax.extend.core import get_opaque_trace_state as current  # type: ignore[assignment]
+
+    return current()
+
+
+@functools.cache
+def _outermost() -> OpaqueTraceState:
+    with jax.core.eval_context():
+        return current()
+
+
+def is_outermost() -> bool:
+    """Returns whether no JAX transformation is running."""
+    return current() == _outermost()
 
 
 class Frame(NamedTuple):

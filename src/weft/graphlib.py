@@ -30,6 +30,7 @@ from weft._graph.node_kinds import is_node as is_node
 from weft._graph.node_kinds import is_node_leaf as is_node_leaf
 from weft._graph.node_kinds import is_pytree_node as is_pytree_node
 from weft._graph.node_kinds import jax_to_nnx_path as jax_to_nnx_path
+from weft._graph.proxy import PureState as PureState
 from weft._graph.proxy import call as call
 from weft._graph.records import GraphDef as GraphDef
 from weft._graph.records import NodeDef as NodeDef

@@ -16,3 +16,5 @@ from weft._variable import Variable as Variable
 from weft._variable_names import register_variable_name as register_variable_name
 from weft._variable_names import variable_name_from_type as variable_name_from_type
 from weft._variable_names import variable_type_from_name as variable_type_from_name
+
+VariableState = Variable

@@ -559,8 +559,9 @@ def count_traces(run: Run, body: Function, calls: list[tuple[Any, ...]]) -> int:
         return body(*objects)
 
     jitted = nnx.jit(run(counted))
-    for objects in calls:
-        jitted(*objects)
+    with nnx.set_retrace_limit(100):
+        for objects in calls:
+            jitted(*objects)
     return traces
 
 

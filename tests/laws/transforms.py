@@ -17,6 +17,7 @@ import weft as nnx
 
 Function = Callable[..., Any]
 P = jax.sharding.PartitionSpec
+WHOLE = P()
 
 
 class Mode(NamedTuple):
@@ -43,18 +44,19 @@ class Transform:
       name: what errors call it: `nnx.<name>`.
       wrap: `wrap(body, **mode)` returns a function of the same objects that runs the body under
         the transform and returns what the body returned.
-      method: `method(f, **mode)` transforms `f(x)`, a bound method that takes an array and returns
-        a scalar; what the transformed function returns does not matter.
-      disagree: transforms a function of two objects such that these have different prefixes.
       laws: the numbers of the laws that apply.
+      method: `method(f, **mode)` transforms `f(x)`, a bound method that takes an array and returns
+        a scalar; what the transformed function returns does not matter. For law 11.
+      disagree: transforms a function of two objects such that these have different prefixes.
+        For law 5.
       unless: names of cases that do not apply, each with the reason.
     """
 
     name: str
     wrap: Function
-    method: Function
-    disagree: Function
     laws: frozenset[int]
+    method: Function | None = None
+    disagree: Function | None = None
     unless: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -86,18 +88,22 @@ def _first_of_two(transform: Function) -> Function:
     return lambda body: transform(lambda a, b: body(a, b) or jnp.zeros(()))
 
 
-def _vmap(body: Function, in_axes: Any = None, **mode: Any) -> Function:
-    return nnx.vmap(body, in_axes=in_axes, out_axes=None, axis_size=1, **mode)
+def _vmap(body: Function, in_axes: Any = None, axis_size: int = 1, **mode: Any) -> Function:
+    return nnx.vmap(body, in_axes=in_axes, out_axes=None, axis_size=axis_size, **mode)
 
 
-def _shard_map(body: Function, in_specs: Any = P(), **mode: Any) -> Function:
+def _shard_map(body: Function, in_specs: Any = WHOLE, **mode: Any) -> Function:
     mesh = jax.make_mesh((1,), ("one",), axis_types=(jax.sharding.AxisType.Auto,))
-    return nnx.shard_map(body, mesh=mesh, in_specs=in_specs, out_specs=P(), **mode)
+    return nnx.shard_map(body, mesh=mesh, in_specs=in_specs, out_specs=WHOLE, **mode)
 
 
 def _checkify(body: Function, **mode: Any) -> Function:
     checked = nnx.checkify(body, **mode)
     return lambda *objects: checked(*objects)[1]
+
+
+def _eval_shape(body: Function, **mode: Any) -> Function:
+    return lambda *objects: nnx.eval_shape(body, *objects, **mode)
 
 
 def _cond(body: Function, **mode: Any) -> Function:
@@ -106,6 +112,10 @@ def _cond(body: Function, **mode: Any) -> Function:
 
 def _switch(body: Function, **mode: Any) -> Function:
     return lambda *objects: nnx.switch(1, [body, body], *objects, **mode)
+
+
+def _with_aux(body: Function) -> Function:
+    return functools.wraps(body)(lambda *objects: (jnp.zeros(()), body(*objects)))
 
 
 def _vjp(body: Function, **mode: Any) -> Function:
@@ -120,60 +130,85 @@ def _jvp(body: Function, **mode: Any) -> Function:
     return run
 
 
-def _with_aux(body: Function) -> Function:
-    return functools.wraps(body)(lambda *objects: (jnp.zeros(()), body(*objects)))
-
-
 def _custom_vjp(body: Function, **mode: Any) -> Function:
     function = nnx.custom_vjp(body, **mode)
     function.defvjp(lambda *objects: (body(*objects), None), lambda residuals, cotangents: ())
     return function
 
 
-def _of_arguments(f: Function) -> Function:
-    return lambda transform: lambda body, **mode: transform(body, f, **mode)
-
-
 def _scan(body: Function, **mode: Any) -> Function:
-    return _in_loop(
-        body,
-        lambda step, carry: nnx.scan(
-            step, length=1, in_axes=nnx.Carry, out_axes=nnx.Carry, **mode
-        )(carry),
-    )
-
-
-def _while_loop(body: Function, **mode: Any) -> Function:
-    def loop(step: Function, carry: Any) -> Any:
-        def once(carry: Any) -> Any:
-            return carry[0] + 1, step(carry[1])
-
-        return nnx.while_loop(lambda carry: carry[0] < 1, once, (0, carry), **mode)[1]
-
-    return _in_loop(body, loop)
+    carry = {"in_axes": nnx.Carry, "out_axes": nnx.Carry}
+    return _carrying(body, lambda step: nnx.scan(step, length=1, **carry, **mode))
 
 
 def _fori_loop(body: Function, **mode: Any) -> Function:
-    return _in_loop(
-        body, lambda step, carry: nnx.fori_loop(0, 1, lambda _, carry: step(carry), carry, **mode)
-    )
+    def loop(step: Function) -> Function:
+        def indexed(_: Any, m: Any) -> Any:
+            return step(m)
+
+        indexed.__qualname__ = body.__qualname__
+        return lambda carry: nnx.fori_loop(0, 1, indexed, carry, **mode)
+
+    return _carrying(body, loop)
 
 
-def _in_loop(body: Function, loop: Function) -> Function:
-    """Runs a body on what a loop carries: the objects, which the loop returns."""
+def _while_loop(body: Function, **mode: Any) -> Function:
+    def loop(step: Function) -> Function:
+        once = functools.wraps(body)(lambda carry: (step(carry[0]), carry[1] + 1))
+        return lambda carry: nnx.while_loop(lambda carry: carry[1] < 1, once, (carry, 0), **mode)
 
-    @functools.wraps(body)
-    def step(objects: Any) -> Any:
-        body(*objects)
-        return objects
+    return _carrying(body, loop)
 
-    return lambda *objects: loop(step, objects)
+
+def _carrying(body: Function, loop: Function) -> Function:
+    """Runs a body on what a loop carries: its object, or all of them."""
+
+    def run(*objects: Any) -> Any:
+        carry = objects[0] if len(objects) == 1 else objects
+
+        @functools.wraps(body)
+        def step(carry: Any) -> Any:
+            body(*(carry if len(objects) > 1 else (carry,)))
+            return carry
+
+        return loop(step)(carry)
+
+    return run
 
 
 ALL = frozenset({1, 2, 3, 4, 5, 6, 7, 10, 11})
+CHEAP = ALL - {7}  # what leads to a new trace is decided by the lift, for all transforms alike
 
-_RETURNS = "a loop returns its carry, of the same structure, not what the body returns"
-_STRUCTURE = "the structure of a carry must stay"
+_NO_VALUES = {
+    "captured read": "nothing is computed",
+    "captured written by an inner transform": "nothing is written back",
+    "result that cannot come out": "nothing is written back",
+}
+_CARRY = "the structure of a carry stays, and so does the place of each object"
+_RETURNS = "a loop returns its carry, not what the body returns"
+LOOP_UNLESS = {
+    "returned input": _RETURNS,
+    "swapped inputs": _RETURNS,
+    "cycle": _RETURNS,
+    "captured read": _RETURNS,
+    "returned object is no output": _RETURNS,
+    "only written variables are outputs": _RETURNS,
+    "only changed arrays are outputs": _RETURNS,
+    "new attribute": _CARRY,
+    "new objects are shared as inside": _CARRY,
+    "removed attribute": _CARRY,
+    "rebound attribute": _CARRY,
+    "static change": _CARRY,
+    "dtype and shape change": _CARRY,
+    "metadata change": _CARRY,
+    "pytree valued variable": _CARRY,
+    "attribute marks": _CARRY,
+    "container append and replace": _CARRY,
+    "one container at two places": _CARRY,
+    "foreign pytrees changed in place": _CARRY,
+}
+_COUNT = "paths in the carry begin with its place beside the count"
+LOOP = ALL - {5, 7, 11}
 
 TRANSFORMS = [
     Transform("jit", wrap=nnx.jit, method=nnx.jit, disagree=_two_shardings, laws=ALL),
@@ -187,21 +222,58 @@ TRANSFORMS = [
         )
         for transform in (nnx.grad, nnx.value_and_grad)
     ),
-    *(
-        Transform(name, wrap=wrap, method=wrap, disagree=wrap, laws=ALL)
-        for name, wrap in {
-            "vmap": _vmap,
-            "shard_map": _shard_map,
-            "remat": nnx.remat,
-            "checkify": _checkify,
-            "cond": _cond,
-            "switch": _switch,
-            "vjp": _vjp,
-            "jvp": _jvp,
-            "custom_vjp": _custom_vjp,
-            "scan": _scan,
-            "while_loop": _while_loop,
-            "fori_loop": _fori_loop,
-        }.items()
+    Transform(
+        "vmap",
+        wrap=_vmap,
+        method=_vmap,
+        disagree=functools.partial(_vmap, in_axes=(0, None), axis_size=2),
+        laws=CHEAP,
     ),
+    Transform(
+        "shard_map",
+        wrap=_shard_map,
+        method=_shard_map,
+        disagree=functools.partial(_shard_map, in_specs=(P("one"), WHOLE)),
+        laws=CHEAP,
+        unless={"captured written by an inner transform": "JAX has no shard_map in itself"},
+    ),
+    Transform("remat", wrap=nnx.remat, method=nnx.remat, laws=CHEAP - {5}),
+    Transform("eval_shape", wrap=_eval_shape, laws=frozenset({4, 6}), unless=_NO_VALUES),
+    Transform("make_jaxpr", wrap=nnx.make_jaxpr, laws=frozenset({4, 6}), unless=_NO_VALUES),
+    Transform("checkify", wrap=_checkify, method=_checkify, laws=CHEAP - {5}),
+    Transform("cond", wrap=_cond, method=_cond, laws=CHEAP - {5}),
+    Transform("switch", wrap=_switch, method=_switch, laws=CHEAP - {5}),
+    Transform(
+        "vjp",
+        wrap=_vjp,
+        method=lambda f, **mode: lambda x: nnx.vjp(f, x, **mode),
+        laws=CHEAP - {5},
+    ),
+    Transform(
+        "jvp",
+        wrap=_jvp,
+        method=lambda f, **mode: lambda x: nnx.jvp(f, (x,), (x,), **mode),
+        laws=CHEAP - {5},
+    ),
+    Transform(
+        "custom_vjp",
+        wrap=_custom_vjp,
+        method=_custom_vjp,
+        laws=CHEAP - {5, 6},  # where nothing is differentiated JAX starts no trace
+    ),
+    Transform(
+        "scan",
+        wrap=_scan,
+        disagree=lambda body: nnx.scan(body, in_axes=(0, None), out_axes=0),
+        laws=LOOP | {5},
+        unless=LOOP_UNLESS,
+    ),
+    Transform(
+        "while_loop",
+        wrap=_while_loop,
+        laws=LOOP,
+        unless=LOOP_UNLESS
+        | dict.fromkeys(["shared reference", "a set of data is refused"], _COUNT),
+    ),
+    Transform("fori_loop", wrap=_fori_loop, laws=LOOP, unless=LOOP_UNLESS),
 ]

@@ -12,6 +12,9 @@ from typing import Any
 
 from weft._graph.api import merge, split
 from weft._graph.records import GraphDef
+from weft._graph.state import State
+
+PureState = tuple[GraphDef, State]
 
 
 def _whole(model: Any) -> Any:
@@ -52,7 +55,7 @@ def apply(graphdef: GraphDef, *states: Any, graph: bool | None = None) -> Callab
     return CallableProxy(call_part)
 
 
-def call(graphdef_state: tuple[GraphDef, Any], /) -> CallableProxy:
+def call(graphdef_state: PureState, /) -> CallableProxy:
     """Calls a method of a model that is held as a GraphDef and a State, purely.
 
     Args:

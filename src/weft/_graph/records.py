@@ -223,10 +223,11 @@ def _describe(record: Record) -> str:
         case NodeDef():
             return f"a {record.type.__name__}"
         case VariableDef():
+            tree = f" holding {record.treedef}" if record.treedef is not None else ""
             metadata = f" with metadata {record.metadata.value}" if record.metadata.value else ""
-            return f"a {record.type.__name__}{metadata}"
+            return f"a {record.type.__name__}{tree}{metadata}"
         case ValueDef():
-            return f"a {getattr(record.how, '__name__', 'pytree')}"
+            return f"a {getattr(record.how, '__name__', record.how)}"
         case Ref():
             return f"a reference to object {record.index}"
     return "an array"

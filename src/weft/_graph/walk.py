@@ -114,11 +114,15 @@ class Flattener:
         self.entries: list[Entry] = []
         self.foreign: list[Any] = []  # foreign pytrees inside objects
         self._checked: set[tuple[int, int]] = set()
+        self._met_again: list[tuple[Any, int, Spot]] = []
         self._marked = False  # inside an attribute marked as data, where numbers are data
 
     def flatten(self, value: Any, path: Path = (), prefix: Any = None) -> Record:
         """Takes one value apart; entries and table grow."""
-        return self.visit(value, Spot(path, prefix, -1), self.arguments)
+        record = self.visit(value, Spot(path, prefix, -1), self.arguments)
+        while self._met_again:  # only now is known all that is in them
+            self._check_prefix(*self._met_again.pop())
+        return record
 
     def visit(self, x: Any, spot: Spot, argument: bool = False) -> Record:
         """Visits a value; `argument` while no object has been entered."""
@@ -286,7 +290,7 @@ class Flattener:
                 f"{format_path(spot.path, self.root)}: shared references need `graph=True`"
             )
         if self.check_aliases:
-            self._check_prefix(x, index, spot)
+            self._met_again.append((x, index, spot))
         return Ref(index)
 
     def _check_prefix(self, x: Any, index: int, spot: Spot) -> None:

@@ -49,17 +49,18 @@ def _read_parameters(f: Callable[..., Any]) -> Parameters:
     )
 
 
-def argument_paths(f: Callable[..., Any], number: int, skip: int = 0) -> list[Path]:
+def argument_paths(f: Callable[..., Any], number: int, skip: int = 0, bound: int = 0) -> list[Path]:
     """Returns a path for each positional argument, by the names of the parameters.
 
     Args:
       f: the function.
       number: how many arguments.
-      skip: how many parameters come before them; negative if arguments come first that `f` does
-        not have.
+      skip: how many parameters, after the bound ones, are not among them; negative if arguments
+        come first that `f` does not have.
+      bound: how many come from a bound method.
     """
     names, rest, _ = parameters_of(f)
-    names = names[skip:] if skip >= 0 else (("functions",) * -skip + names)
+    names = names[:bound] + names[bound + skip :] if skip >= 0 else ("functions",) * -skip + names
     paths: list[Path] = [(name,) for name in names[:number]]
     return paths + [(rest or "args", i) for i in range(number - len(paths))]
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from jax.extend.core import jaxpr_as_fun
 
 from weft._errors import StructureError
 from weft._graph.records import Old, ValueDef, VariableDef, describe_difference, iter_records
@@ -116,18 +115,29 @@ def _choose(
     mode = mode_of(graph, graph_updates)
     functions, bounds = zip(*map(unbind, branches), strict=True)
     # A bound method's object is an operand like any other, so that its changes are seen.
+    holders = {id(obj): obj for bound in bounds for obj in bound}
+    order = list(holders)
+    places = tuple(tuple(order.index(id(obj)) for obj in bound) for bound in bounds)
     lift = Lift(functions[0], transform, mode, bound=1, skip=len(bounds[0]) - 1)
-    call = lift.enter((bounds, *operands))
+    call = lift.enter((tuple(holders.values()), *operands))
     run = compiled_once(
-        functions, (transform, mode), lambda: functools.partial(_run, lift, functions)
+        functions,
+        (transform, mode, places),
+        lambda: functools.partial(_run, lift, functions, places),
     )
     return lift.leave(call, *run(call.spec, index, *call.groups))
 
 
 def _run(
-    lift: Lift, functions: tuple[Callable[..., Any], ...], spec: Spec, index: Any, *groups: Any
+    lift: Lift,
+    functions: tuple[Callable[..., Any], ...],
+    places: tuple[tuple[int, ...], ...],
+    spec: Spec,
+    index: Any,
+    *groups: Any,
 ) -> tuple[list[list[Any]], Exit]:
-    traced = [_trace(lift, f, i, spec, groups) for i, f in enumerate(functions)]
+    pairs = list(zip(functions, places, strict=True))
+    traced = [_trace(lift, f, place, spec, groups) for f, place in pairs]
     changes = [branch.exit.changed for branch in traced]
     if any(changed != changes[0] for changed in changes):
         # What one branch changes comes out of all of them.
@@ -138,13 +148,15 @@ def _run(
             for key, child in zip(change.keys, change.children, strict=True)
             if not isinstance(child, Old)
         )
-        traced = [_trace(lift, f, i, spec, groups, also) for i, f in enumerate(functions)]
+        traced = [_trace(lift, f, place, spec, groups, also) for f, place in pairs]
     names = [name_of(f) for f in functions]
     union = _union(lift, names, spec, traced)
     leaves = _leaves_of_variables(lift, spec, groups)
 
     def returning_all(branch: Branch) -> Callable[..., Any]:
         def run(groups: Any) -> list[Any]:
+            from jax.extend.core import jaxpr_as_fun  # takes long to import
+
             remaining = iter(jaxpr_as_fun(branch.jaxpr)(*jax.tree.leaves(groups)))
             written = {w.index: _take_all(w, remaining) for w in branch.exit.written}
             unwritten = _leaves_of_variables(lift, spec, groups)
@@ -169,15 +181,16 @@ def _run(
 def _trace(
     lift: Lift,
     f: Callable[..., Any],
-    position: int,
+    place: tuple[int, ...],
     spec: Spec,
     groups: Any,
     also: Items = frozenset(),
 ) -> Branch:
     def pure(groups: Any) -> Any:
         inside = lift.rebuild(spec, groups)
-        bounds, *operands = inside.args
-        out = lift.run(inside._replace(args=(*bounds[position], *operands)), f)
+        holders, *operands = inside.args
+        args = (*(holders[i] for i in place), *operands)
+        out = lift.run(inside._replace(args=args), f)
         return lift.collect(spec, inside, out, also)
 
     jaxpr, (shapes, exit) = jax.make_jaxpr(pure, return_shape=True)(groups)

@@ -41,7 +41,7 @@ def look_at(carry: Any) -> Look:
     return Look(record, flattener.table.objects, values, [raw_leaves(value) for value in values])
 
 
-def check_carry(lift: Lift, inside: Inside, before: Look, after: Look, path: Path) -> None:
+def check_carry(lift: Lift, inside: Inside, before: Look, after: Look, path: Path = ()) -> None:
     """Raises unless a carry looks the same after an iteration as before.
 
     Raises:

@@ -138,10 +138,6 @@ class Structure:
         self.donating: Program | None = None
 
 
-with jax.core.eval_context():
-    _NO_TRACE = _trace.current()
-
-
 class JitWrapped:
     """A function compiled by `nnx.jit`."""
 
@@ -396,7 +392,7 @@ class JitWrapped:
         if outcome.is_array:
             return others[0]
         written = outcome.exit.written
-        if not outcome.is_plain or (written and not is_outermost()):
+        if not outcome.is_plain or (written and not _trace.is_outermost()):
             return self._lift.leave(plan.call(arrays), [others], outcome.exit)
         if written:
             targets = operands.targets.get(len(number))
@@ -439,15 +435,10 @@ class JitWrapped:
         return f(*self._bound, *args, **kwargs)
 
 
-def is_outermost() -> bool:
-    """Returns whether no JAX transformation is running."""
-    return _trace.current() == _NO_TRACE
-
-
 def donation_is_on() -> bool:
     """Returns whether arrays may be overwritten: not where JAX may want to read them again."""
     config = jax.config
-    is_on = not (config.jax_debug_nans or config.jax_disable_jit) and is_outermost()
+    is_on = not (config.jax_debug_nans or config.jax_disable_jit) and _trace.is_outermost()
     return is_on and set_auto_donation.get()
 
 

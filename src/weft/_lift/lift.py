@@ -140,6 +140,7 @@ class Changed(NamedTuple):
     """An object or container whose content is another now."""
 
     index: int
+    type: type
     keys: tuple[Any, ...]
     children: tuple[Record, ...]
     extra: Static
@@ -215,8 +216,8 @@ class Lift:
       bound: how many arguments of a call come before those that the prefixes count: the object
         of a bound method.
       bound_prefix: the prefix of these.
-      skip: how many parameters of `f` come before the arguments of a call; negative if arguments
-        come first that `f` does not have.
+      skip: how many parameters of `f`, after the bound ones, are no arguments of a call; negative
+        if arguments come first that `f` does not have.
     """
 
     def __init__(
@@ -259,7 +260,7 @@ class Lift:
         """Takes the arguments of a call apart."""
         args, kwargs = self._place(args, kwargs)
         flattener = Flattener(share=self.mode.share, arguments=True)
-        paths = argument_paths(self.f, len(args), self.skip)
+        paths = argument_paths(self.f, len(args), self.skip, self.bound)
         flatten = flattener.flatten
         positional = [
             flatten(arg, path, prefix)
@@ -299,7 +300,8 @@ class Lift:
             return itertools.chain(first, itertools.repeat(prefix, len(args) - bound))
         if len(prefix) != len(args) - bound:
             names = ", ".join(
-                str(path[0]) for path in argument_paths(self.f, len(args), self.skip)[bound:]
+                str(path[0])
+                for path in argument_paths(self.f, len(args), self.skip, self.bound)[bound:]
             )
             raise PrefixError(
                 f"nnx.{self.transform} of {self.name!r} was given {len(prefix)} prefixes for "
@@ -331,7 +333,8 @@ class Lift:
             return arrays[-1]
 
         def remember(index: int, node: Any, items: list[tuple[Any, Any]]) -> Any:
-            before[index] = [(k, v, _inner_of(v)) for k, v in items], _extra_of(node)
+            noted = [(k, v, _inner_of(v)) for k, v in items]
+            before[index] = noted, (type(node), _extra_of(node))
             return node
 
         builder = Builder(variable, array, on_build=remember)
@@ -360,6 +363,7 @@ class Lift:
         names = self.axis_names
         flattener = Flattener(
             table,
+            arguments=True,
             known_arrays={} if also else {id(x): i for i, x in enumerate(inside.arrays)},
             check_aliases=self.check_outputs,
             on_variable=None if names is None else names.coming_out,
@@ -382,7 +386,7 @@ class Lift:
                 entries.append((raw_leaves(obj), table.spots[index].prefix))
         changed = self._changed(inside, flattener, also) if self.mode.structure else ()
         flattener.known_arrays = {}
-        record = flattener.visit(out, Spot(("output",), self.out_prefix, -1), True)
+        record = flattener.flatten(out, ("output",), self.out_prefix)
         entries.extend((raw_leaves(e.value), e.prefix) for e in flattener.entries)
         groups: Groups = [[] for _ in self.out_keys]
         layout = []
@@ -398,7 +402,7 @@ class Lift:
             if isinstance(obj, Variable):
                 continue
             old, old_extra = inside.before[index]
-            items, extra = items_of(obj), _extra_of(obj)
+            items, extra = items_of(obj), (type(obj), _extra_of(obj))
             unchanged = {k: value for k, value, inner in old if _same(inner, _inner_of(value))}
             kept = [k in unchanged and _is_kept(unchanged[k], value) for k, value in items]
             if also:
@@ -411,7 +415,7 @@ class Lift:
             spot = flattener.table.spots[index]
             keys = tuple(key for key, _ in items)
             children = flattener.visit_changed(obj, items, kept, spot)
-            changed.append(Changed(index, keys, children, extra))
+            changed.append(Changed(index, type(obj), keys, children, extra[1]))
         return tuple(changed)
 
     def pure(self, spec: Spec, *groups: list[Any]) -> tuple[Groups, Exit]:
@@ -438,7 +442,7 @@ class Lift:
                 (key, builder.build(child, old))
                 for key, child in zip(change.keys, change.children, strict=True)
             ]
-            refills.append((call.objects[change.index], items, change.extra))
+            refills.append((call.objects[change.index], items, change))
         out = builder.build(exit.out)
         for written, raw in writes:
             check_write(call.objects[written.index])
@@ -452,8 +456,10 @@ class Lift:
             set_raw(variable, raw)
             if written.metadata is not None:
                 set_metadata_dict(variable, dict(written.metadata.value))
-        for node, items, extra in refills:
-            fill_node(node, items, extra)
+        for node, items, change in refills:
+            if type(node) is not change.type:  # a layer may be turned into another in place
+                object.__setattr__(node, "__class__", change.type)
+            fill_node(node, items, change.extra)
         return out
 
 

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.tree_util as jtu
-from jax.extend.core import jaxpr_as_fun
 
 from weft._graph.records import ARRAY, ArrayDef, Record, ValueDef, VariableDef, iter_records
 from weft._lift.lift import Exit, Inside, Lift, Spec
@@ -132,6 +131,8 @@ class Program:
         return kept + list(inputs[ARRAYS])
 
     def _replay(self, handover: Handover, flat: list[Any]) -> Any:
+        from jax.extend.core import jaxpr_as_fun  # takes long to import
+
         values = jaxpr_as_fun(handover.jaxpr)(*flat)
         chosen = frozenset(handover.donated)
         others = [value for i, value in enumerate(values) if i not in chosen]

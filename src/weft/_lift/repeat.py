@@ -14,7 +14,9 @@ import jax
 from jax.core import Tracer
 
 from weft._errors import StructureError
-from weft._lift.carry import check_carry, look_at, sources
+from weft._graph.records import ValueDef
+from weft._lift.arguments import argument_paths
+from weft._lift.carry import Look, check_carry, look_at, sources
 from weft._lift.lift import Call, Exit, Groups, Lift, mode_of, unbind
 from weft._lift.memo import compiled_once
 from weft._path import format_path
@@ -57,14 +59,19 @@ class RepeatLift(Lift):
         """Runs the body once: returns the next carry, and statically what comes out."""
         inside = self.rebuild(spec, [arrays])
         *bound, carry = inside.args
-        first = look_at((*bound, carry))
+        first = self._look_at((*bound, carry))
         out = self.run(inside._replace(args=(*bound, *before, carry)))
-        second = look_at((*bound, out))
-        path = spec.entries[-1].path[:1] if spec.entries else ()
-        check_carry(self, inside, first, second, path)
+        second = self._look_at((*bound, out))
+        check_carry(self, inside, first, second)
         groups, exit = self.collect(spec, inside, out)
         carried = second.arrays
         return carried, (exit, sources(self, spec, exit, groups, 0, carried))
+
+    def _look_at(self, carried: tuple[Any, ...]) -> Look:
+        look = look_at(carried)
+        paths = argument_paths(self.f, len(carried), self.skip, self.bound)
+        names = tuple(format_path(path) for path in paths)
+        return look._replace(record=ValueDef(tuple, names, look.record.children))
 
     def plan(self, spec: Any, arrays: list[Any], *before: Any) -> Plan:
         """Traces the body once to see what changes."""

@@ -168,9 +168,6 @@ def lora(
     kernels have leading axes more. At first the adapters change nothing. Factors get the kernel's
     sharding metadata for the axes they have in common with it.
 
-    The layers' classes change, so call it on a model of the running function's own: not inside a
-    transform on a model that came in as an argument.
-
     Args:
       model: the model.
       filter: which layers: a filter on (path, layer), such as `nnx.Linear` or

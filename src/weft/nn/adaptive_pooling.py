@@ -163,7 +163,7 @@ def _first_spatial_axis(layer: object, inputs: jax.Array, num_axes: int) -> int:
     if first < 0:
         raise ValueError(
             f"{type(layer).__name__} expects inputs of shape (..., {'space, ' * num_axes}"
-            f"channels), channels last, found shape {jnp.shape(inputs)}: give inputs of one channel a last "
-            "axis, `inputs[..., None]`"
+            f"channels), channels last, found shape {jnp.shape(inputs)}: give inputs of one "
+            "channel a last axis, `inputs[..., None]`"
         )
     return first

@@ -213,6 +213,9 @@ def _step_within_lengths(
     """One step that keeps beside the carry the last one within the lengths, and the time."""
     current, last, time = carry
     current, outputs = _step(cell, current, inputs, shared)
+    # The copy comes before the selection, so that gradients of the two carries are added before
+    # that of the outputs: the order, and so the last bit, of a loop that emits every carry.
+    outputs = jax.tree.map(jnp.copy, outputs)
 
     def update(old: jax.Array, new: jax.Array) -> jax.Array:
         within = time < seq_lengths

@@ -1,0 +1,43 @@
+"""Linen Modules inside models of Weft, and the other way round.
+
+A Linen Module keeps no state: its *variables* are nested dicts by *collection* ("params",
+"batch_stats", ...), handed to each call. `ToNNX` holds them as Variables; `ToLinen` hands the
+Variables of a Module over as collections. Flax is imported when one of these names is first used.
+"""
+
+import importlib as _importlib
+from typing import Any as _Any
+
+from weft.nn import initializers as initializers
+
+_LAZY = {
+    "NNXMeta": "weft.bridge.variables",
+    "ToLinen": "weft.bridge.nnx_in_linen",
+    "ToNNX": "weft.bridge.linen_in_nnx",
+    "lazy_init": "weft.bridge.linen_in_nnx",
+    "to_linen": "weft.bridge.nnx_in_linen",
+    "variables": "weft.bridge.variables",
+    "with_partitioning": "weft.bridge.variables",
+    "wrappers": "weft.bridge.wrappers",
+}
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'weft.bridge' has no attribute {name!r}")
+    try:
+        module = _importlib.import_module(_LAZY[name])
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith("flax"):
+            raise
+        raise ModuleNotFoundError(
+            "nnx.bridge needs Flax, whose Linen Modules it connects: `pip install 'weft[flax]'`",
+            name=error.name,
+        ) from error
+    value = module if name in ("variables", "wrappers") else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -1,0 +1,185 @@
+"""Modules of Weft as Linen Modules.
+
+For each call the Module is made anew: abstractly, to learn its structure, and then around the
+Linen variables. Random streams are no variables; they start from the keys that Linen is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as linen
+import jax
+import jax.numpy as jnp
+from flax.core import FrozenDict
+
+from weft._errors import StructureError
+from weft._graph.api import merge, split
+from weft._graph.state import FlatState, to_flat_state
+from weft._lift.abstract import eval_shape
+from weft._path import format_path
+from weft._rng import RngCount, RngKey, Rngs, RngState
+from weft._variable import Variable
+from weft.bridge.linen_in_nnx import initializing, install, mutable_collections
+from weft.bridge.variables import iter_linen_vars, nnx_attrs_to_linen_vars, to_linen_var
+
+
+class ToLinen(linen.Module):
+    """A Linen Module whose variables are those of a Module of Weft.
+
+    Attributes:
+      nnx_class: makes the Module: its class, or a function.
+      args: arguments of `nnx_class`.
+      kwargs: keyword arguments; `rngs` is added.
+      skip_rng: whether to leave `rngs` out.
+      metadata_fn: turns a Variable into a Linen variable.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import weft as nnx
+      >>> layer = nnx.bridge.ToLinen(nnx.Linear, (2, 3))
+      >>> variables = layer.init(jax.random.key(0), jnp.ones((1, 2)))
+      >>> layer.apply(variables, jnp.ones((1, 2))).shape
+      (1, 3)
+    """
+
+    nnx_class: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = FrozenDict({})
+    skip_rng: bool = False
+    metadata_fn: Callable[[Variable], Any] | None = to_linen_var
+
+    @linen.compact
+    def __call__(
+        self, *args: Any, nnx_method: Callable[..., Any] | str | None = None, **kwargs: Any
+    ) -> Any:
+        """Calls the Module, and keeps what it changes in the collections that are mutable.
+
+        Args:
+          *args: its arguments.
+          nnx_method: the method to call, or its name; `__call__` if missing.
+          **kwargs: its keyword arguments.
+
+        Raises:
+          StructureError: if a Variable of the Module has no Linen variable.
+          ValueError: if it draws from a stream that Linen was given no key for.
+        """
+        names = list(self.scope.rngs)  # type: ignore[union-attr]
+        keys = {name: self.make_rng(name) for name in names}
+        if self.is_initializing():
+            module = self._make(Rngs(**keys))
+            unused: dict[str, tuple[RngCount, Any]] = {}
+            with initializing():
+                output = _call(module, nnx_method, args, kwargs)
+        else:
+            module, unused = self._restore(keys)
+            mutable = [name for name in self.variables if self.is_mutable_collection(name)]
+            token = mutable_collections.set(mutable or None)
+            try:
+                output = _call(module, nnx_method, args, kwargs)
+            finally:
+                mutable_collections.reset(token)
+        _check_unused(unused)
+        state = split(module, RngState, ...)[2]
+        to_box = to_linen_var if self.metadata_fn is None else self.metadata_fn
+        for collection, tree in nnx_attrs_to_linen_vars(state, to_box).items():
+            if self.is_mutable_collection(collection):
+                for name, value in tree.items():
+                    self.put_variable(collection, name, value)
+        return output
+
+    def _make(self, rngs: Rngs) -> Any:
+        options = {} if self.skip_rng else {"rngs": rngs}
+        return self.nnx_class(*self.args, **self.kwargs, **options)
+
+    def _restore(self, keys: dict[str, jax.Array]) -> tuple[Any, dict[str, Any]]:
+        """Makes the Module around the Linen variables; its streams start from the keys.
+
+        Returns:
+          The Module, and the counters of the streams for which there is no key.
+        """
+        names = {**dict.fromkeys(("params", *keys), 0)}
+        graphdef, state = split(eval_shape(lambda: self._make(Rngs(**names))))
+        given = dict(iter_linen_vars(self.variables))
+        unused: dict[str, tuple[RngCount, Any]] = {}
+        leaves, missing = [], []
+        for i, (path, leaf) in enumerate(to_flat_state(state)):
+            if isinstance(leaf, RngState):
+                leaf = _start(leaf, i, keys)
+                tag = leaf.get_metadata("tag", "default")
+                if isinstance(leaf, RngCount) and tag not in keys:
+                    unused[format_path(path[:-1])] = leaf, leaf.get_raw_value()
+            elif path in given:
+                leaf = given.pop(path)
+            else:
+                missing.append(path)
+            leaves.append((path, leaf))
+        if missing:
+            raise StructureError(
+                f"the Linen variables have no {', '.join(map(format_path, missing))}: give "
+                "`apply` the variables that `init` returned"
+            )
+        module = merge(graphdef, FlatState(leaves), copy=False)
+        for path, variable in given.items():
+            install(module, path, variable)
+        return module, unused
+
+
+def _start(leaf: RngState, position: int, keys: dict[str, jax.Array]) -> RngState:
+    """Gives the state of one stream its first value."""
+    raw = leaf.get_raw_value()
+    if not isinstance(leaf, RngKey):
+        return leaf.copy(jnp.zeros(raw.shape, raw.dtype))
+    key = keys.get(leaf.get_metadata("tag", "default"), jax.random.key(0))
+    key = jax.random.fold_in(key, position)
+    return leaf.copy(key if raw.shape == () else jax.random.split(key, raw.shape))
+
+
+def _check_unused(unused: dict[str, tuple[RngCount, Any]]) -> None:
+    for path, (count, start) in unused.items():
+        if count.get_raw_value() is not start:
+            name = count.get_metadata("tag", "default")
+            raise ValueError(
+                f"the stream {path} drew a key, but Linen was given none for {name!r}: "
+                f"`model.apply(variables, x, rngs={{{name!r}: key}})`"
+            )
+
+
+def _call(module: Any, method: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if method is None:
+        return module(*args, **kwargs)
+    if isinstance(method, str):
+        return getattr(module, method)(*args, **kwargs)
+    return method(module, *args, **kwargs)
+
+
+def to_linen(
+    nnx_class: Callable[..., Any],
+    *args: Any,
+    metadata_fn: Callable[[Variable], Any] | None = to_linen_var,
+    name: str | None = None,
+    skip_rng: bool = False,
+    abstract_init: bool = True,
+    **kwargs: Any,
+) -> ToLinen:
+    """Makes a Linen Module of a class of Weft and the arguments of its constructor.
+
+    Args:
+      nnx_class: the class, or a function that makes the Module.
+      *args: its arguments.
+      metadata_fn: turns a Variable into a Linen variable.
+      name: the Linen Module's name.
+      skip_rng: whether the constructor takes no `rngs`.
+      abstract_init: accepted for compatibility: calls always make the Module abstractly.
+      **kwargs: its keyword arguments, without `rngs`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import weft as nnx
+      >>> layer = nnx.bridge.to_linen(nnx.Linear, 2, 3)
+      >>> variables = layer.init(jax.random.key(0), jnp.ones((1, 2)))
+      >>> variables["params"]["kernel"].shape
+      (2, 3)
+    """
+    return ToLinen(nnx_class, args, FrozenDict(kwargs), skip_rng, metadata_fn, name=name)
