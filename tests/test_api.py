@@ -173,9 +173,9 @@ def our_signature(row):
     if isinstance(found, (staticmethod, classmethod)):
         found = found.__func__
     signature = inspect.signature(found)
-    is_method = row.kind == "method" and not row.signature.startswith("staticmethod")
-    if is_method and signature.parameters:
-        signature = signature.replace(parameters=list(signature.parameters.values())[1:])
+    parameters = list(signature.parameters.values())
+    if row.kind == "method" and parameters and parameters[0].name in ("self", "cls"):
+        signature = signature.replace(parameters=parameters[1:])
     return signature
 
 

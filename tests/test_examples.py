@@ -152,3 +152,20 @@ def test_digits_shows_a_bar_in_a_terminal(module, monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "epoch 1 loss 0.2500 accuracy 25.00%" in shown
     assert "epoch  1/2  train loss 0.5000 accuracy  50.00%" in shown
+
+
+# -- stacks.py
+
+
+def test_stacks_runs(monkeypatch, capsys):
+    spec = importlib.util.spec_from_file_location("stacks", ROOT / "examples" / "stacks.py")
+    stacks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(stacks)
+    monkeypatch.setattr(sys, "argv", ["stacks.py", "--depth", "3", "--steps", "2"])
+    stacks.main()
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("compiled 3 blocks in ")
+    assert shown[1].startswith("step    2  loss ")
+    norms = shown[2].partition(": ")[2].split(", ")
+    assert len(norms) == 3 and all(4 < float(norm) < 12 for norm in norms)
+    assert shown[-1].startswith("without the last one: ") and shown[-1].endswith("%")

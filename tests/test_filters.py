@@ -52,7 +52,7 @@ def has_kernel(path: Any, value: Any) -> bool:
         (filterlib.PathIn(PATH), True, True),
         (filterlib.PathIn(("blocks",)), False, False),
     ],
-    ids=str,
+    ids=lambda x: getattr(x, "__name__", None) or str(x),
 )
 def test_meaning(filter: Any, of_param: bool, of_stat: bool) -> None:
     predicate = to_predicate(filter)

@@ -111,6 +111,21 @@ def test_numpy_and_jax_take_it_as_an_array() -> None:
     assert jnp.asarray(nnx.Param(2.0)).shape == ()
 
 
+@pytest.mark.parametrize(
+    "left", [np.float32(2.0), np.full(2, 2.0, np.float32)], ids=["scalar", "array"]
+)
+def test_numpy_on_the_left(left: Any) -> None:
+    variable = nnx.Param(jnp.array([1.0, 4.0]))
+    for function in (operator.add, operator.mul, operator.sub, operator.lt, operator.eq):
+        expected = function(jnp.asarray(left), variable[...])
+        for found in (
+            function(left, variable),
+            nnx.jit(lambda v, f=function: f(left, v))(variable),
+        ):
+            assert isinstance(found, jax.Array)
+            np.testing.assert_array_equal(found, expected)
+
+
 def test_truth_of_a_traced_value_names_the_variable() -> None:
     @nnx.jit
     def f(v: nnx.Param) -> Any:

@@ -1,7 +1,7 @@
 """Nested mappings as flat ones, and back."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import weft as nnx
@@ -37,6 +37,7 @@ def test_states_are_mappings():
     assert list(flatten_mapping(nnx.State({"m": state}))) == [("m", "bias"), ("m", "kernel")]
 
 
+@settings(max_examples=30)
 @given(trees)
 def test_unflattening_is_the_inverse(tree):
     assert unflatten_mapping(flatten_mapping(tree, keep_empty_nodes=True)) == tree

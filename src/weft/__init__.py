@@ -73,12 +73,12 @@ from weft._graph import update as update
 from weft._graph import variables as variables
 from weft._graph.capture import capture as capture
 from weft._graph.contexts import MergeContext as MergeContext
-from weft._graph.contexts import NodeStates as NodeStates
+from weft._graph.node_states import NodeStates as NodeStates
 from weft._graph.contexts import SplitContext as SplitContext
-from weft._graph.contexts import from_tree as from_tree
+from weft._graph.node_states import from_tree as from_tree
 from weft._graph.contexts import merge_context as merge_context
 from weft._graph.contexts import split_context as split_context
-from weft._graph.contexts import to_tree as to_tree
+from weft._graph.node_states import to_tree as to_tree
 from weft._graph.flat import flatten as flatten
 from weft._graph.flat import unflatten as unflatten
 from weft._graph.node_prefix import prefix as prefix
@@ -166,9 +166,9 @@ from weft._variable_names import variable_type_from_name as variable_type_from_n
 
 # Sharding
 from weft._partitioning import PARTITION_NAME as PARTITION_NAME
-from weft._partitioning import abstract_with_sharding as abstract_with_sharding
-from weft._partitioning import as_abstract as as_abstract
-from weft._partitioning import get_abstract_model as get_abstract_model
+from weft._abstract_model import abstract_with_sharding as abstract_with_sharding
+from weft._abstract_model import as_abstract as as_abstract
+from weft._abstract_model import get_abstract_model as get_abstract_model
 from weft._partitioning import get_named_sharding as get_named_sharding
 from weft._partitioning import get_partition_spec as get_partition_spec
 from weft._partitioning import with_partitioning as with_partitioning
@@ -181,9 +181,13 @@ from weft.nn import AdaptiveMaxPool as AdaptiveMaxPool
 from weft.nn import avg_pool as avg_pool
 from weft.nn import AvgPool as AvgPool
 from weft.nn import BatchNorm as BatchNorm
+from weft.nn import Bidirectional as Bidirectional
 from weft.nn import celu as celu
+from weft.nn import combine_masks as combine_masks
 from weft.nn import Conv as Conv
 from weft.nn import ConvTranspose as ConvTranspose
+from weft.nn import dot_product_attention as dot_product_attention
+from weft.nn import dot_product_attention_with_rope as dot_product_attention_with_rope
 from weft.nn import Dropout as Dropout
 from weft.nn import Einsum as Einsum
 from weft.nn import elu as elu
@@ -194,12 +198,13 @@ from weft.nn import GlobalAvgPool as GlobalAvgPool
 from weft.nn import GlobalMaxPool as GlobalMaxPool
 from weft.nn import glu as glu
 from weft.nn import GroupNorm as GroupNorm
+from weft.nn import GRUCell as GRUCell
 from weft.nn import hard_sigmoid as hard_sigmoid
 from weft.nn import hard_silu as hard_silu
 from weft.nn import hard_swish as hard_swish
 from weft.nn import hard_tanh as hard_tanh
-from weft.nn import identity as identity
 from weft.nn import Identity as Identity
+from weft.nn import identity as identity
 from weft.nn import Initializer as Initializer
 from weft.nn import InstanceNorm as InstanceNorm
 from weft.nn import LayerNorm as LayerNorm
@@ -209,32 +214,43 @@ from weft.nn import LinearGeneral as LinearGeneral
 from weft.nn import log_sigmoid as log_sigmoid
 from weft.nn import log_softmax as log_softmax
 from weft.nn import logsumexp as logsumexp
-from weft.nn import lora as lora
 from weft.nn import LoRA as LoRA
+from weft.nn import lora as lora
 from weft.nn import LoRALinear as LoRALinear
 from weft.nn import LoRAParam as LoRAParam
+from weft.nn import LSTMCell as LSTMCell
+from weft.nn import make_attention_mask as make_attention_mask
+from weft.nn import make_causal_mask as make_causal_mask
 from weft.nn import max_pool as max_pool
 from weft.nn import MaxPool as MaxPool
 from weft.nn import min_pool as min_pool
 from weft.nn import MinPool as MinPool
+from weft.nn import MultiHeadAttention as MultiHeadAttention
 from weft.nn import one_hot as one_hot
+from weft.nn import OptimizedLSTMCell as OptimizedLSTMCell
 from weft.nn import pool as pool
 from weft.nn import PReLU as PReLU
 from weft.nn import relu as relu
 from weft.nn import relu6 as relu6
 from weft.nn import RMSNorm as RMSNorm
+from weft.nn import RNN as RNN
+from weft.nn import RNNCellBase as RNNCellBase
+from weft.nn import RoPE as RoPE
 from weft.nn import selu as selu
 from weft.nn import sigmoid as sigmoid
 from weft.nn import silu as silu
+from weft.nn import SimpleCell as SimpleCell
 from weft.nn import soft_sign as soft_sign
 from weft.nn import softmax as softmax
 from weft.nn import softplus as softplus
-from weft.nn import stack as stack
+from weft.nn import SpectralNorm as SpectralNorm
 from weft.nn import Stack as Stack
+from weft.nn import stack as stack
 from weft.nn import standardize as standardize
 from weft.nn import swish as swish
 from weft.nn import tanh as tanh
 from weft.nn import unstack as unstack
+from weft.nn import WeightNorm as WeightNorm
 
 __version__ = "0.1.0"
 

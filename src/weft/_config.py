@@ -44,7 +44,8 @@ class Setting:
     _default: ClassVar[Any]
 
     def __init_subclass__(cls, *, environment: str, default: bool | int) -> None:
-        read = _flag_from_environment if isinstance(default, bool) else _number_from_environment
+        is_flag = isinstance(default, bool)
+        read: Any = _flag_from_environment if is_flag else _number_from_environment
         cls._default = read(environment, default)
         cls._variable = contextvars.ContextVar(cls.__name__)
 

@@ -20,6 +20,8 @@ class ValueOperators:
 
     __slots__ = ()
 
+    __array_priority__ = 100  # `numpy_array * box` is the box's affair, which may be traced
+
     get_value: Callable[..., Any]
     set_value: Callable[..., None]
 

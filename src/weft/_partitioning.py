@@ -6,7 +6,6 @@ the same tree, with something else in the place of each value.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -48,7 +47,7 @@ def with_partitioning(
     return with_metadata(initializer, out_sharding=sharding, **metadata)
 
 
-def _is_variable(x: Any) -> bool:
+def is_variable(x: Any) -> bool:
     return isinstance(x, Variable)
 
 
@@ -88,7 +87,7 @@ def _spec(x: Any, mesh: Any = None) -> PartitionSpec:
     return _spec_of_value(x.get_raw_value(), mesh)
 
 
-def _put(x: Any, new: Any) -> Any:
+def put(x: Any, new: Any) -> Any:
     return x.copy(new) if isinstance(x, Variable) else new
 
 
@@ -109,9 +108,9 @@ def get_partition_spec(tree: A) -> A:
       ('data',)
     """
     return jax.tree.map(
-        lambda x: _put(x, _spec(x)) if isinstance(x, (Variable, *ARRAY_TYPES)) else None,
+        lambda x: put(x, _spec(x)) if isinstance(x, (Variable, *ARRAY_TYPES)) else None,
         tree,
-        is_leaf=_is_variable,
+        is_leaf=is_variable,
     )
 
 
@@ -138,17 +137,17 @@ def get_named_sharding(tree: A, mesh: Any) -> A:
       >>> state.kernel.sharding.mesh == mesh
       True
     """
-    leaves, treedef, shardings = _shardings(tree, mesh)
+    leaves, treedef, shardings = shardings_of(tree, mesh)
     placed = [
-        None if sharding is None else _put(x, sharding)
+        None if sharding is None else put(x, sharding)
         for x, sharding in zip(leaves, shardings, strict=True)
     ]
     return jtu.tree_unflatten(treedef, placed)
 
 
-def _shardings(tree: Any, mesh: Any) -> tuple[list[Any], Any, list[NamedSharding | None]]:
+def shardings_of(tree: Any, mesh: Any) -> tuple[list[Any], Any, list[NamedSharding | None]]:
     """Returns the Variables and other leaves of a tree, its treedef, and their shardings."""
-    pairs, treedef = jtu.tree_flatten_with_path(tree, is_leaf=_is_variable)
+    pairs, treedef = jtu.tree_flatten_with_path(tree, is_leaf=is_variable)
     leaves = [x for _, x in pairs]
     specs = [_spec(x, mesh) if isinstance(x, (Variable, *ARRAY_TYPES)) else None for x in leaves]
     check_fit(
@@ -167,104 +166,6 @@ def _where(path: Any, x: Any) -> str:
 
 def _plan(x: Any, spec: PartitionSpec) -> Any:
     return x.get_metadata("out_sharding", spec) if isinstance(x, Variable) else spec
-
-
-# -- abstract values
-def as_abstract(tree: A, graph: bool | None = None) -> A:
-    """Replaces every array by a `ShapeDtypeStruct` that knows its sharding.
-
-    The sharding is that of the metadata on the mesh of `jax.set_mesh`, if there is one, else the
-    one that the array has.
-
-    Args:
-      tree: a model, a State or a pytree of Variables and arrays, concrete or abstract.
-      graph: False to refuse shared references; None for the setting.
-
-    Returns:
-      A new tree; the original is unchanged.
-
-    Raises:
-      ValueError: as `get_named_sharding`.
-
-    Example:
-      >>> import weft as nnx
-      >>> abstract = nnx.as_abstract(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
-      >>> type(abstract.kernel.value).__name__
-      'ShapeDtypeStruct'
-    """
-    from weft._graph import State, merge, split
-
-    mesh = _mesh_around()
-    if isinstance(tree, State):
-        return _abstract(tree, mesh)
-    graphdef, state = split(tree, graph=graph)
-    return merge(graphdef, _abstract(state, mesh), copy=False)
-
-
-abstract_with_sharding = as_abstract
-
-
-def _mesh_around() -> Any:
-    mesh = jax.sharding.get_abstract_mesh()
-    try:
-        return mesh if mesh.empty else jax.sharding.get_mesh()
-    except ValueError:  # inside a trace only the abstract one is known
-        return mesh
-
-
-def _abstract(tree: Any, mesh: Any) -> Any:
-    if mesh.empty:
-        leaves, treedef = jtu.tree_flatten(tree, is_leaf=_is_variable)
-        shardings = [None] * len(leaves)
-    else:
-        leaves, treedef, shardings = _shardings(tree, mesh)
-    made = []
-    for x, sharding in zip(leaves, shardings, strict=True):
-        value = x.get_raw_value() if isinstance(x, Variable) else x
-        made.append(_put(x, jax.tree.map(functools.partial(_abstract_leaf, sharding), value)))
-    return jtu.tree_unflatten(treedef, made)
-
-
-def _abstract_leaf(sharding: Any, x: Any) -> Any:
-    if not isinstance(x, ARRAY_TYPES):
-        return x
-    if sharding is None and not isinstance(x, Tracer):
-        sharding = getattr(x, "sharding", None)
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
-
-def get_abstract_model(
-    init_fn: Callable[[], Any], mesh: Any, *, graph: bool | None = None
-) -> tuple[Any, Any]:
-    """Makes a model without memory, and says where each of its values belongs on a mesh.
-
-    Args:
-      init_fn: returns the model.
-      mesh: the mesh.
-      graph: False to refuse shared references; None for the setting.
-
-    Returns:
-      `(graphdef, state)`, the state's values `ShapeDtypeStruct`s with shardings: what to restore
-      a checkpoint into.
-
-    Raises:
-      ValueError: as `get_named_sharding`.
-
-    Example:
-      >>> import jax
-      >>> import weft as nnx
-      >>> mesh = jax.make_mesh((1,), ("data",))
-      >>> init = lambda: nnx.Linear(2, 3, rngs=nnx.Rngs(0))
-      >>> graphdef, state = nnx.get_abstract_model(init, mesh)
-      >>> state.kernel.sharding.mesh == mesh
-      True
-    """
-    from weft._graph import split
-    from weft._lift.abstract import eval_shape
-
-    with jax.set_mesh(mesh):
-        graphdef, state = split(eval_shape(init_fn, graph=graph), graph=graph)
-    return graphdef, _abstract(state, mesh)
 
 
 # -- axes that transforms add
@@ -315,7 +216,7 @@ def remove_axis(tree: A, index: int, transform_metadata: Mapping[str, Any]) -> A
 
 
 def _renamed(tree: Any, transform_metadata: Mapping[str, Any]) -> list[tuple[Variable, Any]]:
-    variables = [x for x in jax.tree.leaves(tree, is_leaf=_is_variable) if _is_variable(x)]
+    variables = [x for x in jax.tree.leaves(tree, is_leaf=is_variable) if is_variable(x)]
     name = transform_metadata.get(PARTITION_NAME)
     for variable in variables:
         plan = variable.get_metadata("out_sharding", None)

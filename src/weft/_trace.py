@@ -23,10 +23,10 @@ def current() -> OpaqueTraceState:
     """Returns the running JAX trace, as an opaque value to be compared with `==`."""
     # JAX's module of extensions takes long to import, so this waits for the first object, and
     # then gives way to JAX's own function.
-    global current
-    from jax.extend.core import get_opaque_trace_state as current  # type: ignore[assignment]
+    from jax.extend.core import get_opaque_trace_state
 
-    return current()
+    globals().update(current=get_opaque_trace_state)
+    return get_opaque_trace_state()
 
 
 @functools.cache

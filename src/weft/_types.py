@@ -19,6 +19,12 @@ class Missing(enum.Enum):
         return "<missing>"
 
 
+class Root:
+    """Common base of objects and Variables: what a transform takes apart by itself."""
+
+    __slots__ = ()
+
+
 MISSING: Final[Literal[Missing.MISSING]] = Missing.MISSING
 
 A = TypeVar("A")

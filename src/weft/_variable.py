@@ -24,7 +24,7 @@ from weft._metadata import HOOKS, VariableMetadata
 from weft._operators import ValueOperators, value_of
 from weft._part import Part
 from weft._static import Static, compare_by_identity
-from weft._types import MISSING, Missing
+from weft._types import MISSING, Missing, Root
 
 A = TypeVar("A")
 
@@ -32,7 +32,7 @@ NO_METADATA = Static({})
 _ALIASES = {"sharding": "out_sharding", "sharding_names": "out_sharding"}
 
 
-class Variable(ValueOperators, Generic[A]):
+class Variable(Root, ValueOperators, Generic[A]):
     """A mutable box around a value, with a type and metadata; a JAX pytree with the value below.
 
     Subclasses are Variable types; filters select by them. A Variable acts as its value in
@@ -82,16 +82,17 @@ class Variable(ValueOperators, Generic[A]):
         **metadata: Any,
     ):
         check_no_reference_modes(hijax=hijax, ref=ref)
-        if isinstance(value, VariableMetadata):
-            metadata = {**value.as_keywords(), **metadata}
-            value = value.raw_value
-        if isinstance(value, Variable):
-            value = value._raw
+        raw: Any = value
+        if isinstance(raw, VariableMetadata):
+            metadata = {**raw.as_keywords(), **metadata}
+            raw = raw.raw_value
+        if isinstance(raw, Variable):
+            raw = raw._raw
         if eager_sharding is not None:
             metadata["eager_sharding"] = eager_sharding
-        _store(self, value, _with_current_names(metadata))
+        _store(self, raw, _with_current_names(metadata))
         _set_origin(self, _trace.call_site())
-        raw = _call_hooks(self, "on_create_value", self.create_value(value))
+        raw = _call_hooks(self, "on_create_value", self.create_value(raw))
         if "out_sharding" in self._metadata:
             from weft._sharding import shard_on_creation
 

@@ -7,16 +7,24 @@ an attribute, an item or metadata changes; new values of Variables and arrays ar
 
 from __future__ import annotations
 
+import threading
+
 _MANY = 32
 
 
 class Watch:
-    """Valid until something that it was set on changes."""
+    """Valid until something that it was set on changes.
 
-    __slots__ = ("__weakref__", "valid")
+    Attributes:
+      valid: whether nothing changed so far, and somebody still cares.
+      thread: the thread that set it.
+    """
+
+    __slots__ = ("thread", "valid")
 
     def __init__(self) -> None:
         self.valid = True
+        self.thread = threading.get_ident()
 
 
 def void(watches: list[Watch]) -> None:
@@ -33,3 +41,8 @@ def add(watches: list[Watch], watch: Watch) -> None:
     if len(watches) >= _MANY:
         watches[:] = [old for old in watches if old.valid]
     watches.append(watch)
+
+
+def is_watched_elsewhere(watches: list[Watch] | None, thread: int) -> bool:
+    """Returns whether a thread other than this one still has a valid watch."""
+    return any(watch.valid and watch.thread != thread for watch in watches or ())

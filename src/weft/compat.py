@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from weft import _graph, _lift, _partitioning, _rng
+from weft import _abstract_model, _graph, _lift, _rng
 from weft._graph import flat, view
 from weft._lift import partial
 
@@ -28,7 +28,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "flatten": (flat, _GRAPH),
     "fori_loop": (_lift, _BOTH),
     "fork_rngs": (_rng, _BOTH),
-    "get_abstract_model": (_partitioning, _GRAPH),
+    "get_abstract_model": (_abstract_model, _GRAPH),
     "grad": (_lift, _BOTH),
     "graphdef": (_graph, _GRAPH),
     "iter_children": (_graph, _GRAPH),
@@ -70,6 +70,9 @@ def _with_true(function: Callable[..., Any], options: tuple[str, ...]) -> Callab
     return compatible
 
 
-for _name, (_module, _options) in _FUNCTIONS.items():
-    globals()[_name] = _with_true(getattr(_module, _name), _options)
-del _name, _module, _options
+globals().update(
+    {
+        name: _with_true(getattr(module, name), options)
+        for name, (module, options) in _FUNCTIONS.items()
+    }
+)

@@ -1,10 +1,10 @@
 """Sharding, under the name that code of the NNX API imports it from."""
 
+from weft._abstract_model import abstract_with_sharding as abstract_with_sharding
+from weft._abstract_model import as_abstract as as_abstract
+from weft._abstract_model import get_abstract_model as get_abstract_model
 from weft._partitioning import PARTITION_NAME as PARTITION_NAME
-from weft._partitioning import abstract_with_sharding as abstract_with_sharding
 from weft._partitioning import add_axis as add_axis
-from weft._partitioning import as_abstract as as_abstract
-from weft._partitioning import get_abstract_model as get_abstract_model
 from weft._partitioning import get_named_sharding as get_named_sharding
 from weft._partitioning import get_partition_spec as get_partition_spec
 from weft._partitioning import get_var_pspec as get_var_pspec

@@ -92,7 +92,7 @@ def unflatten_mapping(
     nested: dict[Any, Any] = {}
     made = {id(nested)}
     for key, value in xs.items() if isinstance(xs, Mapping) else xs:
-        path = key if sep is None else tuple(key.split(sep))
+        path: Any = key if sep is None else tuple(key.split(sep))  # type: ignore[union-attr]
         level = nested
         if not path:
             if value is empty_node:

@@ -66,10 +66,11 @@ def test_graphdefs_compare_by_value(graph: Any, data: Any) -> None:
     kinds = (nnx.Dict, dict, Box, nnx.List, list)
     nodes = [node for _, node in nnx.iter_graph(clone) if isinstance(node, kinds)]
     node = data.draw(st.sampled_from(nodes))
+    values = [1, True, nnx.Param(1.0), nnx.BatchStat(1.0), clone]
+    if isinstance(node, nnx.Pytree):
+        values.append(nnx.data(1))
     found = [before]
-    for value in (1, True, nnx.data(1), nnx.Param(1.0), nnx.BatchStat(1.0), clone):
-        if isinstance(node, (dict, list)) and value not in (1, True, clone):
-            continue
+    for value in values:
         if isinstance(node, (nnx.List, list)):
             node.append(value)
         elif isinstance(node, (nnx.Dict, dict)):

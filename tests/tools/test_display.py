@@ -10,6 +10,9 @@ import pytest
 import weft as nnx
 from weft.tools import display as display_module
 
+# treescope looks at every name of NumPy, deprecated ones included.
+treescope_on_the_newest_numpy = pytest.mark.filterwarnings("ignore:.*chararray:DeprecationWarning")
+
 
 @pytest.fixture
 def model():
@@ -68,6 +71,7 @@ def test_ipython_in_a_terminal_is_no_notebook(capsys, monkeypatch):
     assert capsys.readouterr().out == "3\n4\n"
 
 
+@treescope_on_the_newest_numpy
 def test_treescope_shows_objects_and_variables(model):
     treescope = pytest.importorskip("treescope", reason="treescope is not installed")
     text = treescope.render_to_text(model)
@@ -79,6 +83,7 @@ def test_treescope_shows_objects_and_variables(model):
     assert "tag='t'" in treescope.render_to_text(variable)
 
 
+@treescope_on_the_newest_numpy
 def test_treescope_marks_cycles_and_annotations(model):
     treescope = pytest.importorskip("treescope", reason="treescope is not installed")
     model.itself = model

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import pytest
 
 import weft as nnx
-from weft.tools import calls
 
 
 class Block(nnx.Module):
@@ -217,52 +216,8 @@ def test_flops_of_every_part():
     assert all(info.vjp_flops is None for info in infos)
 
 
-def test_calls_that_need_what_is_around_them_have_no_flops():
-    class Summing(nnx.Module):
-        def __call__(self, x):
-            return jax.lax.psum(x, "i")
-
-    class Outer(nnx.Module):
-        def __init__(self):
-            self.inner = Summing()
-
-        def __call__(self, x):
-            return jax.vmap(self.inner, axis_name="i")(x)
-
-    recorded = calls.record_calls(Outer(), "__call__", (X,), {})
-    assert [call.path for call in recorded] == [(), ("inner",)]
-    assert calls.flops(recorded[1]) is None and calls.flops(recorded[0]) is not None
-
-
-def test_calls_inside_transforms_are_recorded_each_time():
-    class Outer(nnx.Module):
-        def __init__(self):
-            self.inner = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
-
-        @nnx.jit
-        def __call__(self, x):
-            return nnx.remat(lambda m, x: m(x))(self.inner, x)
-
-    model = Outer()
-    tables = [nnx.tabulate(model, X) for _ in range(2)]
-    assert tables[0] == tables[1] and "inner" in rows_of(tables[0])
-
-
-# -- errors and drawing
+# -- errors
 @pytest.mark.parametrize("obj", [[nnx.Module()], nnx.Module(), 3], ids=["list", "no call", "int"])
 def test_things_that_cannot_be_called(obj):
     with pytest.raises(TypeError, match=r"a Module with a method '__call__', found a"):
         nnx.tabulate(obj, X)
-
-
-def test_rich_takes_options(model):
-    pytest.importorskip("rich", reason="rich is not installed")
-    table = nnx.tabulate(
-        model,
-        X,
-        table_kwargs={"title": "Mine"},
-        column_kwargs={"justify": "right"},
-        console_kwargs={"width": 200},
-    )
-    assert table.splitlines()[0].strip() == "Mine"
-    assert "│         head │" not in table and "            head │" in table

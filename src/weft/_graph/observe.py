@@ -42,7 +42,7 @@ def _method_names(cls: type) -> list[str]:
         name
         for name, value in found.items()
         if (name == "__call__" or not name.startswith("_"))
-        and callable(value)
+        and (callable(value) or isinstance(value, functools.partialmethod))
         and not isinstance(value, _NOT_CALLS)
     ]
 

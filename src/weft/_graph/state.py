@@ -439,6 +439,7 @@ def replace_by_pure_dict(
         for key in parents:
             level = level[key]
         level[last] = replace_fn(level[last], value)
+    state._changed()
 
 
 def holds_tree(leaf: Any) -> bool:

@@ -66,7 +66,10 @@ def argument_paths(f: Callable[..., Any], number: int, skip: int = 0, bound: int
 
 
 def by_position(
-    f: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], number: int = 0
+    f: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    number: int | None = None,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Moves keyword arguments to the positions of their parameters.
 
@@ -74,15 +77,16 @@ def by_position(
       f: the function.
       args: its positional arguments.
       kwargs: its keyword arguments.
-      number: up to which position to put in defaults. Defaults are static.
+      number: how many positions to fill, with defaults where nothing is given; None to move all
+        keyword arguments that have a position. Defaults are static.
 
     Returns:
-      All positional arguments, and the keyword arguments that have no position.
+      The positional arguments, and the remaining keyword arguments.
     """
     names, _, defaults = parameters_of(f)
-    named = [i + 1 for i, name in enumerate(names) if name in kwargs]
+    last = max((i + 1 for i, name in enumerate(names) if name in kwargs), default=0)
     placed, remaining = list(args), dict(kwargs)
-    for name in names[len(args) : max([number, *named])]:
+    for name in names[len(args) : last if number is None else number]:
         if name in remaining:
             placed.append(remaining.pop(name))
         elif name in defaults:
@@ -90,3 +94,12 @@ def by_position(
         else:  # the function itself says which argument is missing
             return args, dict(kwargs)
     return tuple(placed), remaining
+
+
+def signature_beside(f: Callable[..., Any], name: str, bound: int, **axes: Any) -> str:
+    """Returns a function's signature above the axes given for it, as lines of an error."""
+    names, rest, _ = parameters_of(f)
+    shown = ", ".join([*names[bound:], *([f"*{rest}"] if rest else [])])
+    width = max(map(len, ["function", *axes])) + 1
+    lines = {"function": f"{name}({shown})"} | {key: repr(value) for key, value in axes.items()}
+    return "".join(f"\n  {key + ':':<{width}} {line}" for key, line in lines.items())

@@ -13,7 +13,15 @@ from typing import Any, NamedTuple
 import jax
 
 from weft._errors import StructureError
-from weft._graph.records import Old, ValueDef, VariableDef, describe_difference, iter_records
+from weft._graph.records import (
+    NodeDef,
+    Old,
+    ValueDef,
+    VariableDef,
+    children_of,
+    describe_difference,
+    iter_records,
+)
 from weft._lift.lift import (
     Exit,
     Items,
@@ -29,7 +37,6 @@ from weft._lift.lift import (
 )
 from weft._lift.memo import compiled_once
 from weft._path import Path, format_path
-from weft._static import Static
 from weft._variable import Variable
 
 
@@ -233,13 +240,21 @@ def _union(lift: Lift, names: list[str], spec: Spec, traced: list[Branch]) -> li
 
 
 def _difference_of_changes(spec: Spec, a: Exit, b: Exit) -> tuple[Path, str, str] | None:
-    sides = [
-        {c.index: ValueDef(c.extra, c.keys, c.children) for c in exit.changed} for exit in (a, b)
-    ]
-    nothing = ValueDef(Static(None), (), ())
-    for index in sorted({*sides[0], *sides[1]}):
-        records = [side.get(index, nothing) for side in sides]
-        found = describe_difference(records[0], records[1], spec.spots[index].path)
+    """Finds the first attribute that two branches leave different."""
+    nodes = {r.index: r for _, r in iter_records(spec.record) if isinstance(r, NodeDef)}
+
+    def items(exit: Exit, index: int) -> ValueDef:
+        before = dict(children_of(nodes[index]))
+        for change in exit.changed:
+            if change.index == index:
+                pairs = zip(change.keys, change.children, strict=True)
+                now = {k: before[k] if isinstance(c, Old) else c for k, c in pairs}
+                return ValueDef(change.extra, tuple(now), tuple(now.values()))
+        return ValueDef(nodes[index].extra, tuple(before), tuple(before.values()))
+
+    for index in sorted({change.index for change in (*a.changed, *b.changed)}):
+        path = spec.spots[index].path
+        found = describe_difference(items(a, index), items(b, index), path)
         if found is not None:
             return found
     return None

@@ -41,7 +41,9 @@ def look_at(carry: Any) -> Look:
     return Look(record, flattener.table.objects, values, [raw_leaves(value) for value in values])
 
 
-def check_carry(lift: Lift, inside: Inside, before: Look, after: Look, path: Path = ()) -> None:
+def check_carry(
+    lift: Lift, inside: Inside, before: Look, after: Look, path: Path = (), note: str = ""
+) -> None:
     """Raises unless a carry looks the same after an iteration as before.
 
     Raises:
@@ -54,7 +56,7 @@ def check_carry(lift: Lift, inside: Inside, before: Look, after: Look, path: Pat
         raise StructureError(
             f"{name} must keep its structure from one iteration to the next: "
             f"{format_path(where)} was {expected} before and is {found} after. Return a carry of "
-            "the same structure; hold what changes in a Variable, `nnx.Variable(value)`"
+            f"the same structure; hold what changes in a Variable, `nnx.Variable(value)`{note}"
         )
     known = {id(obj) for obj in inside.objects}
     for old, new in zip(before.objects, after.objects, strict=True):

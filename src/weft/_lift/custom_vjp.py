@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from weft._errors import StructureError
 from weft._graph.walk import Builder, Flattener, make_variable
@@ -31,8 +33,7 @@ from weft._lift.lift import (
 from weft._lift.tangents import form_tangent, leaves_by_path, match
 from weft._path import Path
 from weft._static import Static
-from weft._types import MISSING, Missing
-from weft._variable import Param, Variable
+from weft._types import ARRAY_TYPES, MISSING, Missing
 
 
 class Rules(NamedTuple):
@@ -125,9 +126,12 @@ class _Named:
 
 
 def _positional(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple:
-    if not kwargs:
+    """Returns all arguments by position, defaults included, as the rules take them."""
+    try:
+        signature = inspect.signature(f)
+    except (TypeError, ValueError):  # builtins have none
         return args
-    bound = inspect.signature(f).bind(*args, **kwargs)
+    bound = signature.bind(*args, **kwargs)
     bound.apply_defaults()
     if bound.kwargs:
         raise TypeError(
@@ -180,31 +184,27 @@ class _Run(NamedTuple):
         for change in exit.changed:
             _drop_leaves(change.children, remaining)
         mode = self.lift.mode
-        out = form_tangent(exit.out, iter(lambda: True, False), remaining, mode)
+        out = form_tangent(exit.out, itertools.repeat(True), remaining, mode)
         cotangent = (self._of_inputs(written), out) if mode.structure else out
         result = self.rules.bwd(*self.nondiff, restored, cotangent)
         return ([self._gradients(result)],)
 
     def _of_inputs(self, written: dict[int, Any]) -> tuple[Any, ...]:
         """Returns the cotangents of the arguments' Variables as they are after the call."""
-        values: list[Any] = []
         indices = {id(obj): i for i, obj in enumerate(self.call.objects)}
-        chosen = []
+        values: list[Any] = []
         for _, value, _ in self.call.entries:
-            is_variable = isinstance(value, Variable)
-            chosen.append(isinstance(value, Param) or not is_variable)
             index = indices.get(id(value))
             if index in written:
-                cotangent = jax.tree.leaves(written[index])
+                values.extend(jax.tree.leaves(written[index]))
             else:
-                cotangent = [jnp.zeros_like(array) for array in raw_leaves(value)]
-            values.extend(cotangent if chosen[-1] else ())
-        remaining, is_chosen = iter(values), iter(chosen)
+                values.extend(map(_zero_cotangent, raw_leaves(value)))
+        remaining, is_chosen = iter(values), itertools.repeat(True)
         formed = [
             form_tangent(record, is_chosen, remaining, self.lift.mode)
             for record in self.spec.record.children
         ]
-        return tuple(None if isinstance(x, jax.Array) else x for x in formed)
+        return tuple(None if isinstance(x, ARRAY_TYPES) else x for x in formed)
 
     def _gradients(self, result: Any) -> list[Any]:
         number = len(self.spec.record.children)
@@ -236,10 +236,17 @@ class _Run(NamedTuple):
         return argument_paths(self.lift.f, len(self.spec.record.children))
 
 
+def _zero_cotangent(x: Any) -> Any:
+    x = jax.typeof(x)
+    if jnp.issubdtype(x.dtype, jnp.inexact):
+        return jnp.zeros(x.shape, x.dtype)
+    return np.zeros(x.shape, jax.dtypes.float0)  # what JAX gives for integers and keys
+
+
 def _drop_leaves(records: Any, values: Any) -> None:
     """Passes over the cotangents of structure that the function added."""
     for record in records:
-        form_tangent(record, iter(lambda: True, False), values, Mode(True, True))
+        form_tangent(record, itertools.repeat(True), values, Mode(True, True))
 
 
 def custom_vjp(

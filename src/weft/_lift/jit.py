@@ -6,7 +6,6 @@ argument and one list of arrays per group.
 
 from __future__ import annotations
 
-import collections
 import functools
 import inspect
 import types
@@ -14,47 +13,21 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack, overload
 
 import jax
-import jax.core
 import jax.tree_util as jtu
 import numpy as np
 
-from weft import _trace
-from weft._config import set_auto_donation, set_retrace_limit
-from weft._errors import StructureError
+from weft._config import set_retrace_limit
 from weft._graph import prefix as prefixes
-from weft._graph.records import describe_difference
-from weft._lift.lift import (
-    Call,
-    Lift,
-    Mode,
-    Spec,
-    argument_paths,
-    mode_of,
-    name_of,
-    raw_leaves,
-    unbind,
-)
-from weft._lift.plan import (
-    ROOTS,
-    Operands,
-    Pattern,
-    Plan,
-    find_plan,
-    gather,
-    is_root,
-    make_plan,
-    pattern_of,
-    plans_of,
-    run_and_store,
-)
-from weft._lift.program import Program, entry_sizes
-from weft._lift.program import donating as make_donating
+from weft._lift.arguments import argument_paths
+from weft._lift.dispatch import Dispatcher
+from weft._lift.lift import Call, Lift, Mode, Spec, mode_of, name_of, raw_leaves, unbind
+from weft._lift.plan import Pattern, is_root, pattern_of
+from weft._lift.program import entry_sizes
 from weft._lift.retrace import CacheInfo, Log, OnRetrace, see
-from weft._part import is_part
-from weft._path import Path, format_path, key_of_entry
+from weft._lift.stages import Lowered, Traced
+from weft._path import Path
 from weft._static import Static
-from weft._types import MISSING, Missing
-from weft._variable import get_lease, get_slot, set_raw, set_slot
+from weft._types import MISSING, Missing, Root
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -128,16 +101,6 @@ def select_arguments(f: Callable[..., Any], argnums: Any, argnames: Any) -> Sele
     return Selection(frozenset(positions), frozenset(names))
 
 
-class Structure:
-    """What is compiled for one structure of arguments: with and without donation."""
-
-    __slots__ = ("donating", "plain")
-
-    def __init__(self, plain: Program):
-        self.plain = plain
-        self.donating: Program | None = None
-
-
 class JitWrapped:
     """A function compiled by `nnx.jit`."""
 
@@ -199,17 +162,26 @@ class JitWrapped:
         if has_shardings:
             explicit["in_shardings"] = tuple(sharding for sharding, _ in self._keys)
             explicit["out_shardings"] = (out_keys, None)
-        self._jitted = jax.jit(self._pure, **explicit)
-        self._written: dict[Any, frozenset[int]] = {}
-        self._donates = donate is not None
         self._log = Log(self._lift.name, max_traces, on_retrace)
+        note = functools.partial(_note_trace, self._lift, self._log)
+
+        def pure(spec: Spec, *groups: list[Any]) -> Any:
+            note(spec, jax.tree.map(jax.typeof, groups))
+            return lift.pure(spec, *groups)
+
+        def unplanned(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            call = lift.enter(args, kwargs)
+            return lift.leave(call, *jitted(call.spec, *call.groups))
+
+        lift = self._lift
+        self._jitted = jitted = jax.jit(pure, **explicit)
+        self._written: dict[Any, frozenset[int]] = {}
         self._calls = 0
-        self._token = object()
-        has_static = bool(self._static.positions or self._static.names)
-        self._is_simple = not (self._is_explicit or has_static or self._bound)
-        self._patterns: dict[tuple[type, ...], Pattern] = {}
-        self._structures: dict[Spec, Structure] = {}
-        self._rootless: list[Plan] = []
+        self._has_static = bool(self._static.positions or self._static.names)
+        self._patterns: dict[tuple[Any, ...], Pattern] = {}
+        self._dispatcher = Dispatcher(
+            Lift(f, "jit", mode), options, donate is not None, note, unplanned
+        )
 
     def _donated_paths(self, f: Callable[..., Any]) -> frozenset[Path]:
         number = max(self._donated.positions, default=-1) + 1
@@ -228,16 +200,16 @@ class JitWrapped:
 
     def _mark_static(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple, dict]:
         if self._static.positions:
-            first, positions = len(self._bound), self._static.positions
-            args = tuple(Static(x) if i in positions else x for i, x in enumerate(args, first))
+            positions = self._static.positions
+            args = tuple(Static(x) if i in positions else x for i, x in enumerate(args))
         if self._static.names and kwargs:
             names = self._static.names
             kwargs = {k: Static(x) if k in names else x for k, x in kwargs.items()}
         return args, kwargs
 
     def _enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-        args, kwargs = self._mark_static(args, kwargs)
-        call = self._lift.enter((*self._bound, *args), kwargs)
+        args, kwargs = self._mark_static((*self._bound, *args), kwargs)
+        call = self._lift.enter(args, kwargs)
         return self._keep_unwritten(call) if self._has_donated(call) else call
 
     def _has_donated(self, call: Call) -> bool:
@@ -271,138 +243,29 @@ class JitWrapped:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._calls += 1
+        given = args
+        if self._bound:
+            args = (*self._bound, *args)
         # Arguments that are objects and arrays themselves are recognized by their types alone.
-        if not kwargs and self._is_simple:
-            types = tuple(map(type, args))
-            pattern = self._patterns.get(types)
-            if pattern is not None:
-                return self._call(args, pattern)
+        pattern = None if kwargs else self._patterns.get(tuple(map(type, args)))
+        if pattern is not None:
+            return self._dispatcher.call(args, pattern)
         if self._is_explicit:
-            call = self._enter(args, kwargs)
-            return self._lift.leave(call, *self._jitted(call.spec, *call.groups))
-        if self._static.positions or self._static.names:
+            return self._run_explicit(given, kwargs)
+        if self._has_static:
             args, kwargs = self._mark_static(args, kwargs)
-        leaves, treedef = jtu.tree_flatten(((*self._bound, *args), kwargs), is_root)
-        pattern = pattern_of(leaves, treedef)
-        if self._is_simple and not kwargs and len(leaves) == len(args) and all(map(_is_leaf, args)):
-            self._patterns[tuple(map(type, args))] = pattern
-        return self._call(leaves, pattern)
+        leaves, treedef = jtu.tree_flatten((args, kwargs), is_root)
+        form = (treedef, *map(is_root, leaves))
+        pattern = self._patterns.get(form)
+        if pattern is None:
+            pattern = self._patterns[form] = pattern_of(leaves, treedef)
+            if not (kwargs or self._has_static) and all(map(_is_leaf, args)):
+                self._patterns[tuple(map(type, args))] = pattern
+        return self._dispatcher.call(leaves, pattern)
 
-    def _call(self, leaves: Sequence[Any], pattern: Pattern) -> Any:
-        plans = plans_of(leaves[pattern.roots[0]]) if pattern.roots else self._rootless
-        plan = find_plan(plans, self._token, leaves, pattern)
-        if plan is None:
-            plan = self._make_plan(list(leaves), pattern)
-            if any(map(is_part, plan.values)):  # arrays of their own they have none
-                args, kwargs = jtu.tree_unflatten(pattern.treedef, list(leaves))
-                call = self._lift.enter(args, kwargs)
-                return self._lift.leave(call, *self._jitted(call.spec, *call.groups))
-            plans.append(plan)
-        arrays = [leaves[i] for i in pattern.arrays]
-        structure: Structure = plan.structure
-        if structure.donating is None and self._donates:
-            self._prepare(plan, structure, arrays)
-        program = structure.donating
-        if program is not None and program.donated and donation_is_on():
-            operands = plan.operands(program)
-            lease = operands.lease
-            with lease.lock:
-                if not lease.shared and (not lease.exposed or lease.reclaim()):
-                    return self._run_donating(plan, program, operands, arrays)
-        program = structure.plain
-        operands = plan.operands(program)
-        _, others, number = program.jitted([], gather(operands), arrays)
-        return self._finish(plan, program, operands, others, number, arrays)
-
-    def _make_plan(self, leaves: list[Any], pattern: Pattern) -> Plan:
-        arguments = jtu.tree_unflatten(pattern.treedef, leaves)
-        paths = leaf_paths_of(self._lift.f, len(arguments[0]), arguments)
-        plan = make_plan(self._token, self._lift, leaves, pattern, paths)
-        structure = self._structures.get(plan.spec)
-        if structure is None:
-            structure = Structure(self._make_program(plan.spec, ()))
-            self._structures[plan.spec] = structure
-        plan.structure = structure
-        return plan
-
-    def _make_program(self, spec: Spec, donated: tuple[int, ...]) -> Program:
-        lift = Lift(self._lift.f, "jit", self._mode)
-        return Program(lift, spec, donated, self._options, self._note_trace)
-
-    def _note_trace(self, spec: Spec, groups: Any) -> None:
-        inputs = [iter(group) for group in groups]
-        avals = [
-            [next(inputs[group]) for _ in range(size)]
-            for size, group in zip(entry_sizes(spec.record), spec.layout, strict=True)
-        ]
-        paths = [entry.path for entry in spec.entries]
-        self._log.note(see(spec.record, paths, avals), set_retrace_limit.get())
-
-    def _pure(self, spec: Spec, *groups: list[Any]) -> Any:
-        sizes = zip(entry_sizes(spec.record), spec.layout, strict=True)
-        inputs = [iter(group) for group in groups]
-        avals = [[jax.typeof(next(inputs[group])) for _ in range(n)] for n, group in sizes]
-        paths = [entry.path for entry in spec.entries]
-        self._log.note(see(spec.record, paths, avals), set_retrace_limit.get())
-        return self._lift.pure(spec, *groups)
-
-    # -- running a plan
-    def _prepare(self, plan: Plan, structure: Structure, arrays: list[Any]) -> None:
-        if not donation_is_on():
-            return
-        operands = plan.operands(structure.plain)
-        structure.donating = make_donating(
-            structure.plain,
-            ([], gather(operands), arrays),
-            plan.values,
-            functools.partial(self._make_program, plan.spec),
-        )
-
-    def _run_donating(
-        self, plan: Plan, program: Program, operands: Operands, arrays: list[Any]
-    ) -> Any:
-        lease = operands.lease
-        lease.begin()
-        try:
-            others, number = run_and_store(program, operands.donated, gather(operands), arrays)
-        except BaseException as error:
-            if any(array.is_deleted() for array in map(get_slot, operands.donated)):
-                error.add_note(
-                    f"nnx.jit of {self._lift.name!r} failed after the arrays of the Variables it "
-                    "writes were donated to it: they are gone. Restore the objects from a "
-                    "checkpoint, or keep the arrays during calls: `nnx.jit(f, donate=None)`"
-                )
-            raise
-        finally:
-            lease.end()
-        for i in program.outcomes[len(number)].borrowed:
-            lease.expose(operands.donated[i])
-        return self._finish(plan, program, operands, others, number, arrays)
-
-    def _finish(
-        self,
-        plan: Plan,
-        program: Program,
-        operands: Operands,
-        others: list[Any],
-        number: list[None],
-        arrays: list[Any],
-    ) -> Any:
-        outcome = program.outcomes[len(number)]
-        if outcome.is_array:
-            return others[0]
-        written = outcome.exit.written
-        if not outcome.is_plain or (written and not _trace.is_outermost()):
-            return self._lift.leave(plan.call(arrays), [others], outcome.exit)
-        if written:
-            targets = operands.targets.get(len(number))
-            if targets is None:
-                objects = plan.call(arrays).objects
-                targets = operands.targets[len(number)] = [objects[w.index] for w in written]
-            store = set_raw if any(map(get_lease, targets)) else set_slot
-            collections.deque(map(store, targets, others), maxlen=0)
-            others = others[len(written) :]
-        return jtu.tree_unflatten(outcome.treedef, others)
+    def _run_explicit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        call = self._enter(args, kwargs)
+        return self._lift.leave(call, *self._jitted(call.spec, *call.groups))
 
     def cache_info(self) -> CacheInfo:
         """Returns how often the function was traced, how often not, and why each time."""
@@ -431,84 +294,33 @@ class JitWrapped:
 
         mode = self._mode
         f = functools.partial(eval_shape, self._lift.f, graph=mode.share)
-        args, kwargs = self._mark_static(args, kwargs)
-        return f(*self._bound, *args, **kwargs)
-
-
-def donation_is_on() -> bool:
-    """Returns whether arrays may be overwritten: not where JAX may want to read them again."""
-    config = jax.config
-    is_on = not (config.jax_debug_nans or config.jax_disable_jit) and _trace.is_outermost()
-    return is_on and set_auto_donation.get()
+        args, kwargs = self._mark_static((*self._bound, *args), kwargs)
+        return f(*args, **kwargs)
 
 
 def _is_leaf(x: Any) -> bool:
-    return isinstance(x, (*ROOTS, jax.Array, np.ndarray, np.generic, int, float, complex))
+    return isinstance(x, (Root, jax.Array, np.ndarray, np.generic, int, float, complex))
 
 
-def leaf_paths_of(f: Any, number: int, arguments: Any) -> list[Path]:
-    """Returns a path, by the names of the parameters, for each object and array of a call."""
-    names = argument_paths(f, number)
-    paths = []
-    for entries, _ in jtu.tree_flatten_with_path(arguments, is_root)[0]:
-        kind, first, *rest = map(key_of_entry, entries)
-        paths.append((*(names[first] if kind == 0 else (first,)), *rest))
-    return paths
-
-
-class _Stage:
-    """One stage of compiling ahead of time; what it does not define is JAX's."""
-
-    def __init__(self, stage: Any, jit_wrapped: JitWrapped, spec: Spec):
-        self._stage = stage
-        self.jit_wrapped = jit_wrapped
-        self._spec = spec
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(self._stage, name)
-
-
-class Traced(_Stage):
-    """A traced function: `.jaxpr`, `.lower()`, and the rest of `jax.stages.Traced`."""
-
-    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
-        """Lowers to the compiler's input language."""
-        return Lowered(self._stage.lower(*args, **kwargs), self.jit_wrapped, self._spec)
-
-
-class Lowered(_Stage):
-    """A lowered function: `.as_text()`, `.compile()`, and the rest of `jax.stages.Lowered`."""
-
-    def compile(self, *args: Any, **kwargs: Any) -> Compiled:
-        """Compiles for the devices at hand."""
-        return Compiled(self._stage.compile(*args, **kwargs), self.jit_wrapped, self._spec)
-
-
-class Compiled(_Stage):
-    """A compiled function: called like the original, with objects of the same structure."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        wrapped = self.jit_wrapped
-        call = wrapped._enter(args, kwargs)
-        if call.spec != self._spec:
-            raise StructureError(_explain(wrapped._lift, self._spec, call.spec))
-        groups, exit = self._stage(*call.groups)
-        return wrapped._lift.leave(call, groups, exit)
-
-
-def _explain(lift: Lift, compiled: Spec, called: Spec) -> str:
-    difference = describe_difference(compiled.record, called.record)
-    text = f"{lift.name!r} was compiled for arguments of another structure"
-    if difference is not None:
-        path, expected, found = difference
-        first, *below = path or ("arguments",)
-        if isinstance(first, int):
-            first = argument_paths(lift.f, first + 1)[-1]
-        where = format_path((*(first if isinstance(first, tuple) else (first,)), *below))
-        text += f": {where} was {expected} and is {found}"
-    return f"{text}. Compile it again, or call the `nnx.jit` function, which does so by itself"
+def _note_trace(lift: Lift, log: Log, spec: Spec, groups: Any) -> None:
+    """Notes a trace of a function: the structure and avals of its arguments."""
+    record = spec.record
+    if record.how is tuple:
+        number = sum(isinstance(key, int) for key in record.keys)
+        names = argument_paths(lift.f, number)
+        paths = [names[key] if isinstance(key, int) else (key,) for key in record.keys]
+        records = list(zip(paths, record.children, strict=True))
+    else:  # static arguments are part of the structure around objects and arrays
+        args, kwargs = jtu.tree_unflatten(record.how, record.children)
+        paths = argument_paths(lift.f, len(args))
+        named = [*zip(paths, args, strict=True), *(((key,), x) for key, x in kwargs.items())]
+        records = [*zip(record.keys, record.children, strict=True)]
+        records += [(path, x) for path, x in named if type(x) is Static]
+    inputs = [iter(group) for group in groups]
+    sizes = zip(entry_sizes(record), spec.layout, strict=True)
+    avals = [[next(inputs[group]) for _ in range(number)] for number, group in sizes]
+    paths = [entry.path for entry in spec.entries]
+    log.note(see(records, record.how, paths, avals), set_retrace_limit.get())
 
 
 class JitOptions(TypedDict, total=False):
@@ -524,6 +336,9 @@ class JitOptions(TypedDict, total=False):
     device: Any
     backend: str | None
     inline: bool
+    donate: str | None
+    max_traces: int | None
+    on_retrace: OnRetrace
     graph: bool | None
     graph_updates: bool | None
 

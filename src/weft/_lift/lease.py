@@ -7,11 +7,14 @@ lease hears of it, and its array is copied before the next call. So donation cos
 Variable, and it never destroys what somebody else holds.
 
 Threads: a call holds the lease's lock from reading the arrays to writing the new ones. A lease that
-a second thread touches is *shared*, and nothing of it is donated any more.
+a second thread touches is *shared*, and nothing of it is donated any more; so is a lease of
+Variables that are in a plan of another thread, because plans read without touching.
 """
 
 from __future__ import annotations
 
+import collections
+import itertools
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +22,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from weft._part import Part
 from weft._variable import Variable, get_slot, set_lease, set_slot
+from weft._watch import is_watched_elsewhere
 
 
 class Lease:
@@ -27,59 +32,71 @@ class Lease:
 
     Attributes:
       lock: held while arrays are donated.
-      exposed: Variables that were read or written otherwise since.
+      exposed: Variables that are not the lease's own: to be copied, or taken from another lease.
       shared: whether a second thread touched one.
+      busy: whether a call that donates is running.
     """
 
-    __slots__ = ("_busy", "_owner", "exposed", "lock", "shared")
+    __slots__ = ("_thread", "busy", "exposed", "lock", "shared")
 
     def __init__(self, variables: Sequence[Variable]):
         self.lock = threading.RLock()
         self.exposed: list[Variable] = list(variables)
         self.shared = False
-        self._owner = threading.get_ident()
-        self._busy = False
+        self.busy = False
+        self._thread = threading.get_ident()
 
     def expose(self, variable: Variable) -> None:
         """Notes that a Variable's array is handed out or replaced."""
         self.touch()
         with self.lock:
-            set_lease(variable, None)
             self.exposed.append(variable)
-            if self._busy:  # read while its array is being donated: hand out another one
+            set_lease(variable, None)
+            if self.busy:  # read while its array is being donated: hand out another one
                 set_slot(variable, copy_array(get_slot(variable)))
 
     def touch(self) -> None:
         """Notes that the running thread uses the Variables of the lease."""
-        if threading.get_ident() != self._owner:
+        if threading.get_ident() != self._thread:
             with self.lock:
                 self.shared = True
 
     def reclaim(self) -> bool:
-        """Makes all arrays of the lease the library's own; returns whether that was possible."""
-        exposed, self.exposed = self.exposed, []
-        for i, variable in enumerate(exposed):
-            if variable._lease is self:
-                continue
-            if not _is_concrete(get_slot(variable)):
-                self.exposed = exposed[i:]
-                return False
+        """Makes the arrays of all exposed Variables the library's own, as far as possible.
+
+        Returns:
+          Whether all may be donated now.
+        """
+        thread = self._thread
+        for variable in self.exposed:
             other = variable._lease
-            # The lease comes first: from then on a reader in another thread waits.
-            set_lease(variable, self)
-            if other is not None:  # another function's outcome, still unseen by anybody
+            if isinstance(other, Part) or not _is_concrete(get_slot(variable)):
+                return False
+            if other is not None and other._thread != thread:
+                self.shared = True
+                return False
+        copied = []
+        for variable in self.exposed:
+            other = variable._lease
+            if other is None or other is self:
+                copied.append(variable)
+            else:  # the outcome of another function, still unseen by anybody
                 other.exposed.append(variable)
-            else:
-                set_slot(variable, copy_array(get_slot(variable)))
+        # Leases come first: from then on a reader in another thread waits, and one that makes a
+        # plan is either seen here or sees the lease. What an interrupt leaves undone stays exposed,
+        # and is then copied in any case.
+        _exhaust(map(set_lease, self.exposed, itertools.repeat(self)))
+        if any(is_watched_elsewhere(variable._watches, thread) for variable in self.exposed):
+            self.shared = True
+            return False
+        arrays = [copy_array(get_slot(variable)) for variable in copied]
+        _exhaust(map(set_slot, copied, arrays), map(list.clear, (self.exposed,)))
         return True
 
-    def begin(self) -> None:
-        """Marks a donating call as running."""
-        self._busy = True
 
-    def end(self) -> None:
-        """Marks it as ended."""
-        self._busy = False
+def _exhaust(*iterators: Any) -> None:
+    """Runs iterators to their end in one call from C, which no signal interrupts."""
+    collections.deque(itertools.chain(*iterators), maxlen=0)
 
 
 def _is_concrete(array: Any) -> bool:

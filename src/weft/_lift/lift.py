@@ -286,10 +286,10 @@ class Lift:
         self, args: tuple[Any, ...], kwargs: dict[str, Any] | None
     ) -> tuple[tuple[Any, ...], dict[str, Any] | None]:
         """Puts keyword arguments where their prefixes are."""
-        number = 0
-        if type(self.in_prefix) in (tuple, list):
-            number = self.bound + len(self.in_prefix)
-        if number > len(args) or (kwargs and self.in_prefix is not self.kw_prefix):
+        is_single = type(self.in_prefix) not in (tuple, list)
+        number = None if is_single else self.bound + len(self.in_prefix)
+        is_short = number is not None and number > len(args)
+        if is_short or (kwargs and is_single and self.in_prefix is not self.kw_prefix):
             return by_position(self.f, args, kwargs or {}, number)
         return args, kwargs
 

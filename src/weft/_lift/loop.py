@@ -15,20 +15,26 @@ import jax.numpy as jnp
 
 from weft._errors import PrefixError, StructureError
 from weft._graph import prefix as prefixes
-from weft._graph.records import ArrayDef, NodeDef, VariableDef
+from weft._graph.records import ArrayDef, NodeDef, VariableDef, iter_records
 from weft._graph.walk import items_of
-from weft._lift.arguments import argument_paths, parameters_of
+from weft._lift.arguments import argument_paths
 from weft._lift.carry import Look, check_carry, current_leaves, look_at, sources
-from weft._lift.lift import Call, Exit, Groups, Inside, Lift, mode_of, unbind
-from weft._lift.map import axis_names, check_axes
+from weft._lift.lift import Call, Exit, Groups, Inside, mode_of, unbind
+from weft._lift.map import AxesLift, axis_names, check_axes
 from weft._lift.memo import compiled_once
+from weft._module.containers import DICT_ORDER
 from weft._path import Path, format_path
 from weft._static import Static
 from weft._types import MISSING, Missing
 from weft._variable import Variable
 
 
-class Carry:
+class _CarryType(type):
+    def __repr__(cls) -> str:
+        return "nnx.Carry"
+
+
+class Carry(metaclass=_CarryType):
     """Marks the carry among the axes of `scan`: write `nnx.Carry`, the class itself.
 
     Example:
@@ -65,7 +71,7 @@ class ScanOptions(NamedTuple):
     split_transpose: bool
 
 
-class ScanLift(Lift):
+class ScanLift(AxesLift):
     """A lift whose prefixes are axes and `Carry`."""
 
     def __init__(self, f: Any, mode: Any, in_axes: Any, out_axes: Any, metadata: Any, bound: int):
@@ -80,6 +86,7 @@ class ScanLift(Lift):
             check_outputs=True,
             axis_names=axis_names(metadata),
             bound=bound,
+            bound_prefix=Carry,  # what a method writes on its object goes round
         )
         for keys in (self.in_keys, self.out_keys):
             if not any(key is Carry for key in keys):
@@ -89,7 +96,7 @@ class ScanLift(Lift):
         if (self.carry_in is None) != (self.carry_out is None):
             raise PrefixError(
                 f"nnx.scan of {self.name!r} needs nnx.Carry in both in_axes and out_axes, or in "
-                f"neither: {self._signature()}"
+                f"neither: {self.signature()}"
             )
         self.carry = prefixes.position(Carry, self.in_keys)
 
@@ -98,21 +105,9 @@ class ScanLift(Lift):
         if len(found) > 1:
             raise PrefixError(
                 f"nnx.scan of {self.name!r} can have one nnx.Carry in {name}, found {len(found)}: "
-                f"{self._signature()}. Put all that is carried into one argument, `(a, b)`"
+                f"{self.signature()}. Put all that is carried into one argument, `(a, b)`"
             )
         return found[0] if found else None
-
-    def _signature(self) -> str:
-        names, rest = self._parameter_names()
-        shown = ", ".join([*names, *([f"*{rest}"] if rest else [])])
-        return (
-            f"\n  function: {self.name}({shown})\n  in_axes:  {_show_axes(self.in_prefix)}"
-            f"\n  out_axes: {_show_axes(self.out_prefix)}"
-        )
-
-    def _parameter_names(self) -> Any:
-        names, rest, _ = parameters_of(self.f)
-        return names[self.bound :], rest
 
     def carry_path(self, number: int) -> Path | None:
         """Returns the path of the carry among the arguments of a call."""
@@ -140,9 +135,9 @@ class ScanLift(Lift):
             except (TypeError, KeyError, IndexError):
                 raise PrefixError(
                     f"nnx.scan of {self.name!r} returns a {type(out).__name__} without the place "
-                    f"that out_axes gives to nnx.Carry: {self._signature()}"
+                    f"that out_axes gives to nnx.Carry: {self.signature()}"
                 ) from None
-            check_carry(self, inside, before, after, carry_path or ())
+            check_carry(self, inside, before, after, carry_path or (), self.signature())
         carried = self._next_carry(spec, inside, before, after)
         out_groups, exit = self.collect(spec, inside, out)
         self._check_exit(spec, exit)
@@ -183,10 +178,14 @@ class ScanLift(Lift):
                     "go. Carry it (`nnx.StateAxes({nnx.BatchStat: nnx.Carry, ...: None})`), scan "
                     "it (axis 0), or do not write it"
                 )
+        if not exit.changed:
+            return
+        nodes = {r.index: r for _, r in iter_records(spec.record) if isinstance(r, NodeDef)}
         for change in exit.changed:
             spot = spec.spots[change.index]
+            had = frozenset(nodes[change.index].keys) - {DICT_ORDER}
             for key, child in zip(change.keys, change.children, strict=True):
-                if isinstance(child, Static):
+                if isinstance(child, Static) and key in had:
                     raise StructureError(
                         f"nnx.scan of {self.name!r} changes the static attribute "
                         f"{format_path((*spot.path, key))} to {child.value!r}: the body is traced "
@@ -209,7 +208,7 @@ class ScanLift(Lift):
         what = f"adds {', '.join(new)}" if new else "returns a value"
         raise PrefixError(
             f"nnx.scan of {self.name!r} {what} under the axis None, but every iteration makes "
-            f"another: stack them (axis 0) or carry them (nnx.Carry): {self._signature()}"
+            f"another: stack them (axis 0) or carry them (nnx.Carry): {self.signature()}"
         )
 
 
@@ -221,14 +220,6 @@ def _rebound_arrays(inside: Inside) -> Iterator[tuple[Any, Any]]:
             for key, old, _ in inside.before[index][0]:
                 if isinstance(old, jax.Array) and isinstance(now.get(key), jax.Array):
                     yield old, now[key]
-
-
-def _show_axes(axes: Any) -> str:
-    if axes is Carry:
-        return "nnx.Carry"
-    if type(axes) in (tuple, list):
-        return "(" + ", ".join(map(_show_axes, axes)) + ("," if len(axes) == 1 else "") + ")"
-    return repr(axes)
 
 
 def scan(

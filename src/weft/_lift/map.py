@@ -14,6 +14,7 @@ import jax
 from weft._errors import PrefixError
 from weft._graph import prefix as prefixes
 from weft._lift.abstract import with_static
+from weft._lift.arguments import signature_beside
 from weft._lift.lift import Call, Exit, Lift, Mode, mode_of, unbind
 from weft._path import format_path
 from weft._types import MISSING, Missing
@@ -61,7 +62,16 @@ def axis_names(transform_metadata: Mapping[str, Any]) -> AxisNames | None:
     return AxisNames(transform_metadata) if PARTITION_NAME in transform_metadata else None
 
 
-def check_axes(call: Call, lift: Lift) -> None:
+class AxesLift(Lift):
+    """A lift whose prefixes are axes."""
+
+    def signature(self) -> str:
+        """Returns the function's signature beside the axes, for errors."""
+        axes = {"in_axes": self.in_prefix, "out_axes": self.out_prefix}
+        return signature_beside(self.f, self.name, self.bound, **axes)
+
+
+def check_axes(call: Call, lift: AxesLift) -> None:
     """Raises where a leaf lacks the axis that it is mapped over, or lengths differ.
 
     Raises:
@@ -80,11 +90,11 @@ def check_axes(call: Call, lift: Lift) -> None:
         found = ", ".join(f"{where} has {length}" for length, where in lengths.items())
         raise PrefixError(
             f"nnx.{lift.transform} of {lift.name!r} maps over axes of different lengths: {found}. "
-            "Give what is not mapped the axis None"
+            f"Give what is not mapped the axis None: {lift.signature()}"
         )
 
 
-def _missing_axis(lift: Lift, path: Any, value: Any, axis: int, shape: Any) -> str:
+def _missing_axis(lift: AxesLift, path: Any, value: Any, axis: int, shape: Any) -> str:
     where = format_path(path)
     text = (
         f"nnx.{lift.transform} of {lift.name!r} maps {where} over axis {axis}, but its shape is "
@@ -97,11 +107,11 @@ def _missing_axis(lift: Lift, path: Any, value: Any, axis: int, shape: Any) -> s
             f"each: decorate with `@nnx.split_rngs(splits=N)` above `@nnx.{lift.transform}`, or "
             f"share it with `in_axes=nnx.StateAxes({{nnx.RngState: None, ...: {axis}}})`"
         )
-    return f"{text}. Give it the axis None, or stack what belongs together"
+    return f"{text}. Give it the axis None, or stack what belongs together: {lift.signature()}"
 
 
-class MapLift(Lift):
-    """A lift whose prefixes are axes."""
+class MapLift(AxesLift):
+    """The lift of what maps a function over slices or shards."""
 
     def __init__(
         self,

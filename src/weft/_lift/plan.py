@@ -2,44 +2,46 @@
 
 A *plan* knows the Variables of a call in order, and the program to run on their arrays. It is kept
 by the first object among the arguments (so that it dies with it), refers to all objects weakly,
-and is valid until their structure changes: objects report that themselves. What cannot report
-(plain lists and dicts, foreign pytrees, configs) is *checked* on each call: its elements are
-compared by identity with those that were seen.
+and is valid until their structure changes: objects report that themselves. What cannot report is
+compared with a *snapshot* on each call. *Operands* say how to gather the arrays of one program.
 """
 
 from __future__ import annotations
 
 import collections
+import functools
 import itertools
 import operator
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.tree_util as jtu
 
 from weft._graph.records import ValueDef, iter_records
 from weft._graph.state import State, watch_state
-from weft._graph.walk import Entry, Flattener
+from weft._graph.walk import Flattener
 from weft._lift.lease import Lease
 from weft._lift.lift import Call, Lift, Spec
 from weft._lift.program import ARRAYS, KEPT, Program
-from weft._module import kinds
+from weft._lift.snapshot import Snapshot
 from weft._module.pytree import Pytree, attributes, watch_object
 from weft._module.pytree import set_plans as set_object_plans
-from weft._static import Static, key_of
-from weft._variable import Variable, get_slot, is_leaf, set_slot, watch_variable
+from weft._path import Path
+from weft._static import Static
+from weft._types import Root
+from weft._variable import Variable, get_lease, get_slot, is_leaf, set_slot, watch_variable
 from weft._variable import set_plans as set_variable_plans
 from weft._watch import Watch
 
-ROOTS = (Pytree, Variable)
 _MOST = 8
 
+Plans = dict[object, list["Plan"]]
+"""The plans that an object keeps, by whom they are for."""
 
-def is_root(x: Any) -> bool:
-    """Returns whether an argument is an object rather than an array."""
-    return isinstance(x, ROOTS)
+is_root = Root.__instancecheck__
+"""Returns whether an argument is an object or Variable rather than an array; runs in C."""
 
 
 class Pattern(NamedTuple):
@@ -63,20 +65,11 @@ def pattern_of(leaves: Sequence[Any], treedef: Any) -> Pattern:
     return Pattern(treedef, roots, arrays)
 
 
-class ArraySlot(NamedTuple):
-    """An array that is an attribute: where it is read."""
+class Slot(NamedTuple):
+    """Where an array that no Variable holds is read."""
 
-    attributes: dict[str, Any]
-    name: str
-
-
-def _locate(entry: Entry, flattener: Flattener) -> Any:
-    """Returns where an array is read: attributes may get another array, nothing else may."""
-    for obj, spot in zip(flattener.table.objects, flattener.table.spots, strict=True):
-        if spot.path == entry.path[:-1] and isinstance(obj, Pytree):
-            if attributes(obj).get(entry.path[-1]) is entry.value:
-                return ArraySlot(attributes(obj), entry.path[-1])
-    return entry.value
+    holder: Any
+    key: Any
 
 
 class Operands(NamedTuple):
@@ -84,93 +77,91 @@ class Operands(NamedTuple):
 
     Attributes:
       donated: the Variables whose arrays are donated.
-      kept: the other Variables and arrays, in order.
-      is_plain: whether all kept are Variables with a single array.
+      kept: the other Variables with a single array, in order.
+      others: the rest, by position among all that are kept: arrays, and Variables with a pytree.
       lease: the lease of the donated Variables.
       targets: by outcome, the Variables to write besides.
     """
 
     donated: list[Variable]
-    kept: list[Any]
-    is_plain: bool
+    kept: list[Variable]
+    others: list[tuple[int, Slot | Variable]]
     lease: Lease
     targets: dict[int, list[Variable]]
 
 
 class Plan:
-    """One call's objects, remembered."""
+    """One call's objects, remembered.
+
+    Attributes:
+      pattern: the form of the call.
+      spec: the static side of the call.
+      structure: a weak reference to what is compiled for the spec.
+      values: by entry, the Variable, or where an array is read; None for arguments.
+      watch: says whether an object changed.
+      snapshot: what has to be compared besides.
+    """
 
     __slots__ = (
         "__weakref__",
-        "_checks",
         "_objects",
         "_operands",
         "_others",
-        "owner",
-        "spec",
         "pattern",
+        "snapshot",
+        "spec",
         "structure",
         "thread",
         "values",
         "watch",
     )
 
-    def __init__(
-        self, owner: object, pattern: Pattern, leaves: list[Any], spec: Spec, flattener: Flattener
-    ):
-        self.owner = owner
-        self.thread = threading.get_ident()
+    def __init__(self, pattern: Pattern, leaves: list[Any], spec: Spec, flattener: Flattener):
         self.pattern = pattern
         self.spec = spec
-        self.structure: Any = None  # what the owner compiled for the spec
+        self.structure: Any = None
         self.watch = Watch()
+        self.thread = self.watch.thread
         # The plan is kept by the first object itself, so only the others need to be recognized.
-        first, *others = pattern.roots or (None,)
-        self._others = [(i, weakref.ref(leaves[i], self._forget)) for i in others]
+        forget = functools.partial(_forget, weakref.ref(self))
+        self._others = [(i, weakref.ref(leaves[i], forget)) for i in pattern.roots[1:]]
         self._objects: list[Any] = [
             weakref.ref(obj) if isinstance(obj, Pytree) else obj for obj in flattener.table.objects
         ]
-        self.values: list[Any] = [
-            entry.value if isinstance(entry.value, Variable) else _locate(entry, flattener)
-            for entry in flattener.entries
-        ]
-        self._operands: dict[Program, Operands] = {}
-        self._checks: list[Callable[[], bool]] = []
-        self._observe(flattener)
+        self.values = _values(spec, flattener)
+        self._operands: dict[object, Operands] = {}
+        self.snapshot = self._observe(flattener)
 
-    def _forget(self, _: Any) -> None:
-        """Drops everything once one of the objects is gone."""
-        self.watch.valid = False
-        self._objects, self.values, self._checks = [], [], []
-        self._operands.clear()
+    def __del__(self) -> None:
+        self.watch.valid = False  # so that the objects forget it
 
     # -- validity
-    def _observe(self, flattener: Flattener) -> None:
-        add = self._checks.append
+    def _observe(self, flattener: Flattener) -> Snapshot | None:
+        """Watches what reports its changes, and takes a snapshot of the rest."""
+        snapshot = Snapshot()
         for obj in flattener.table.objects:
             if isinstance(obj, Variable):
+                watch_variable(obj, self.watch)
                 if obj._lease is not None:
                     obj._lease.touch()
-                watch_variable(obj, self.watch)
-                treedef = jtu.tree_structure(obj._slot)
-                if not jtu.treedef_is_leaf(treedef):
-                    add(_has_treedef(obj, treedef))
+                if not is_leaf(obj._slot):
+                    snapshot.add_check(functools.partial(_has_treedef, obj, _treedef(obj)))
+                snapshot.add_static(tuple(obj._metadata.values()))
             elif isinstance(obj, Pytree):
                 if not watch_object(obj, self.watch):
-                    add(_same_items(attributes(obj)))
-            elif isinstance(obj, dict):
-                add(_same_items(obj))
+                    snapshot.add_container(attributes(obj))
             else:
-                add(_same_elements(obj))
+                snapshot.add_container(obj)
         for value in flattener.foreign:
             if isinstance(value, State):
                 if not watch_state(value, self.watch):
-                    add(_same_items(value._mapping))
+                    snapshot.add_levels(value._mapping)
             else:
-                add(_same_parts(value))
+                snapshot.add_foreign(value)
         for _, record in iter_records(self.spec.record):
-            if isinstance(record, Static) and may_change(record.value):
-                add(_same_key(record))
+            if isinstance(record, Static):
+                snapshot.add_static(record.value)
+        return snapshot.close()
 
     def fits(self, leaves: Sequence[Any]) -> bool:
         """Returns whether the plan is one of these objects, and still valid."""
@@ -179,26 +170,45 @@ class Plan:
         for position, ref in self._others:
             if ref() is not leaves[position]:
                 return False
-        return not self._checks or all([check() for check in self._checks])
+        if self.snapshot is not None and not self.snapshot.holds():
+            self.watch.valid = False
+            return False
+        return True
+
+    def clear(self) -> None:
+        """Forgets the objects, so that what is left of the plan keeps nothing alive."""
+        self.watch.valid = False
+        self._objects, self.values, self.snapshot = [], [], None
+        self._operands.clear()
 
     # -- arrays
     def operands(self, program: Program) -> Operands:
         """Returns how to gather the arrays of a program."""
-        found = self._operands.get(program)
+        found = self._operands.get(program.token)
         if found is None:
-            found = self._operands[program] = self._find_operands(program)
+            found = self._operands[program.token] = self._find_operands(program.donated)
         return found
 
-    def _find_operands(self, program: Program) -> Operands:
-        chosen = frozenset(program.donated)
-        kept = [
-            value
-            for i, (value, group) in enumerate(zip(self.values, self.spec.layout, strict=True))
-            if group != ARRAYS and i not in chosen
-        ]
-        donated = [self.values[i] for i in program.donated]
-        is_plain = all(isinstance(value, Variable) and is_leaf(value._slot) for value in kept)
-        return Operands(donated, kept, is_plain, Lease(donated), {})
+    def _find_operands(self, chosen: tuple[int, ...]) -> Operands:
+        donated = [self.values[i] for i in chosen]
+        kept: list[Variable] = []
+        others: list[tuple[int, Any]] = []
+        position = 0
+        for i in sorted(set(range(len(self.values))).difference(chosen)):
+            value = self.values[i]
+            if isinstance(value, Variable) and is_leaf(value._slot):
+                kept.append(value)
+                position += 1
+            elif value is not None:
+                others.append((position, value))
+                position += _treedef(value).num_leaves if isinstance(value, Variable) else 1
+        return Operands(donated, kept, others, Lease(donated), {})
+
+    def expose(self) -> None:
+        """Notes that the arrays of all Variables are handed out."""
+        for value in self.values:
+            if isinstance(value, Variable) and value._lease is not None:
+                value._lease.expose(value)
 
     def call(self, arguments: Sequence[Any]) -> Call:
         """Returns the call as if its objects had been walked again.
@@ -207,37 +217,68 @@ class Plan:
           arguments: the arguments that are arrays.
         """
         objects = [obj() if isinstance(obj, weakref.ref) else obj for obj in self._objects]
-        arguments = iter(arguments)
+        remaining = iter(arguments)
         arrays = [
-            next(arguments) if group == ARRAYS else read(value)
-            for value, group in zip(self.values, self.spec.layout, strict=True)
+            next(remaining) if value is None else value.holder[value.key]
+            for value in self.values
             if not isinstance(value, Variable)
         ]
         return Call(self.spec, [], objects, arrays, [])
 
 
+def _forget(plan: weakref.ref, _: Any) -> None:
+    """Is told when one of the objects of a plan is gone."""
+    found = plan()
+    if found is not None:
+        found.clear()
+
+
+def _values(spec: Spec, flattener: Flattener) -> list[Any]:
+    """Returns the Variable at each entry, or where an array is read, None for arguments."""
+    holders: dict[Path, Pytree] = {
+        spot.path: obj
+        for obj, spot in zip(flattener.table.objects, flattener.table.spots, strict=True)
+        if isinstance(obj, Pytree)
+    }
+    values: list[Any] = []
+    for entry, group in zip(flattener.entries, spec.layout, strict=True):
+        value: Any = entry.value
+        if group == ARRAYS:
+            value = None
+        elif not isinstance(value, Variable):
+            # Attributes may get another array without being reported, nothing else may.
+            own = attributes(holders[entry.path[:-1]]) if entry.path[:-1] in holders else {}
+            is_attribute = own.get(entry.path[-1]) is value
+            value = Slot(own, entry.path[-1]) if is_attribute else Slot((value,), 0)
+        values.append(value)
+    return values
+
+
+def _treedef(variable: Variable) -> Any:
+    return jtu.tree_structure(get_slot(variable))
+
+
+def _has_treedef(variable: Variable, treedef: Any) -> bool:
+    return _treedef(variable) == treedef
+
+
 def gather(operands: Operands) -> list[Any]:
     """Reads the arrays that are not donated."""
-    if operands.is_plain:
-        return [variable._slot for variable in operands.kept]
-    arrays: list[Any] = []
-    for value in operands.kept:
-        if isinstance(value, Variable):
-            arrays.extend(jtu.tree_leaves(get_slot(value)))
+    arrays = [variable._slot for variable in operands.kept]
+    for position, value in operands.others:
+        if type(value) is Slot:
+            arrays.insert(position, value.holder[value.key])
         else:
-            arrays.append(read(value))
+            arrays[position:position] = jtu.tree_leaves(get_slot(value))
     return arrays
-
-
-def read(value: Any) -> Any:
-    """Reads an array that no Variable holds."""
-    return value.attributes[value.name] if isinstance(value, ArraySlot) else value
 
 
 _first = operator.itemgetter(0)
 
 
-def run_and_store(program: Program, donated: list[Variable], kept: list[Any], arrays: list[Any]) -> Any:
+def run_and_store(
+    program: Program, donated: list[Variable], kept: list[Any], arrays: list[Any]
+) -> Any:
     """Runs a donating program and stores what comes out, without a gap for an interrupt.
 
     All of it is one call from C: signals are handled before or after, never between.
@@ -249,17 +290,39 @@ def run_and_store(program: Program, donated: list[Variable], kept: list[Any], ar
     operands = ([variable._slot for variable in donated], kept, arrays)
     run = map(box.append, itertools.starmap(program.jitted, (operands,)))
     store = map(set_slot, donated, itertools.chain.from_iterable(map(_first, box)))
-    collections.deque(maxlen=0).extend(itertools.chain(run, store))
+    collections.deque(itertools.chain(run, store), maxlen=0)
     return box[0][1:]
 
 
-def make_plan(
-    owner: object, lift: Lift, leaves: list[Any], pattern: Pattern, paths: list[Any]
-) -> Plan:
+def store_others(
+    program: Program, plan: Plan, operands: Operands, number: int, arrays: list[Any], new: list[Any]
+) -> None:
+    """Stores the new values of written Variables that are not donated, the first of some arrays.
+
+    Args:
+      program: which ran.
+      plan: of the call.
+      operands: the plan's for this program.
+      number: that of the outcome.
+      arrays: the arguments that are arrays.
+      new: what came out.
+    """
+    targets = operands.targets.get(number)
+    if targets is None:
+        objects = plan.call(arrays).objects
+        written = program.outcomes[number].exit.written
+        targets = operands.targets[number] = [objects[w.index] for w in written]
+    if any(map(get_lease, targets)):
+        for target in targets:
+            if target._lease is not None:
+                target._lease.expose(target)
+    collections.deque(map(set_slot, targets, new), maxlen=0)
+
+
+def make_plan(lift: Lift, leaves: list[Any], pattern: Pattern, paths: list[Any]) -> Plan:
     """Walks the objects among the arguments and remembers what is found.
 
     Args:
-      owner: who makes the plan; it is used by nobody else.
       lift: the function.
       leaves: objects and arrays.
       pattern: their form.
@@ -273,79 +336,34 @@ def make_plan(
         layout += [KEPT if is_root(leaf) else ARRAYS] * (len(flattener.entries) - before)
     record = ValueDef(pattern.treedef, tuple(paths), tuple(records))
     spec = Spec(record, tuple(layout), flattener.table.spots, flattener.entries)
-    return Plan(owner, pattern, leaves, spec, flattener)
+    return Plan(pattern, leaves, spec, flattener)
 
 
-def plans_of(root: Any) -> list[Plan]:
-    """Returns the list of plans that an object keeps."""
+def plans_of(root: Any) -> Plans:
+    """Returns the plans that an object keeps."""
     if isinstance(root, Variable):
         if root._plans is None:
-            set_variable_plans(root, [])
+            set_variable_plans(root, {})
         return root._plans
     if root._pytree_plans is None:
-        set_object_plans(root, [])
+        set_object_plans(root, {})
     return root._pytree_plans
 
 
-def find_plan(
-    plans: list[Plan], owner: object, leaves: Sequence[Any], pattern: Pattern
-) -> Plan | None:
-    """Returns the plan that fits a call; forgets plans that are void, and the oldest of many."""
+def find_plan(plans: Plans, owner: object, leaves: Sequence[Any], pattern: Pattern) -> Plan | None:
+    """Returns the plan of a function that fits a call."""
     thread = threading.get_ident()
-    for plan in plans:
-        if plan.owner is owner and plan.thread == thread:
-            is_same = plan.pattern is pattern or plan.pattern == pattern
-            if is_same and plan.fits(leaves):
+    for plan in plans.get(owner, ()):
+        if plan.thread == thread and (plan.pattern is pattern or plan.pattern == pattern):
+            if plan.fits(leaves):
                 return plan
-    plans[:] = [plan for plan in plans if plan.watch.valid][-_MOST:]
     return None
 
 
-# -- checks of what cannot report a change: each compares with what was seen
-def _same(before: list[Any], now: Any) -> bool:
-    return len(before) == len(now) and all(map(operator.is_, before, now))
-
-
-def _same_elements(container: Any) -> Callable[[], bool]:
-    before = list(container)
-    return lambda: _same(before, container)
-
-
-def _same_items(mapping: dict[Any, Any]) -> Callable[[], bool]:
-    keys, values = list(mapping), list(mapping.values())
-    inner = [_same_items(value) for value in values if type(value) is dict]
-
-    def check() -> bool:
-        same = _same(keys, mapping) and _same(values, mapping.values())
-        return same and all(check() for check in inner)
-
-    return check
-
-
-def _same_parts(value: Any) -> Callable[[], bool]:
-    _, before, treedef = kinds.split_foreign(value)
-
-    def check() -> bool:
-        _, now, now_treedef = kinds.split_foreign(value)
-        return now_treedef == treedef and _same(list(before), now)
-
-    return check
-
-
-def _same_key(record: Static) -> Callable[[], bool]:
-    return lambda: key_of(record.value) == record.key
-
-
-def _has_treedef(variable: Variable, treedef: Any) -> Callable[[], bool]:
-    return lambda: jtu.tree_structure(get_slot(variable)) == treedef
-
-
-def may_change(value: Any) -> bool:
-    """Returns whether a static value is compared by content that may change in place."""
-    if isinstance(value, tuple):
-        return any(map(may_change, value))
-    try:
-        hash(value)
-    except TypeError:
-        return True
-    return False
+def remember(plans: Plans, owner: object, plan: Plan) -> None:
+    """Keeps a plan of a function; forgets void ones, the oldest, and those of dead functions."""
+    valid = [old for old in plans.get(owner, ()) if old.watch.valid]
+    plans[owner] = [*valid[1 - _MOST :], plan]
+    for other, found in list(plans.items()):  # another thread may add to it
+        if found[0].structure() is None:
+            plans.pop(other, None)

@@ -14,14 +14,17 @@ another.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+import threading
+import weakref
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.tree_util as jtu
 
 from weft._graph.records import ARRAY, ArrayDef, Record, ValueDef, VariableDef, iter_records
-from weft._lift.lift import Exit, Inside, Lift, Spec
+from weft._lift.interrupts import HeldInterrupts
+from weft._lift.lift import Exit, Inside, Lift, Spec, Written
 from weft._static import Static
 from weft._variable import Variable
 
@@ -35,16 +38,12 @@ class Outcome:
     Attributes:
       exit: the exit; its `written` lacks the donated Variables.
       treedef: of what the function returns, if these are arrays only.
-      numbers: how many arrays belong to each written Variable, one after the other.
-      borrowed: which donated Variables get an array that may also be somebody else's.
       is_plain: whether nothing but single arrays in Variables is written back.
       is_array: whether one array is returned and nothing else comes out.
     """
 
     exit: Exit
     treedef: Any
-    numbers: tuple[int, ...]
-    borrowed: tuple[int, ...]
     is_plain: bool = dataclasses.field(init=False)
     is_array: bool = dataclasses.field(init=False)
 
@@ -58,17 +57,29 @@ class Outcome:
 
 
 class Handover(NamedTuple):
-    """The jaxpr of a first trace, for one use.
+    """The jaxpr of a first trace, for one use in the call that traced it.
 
     Attributes:
       jaxpr: takes kept arrays and arguments, in the order of the entries.
-      outcome: the number of its outcome.
       donated: for each donated Variable, where its value is among the outputs.
+      thread: the thread of the call; another may have other settings.
     """
 
     jaxpr: Any
-    outcome: int
     donated: tuple[int, ...]
+    thread: int
+
+
+class UndonatableError(Exception):
+    """Ends a trace that writes another shape or dtype to Variables that are donated.
+
+    Attributes:
+      entries: the entries of these Variables.
+    """
+
+    def __init__(self, entries: frozenset[int]):
+        super().__init__()
+        self.entries = entries
 
 
 class Program:
@@ -80,6 +91,14 @@ class Program:
       donated: the entries whose arrays are donated, by position.
       options: of `jax.jit`.
       on_trace: called with the avals of each trace of the user's function, before it runs.
+
+    Attributes:
+      jitted: the compiled function.
+      outcomes: what came out of the traces.
+      handover: the jaxpr of the first trace, as long as the call lasts that traced it.
+      has_effects: whether each call goes through Python code of JAX, for the sake of callbacks.
+      interrupts: what holds interrupts back meanwhile.
+      token: stands for the program where nothing shall keep it alive.
     """
 
     def __init__(
@@ -98,29 +117,38 @@ class Program:
         self.donated = donated
         self.outcomes: list[Outcome] = []
         self.spec = Spec(spec.record, layout, spec.spots, spec.entries)
+        self.has_effects = False
+        self.interrupts = HeldInterrupts()
+        self.token = object()
         self._lift = lift
         self._on_trace = on_trace
-        self._handover: Handover | None = None
+        self.handover: Handover | None = None
+        this = weakref.ref(self)  # no cycle: a program goes when its function goes
 
         def run(donated: list[Any], kept: list[Any], arrays: list[Any]) -> Any:
-            return self._run(donated, kept, arrays)
+            return this()._run(donated, kept, arrays)  # type: ignore[union-attr]
 
         run.__name__ = run.__qualname__ = lift.name.rpartition(".")[2]
         self.jitted = jax.jit(run, donate_argnums=0, **options)
 
     def _run(self, donated: list[Any], kept: list[Any], arrays: list[Any]) -> Any:
-        handover, self._handover = self._handover, None
         groups = (donated, kept, arrays)
-        if handover is not None:
+        handover = self.handover
+        if handover is not None and handover.thread == threading.get_ident():
+            self.handover = None
             inputs = [iter(group) for group in groups]
             flat = self._in_order(inputs, self.spec)
             if [jax.typeof(x) for x in flat] == list(handover.jaxpr.in_avals):
+                self.interrupts.hold()
                 return self._replay(handover, flat)
         self._on_trace(self.spec, jax.tree.map(jax.typeof, groups))
         inside = self._lift.rebuild(self.spec, groups)
         out = self._lift.run(inside)
         (others,), exit = self._lift.collect(self.spec, inside, out)
-        return self._finish(inside, others, exit, out, {id(x) for group in groups for x in group})
+        result = self._part(inside, donated, others, exit, out)
+        if donated:
+            self.interrupts.hold()
+        return result
 
     def _in_order(self, inputs: list[Any], spec: Spec) -> list[Any]:
         """Returns kept arrays and arguments in the order that a program without donation has."""
@@ -136,42 +164,89 @@ class Program:
         values = jaxpr_as_fun(handover.jaxpr)(*flat)
         chosen = frozenset(handover.donated)
         others = [value for i, value in enumerate(values) if i not in chosen]
-        return [values[i] for i in handover.donated], others, [None] * handover.outcome
+        return [values[i] for i in handover.donated], others, []
 
-    def _finish(
-        self, inside: Inside, others: list[Any], exit: Exit, out: Any, inputs: set[int]
+    def _part(
+        self, inside: Inside, donated: list[Any], others: list[Any], exit: Exit, out: Any
     ) -> Any:
-        """Parts what comes out of a trace, and remembers what it is."""
-        donated_objects = {id(inside.leaves[i]) for i in self.donated}
-        written, layout, numbers, rest = [], list(exit.layout), [], iter(others)
-        remaining: list[Any] = []
-        for w in exit.written:
-            number = 1 if w.treedef is None else w.treedef.num_leaves
-            leaves = [next(rest) for _ in range(number)]
-            if id(inside.objects[w.index]) in donated_objects and w.metadata is None:
-                layout.pop()
-                continue
-            written.append(w)
-            numbers.append(number)
-            remaining.extend(leaves)
-        remaining.extend(rest)
-        new = [inside.leaves[i]._raw for i in self.donated]
-        seen = set(inputs)
-        borrowed = []
-        for i, value in enumerate(new):
-            if not isinstance(value, jax.core.Tracer) or id(value) in seen:
-                borrowed.append(i)
-            seen.add(id(value))
-        exit = Exit(tuple(written), exit.changed, exit.out, tuple(layout))
-        treedef = jtu.tree_structure(out) if _only_arrays(exit.out) else None
-        number = self._remember(Outcome(exit, treedef, tuple(numbers), tuple(borrowed)))
-        return new, remaining, [None] * number
+        """Parts what comes out of a trace, and remembers what it is.
 
-    def _remember(self, outcome: Outcome) -> int:
+        A donated Variable that was not written comes out as it is.
+        """
+        variables = [inside.leaves[i] for i in self.donated]
+        new = [variable._raw for variable in variables]
+        wrong = [not _same_aval(*pair) for pair in zip(donated, new, strict=True)]
+        if any(wrong):
+            pairs = zip(self.donated, wrong, strict=True)
+            raise UndonatableError(frozenset(entry for entry, is_wrong in pairs if is_wrong))
+        addresses = {id(variable) for variable in variables}
+        written: list[Written] = []
+        remaining: list[Any] = []
+        rest = iter(others)
+        for w in exit.written:
+            leaves = [next(rest) for _ in range(_size_of(w))]
+            if id(inside.objects[w.index]) not in addresses:
+                written.append(w)
+                remaining.extend(leaves)
+            elif w.metadata is not None:  # its metadata comes out, with the value once more
+                written.append(w)
+                remaining.extend(leaves)
+        remaining.extend(rest)
+        layout = exit.layout[len(exit.written) - len(written) :]
+        exit = Exit(tuple(written), exit.changed, exit.out, layout)
+        return new, remaining, [None] * self.remember(exit, out)
+
+    def remember(self, exit: Exit, out: Any) -> int:
+        """Returns the number of an outcome."""
+        treedef = jtu.tree_structure(out) if _only_arrays(exit.out) else None
+        outcome = Outcome(exit, treedef)
         if outcome in self.outcomes:
             return self.outcomes.index(outcome)
         self.outcomes.append(outcome)
         return len(self.outcomes) - 1
+
+    def donate_written(
+        self,
+        groups: tuple[list[Any], list[Any], list[Any]],
+        values: list[Any],
+        make: Callable[[tuple[int, ...]], Program],
+    ) -> Program:
+        """Traces a structure, and makes the program that donates the Variables it writes.
+
+        Donated are Variables whose single array keeps its shape and dtype.
+
+        Args:
+          groups: arguments of this program, which itself donates nothing.
+          values: what is at each entry: Variables and others.
+          make: makes a program from the positions of the entries to donate.
+
+        Returns:
+          A program that has the jaxpr of the trace, for the call that follows.
+        """
+        traced = self.jitted.trace(*groups)
+        outcome = self.outcomes[len(traced.out_info[2])]
+        indices = _entries_by_index(self.spec)
+        chosen: dict[int, int] = {}  # where the new value is among the outputs, by entry
+        kept: list[Written] = []
+        position = 0
+        for w in outcome.exit.written:
+            entry = indices[w.index]
+            variable = values[entry]
+            is_single = w.treedef is None and w.metadata is None and isinstance(variable, Variable)
+            if is_single and _same_aval(variable._slot, traced.out_info[1][position]):
+                chosen[entry] = position
+            else:
+                kept.append(w)
+            position += _size_of(w)
+        program = make(tuple(sorted(chosen)))
+        if chosen:
+            exit = outcome.exit
+            exit = Exit(tuple(kept), exit.changed, exit.out, exit.layout[len(chosen) :])
+            program.outcomes.append(Outcome(exit, outcome.treedef))
+            positions = tuple(chosen[entry] for entry in program.donated)
+            program.handover = Handover(traced.jaxpr, positions, threading.get_ident())
+            program.has_effects = bool(traced.jaxpr.effects)
+        return program
 
 
 def entry_sizes(record: Record) -> list[int]:
@@ -183,54 +258,14 @@ def entry_sizes(record: Record) -> list[int]:
     ]
 
 
+def _size_of(written: Written) -> int:
+    return 1 if written.treedef is None else written.treedef.num_leaves
+
+
 def _only_arrays(record: Record) -> bool:
     if isinstance(record, ValueDef):
         return all(map(_only_arrays, record.children))
     return isinstance(record, ArrayDef) or (isinstance(record, Static) and record.value is None)
-
-
-def donating(
-    plain: Program, groups: Iterable[list[Any]], values: list[Any], make: Callable[..., Program]
-) -> Program:
-    """Traces a structure, and makes the program that donates the Variables it writes.
-
-    Donated are Variables whose single array keeps its shape and dtype.
-
-    Args:
-      plain: the program of the structure that donates nothing.
-      groups: its arguments.
-      values: what is at each entry: Variables and arrays.
-      make: makes a program from the positions of the entries to donate.
-    """
-    traced = plain.jitted.trace(*groups)
-    outcome = plain.outcomes[len(traced.out_info[2])]
-    shapes = traced.out_info[1]
-    indices = _entries_by_index(plain.spec)
-    donated, positions, position = [], [], 0
-    for w, size in zip(outcome.exit.written, outcome.numbers, strict=True):
-        entry = indices[w.index]
-        variable = values[entry]
-        is_single = w.treedef is None and w.metadata is None and isinstance(variable, Variable)
-        if is_single and _same_aval(variable._slot, shapes[position]):
-            donated.append((entry, position, w))
-        position += size
-    donated.sort(key=lambda item: item[0])
-    program = make(tuple(entry for entry, _, _ in donated))
-    positions = tuple(position for _, position, _ in donated)
-    chosen = {id(w) for _, _, w in donated}
-    exit = outcome.exit
-    kept = [w for w in exit.written if id(w) not in chosen]
-    numbers = tuple(
-        n for w, n in zip(exit.written, outcome.numbers, strict=True) if id(w) not in chosen
-    )
-    layout = exit.layout[len(donated) :]
-    jaxpr = traced.jaxpr
-    borrowed = _borrowed(jaxpr, positions)
-    program.outcomes.append(
-        Outcome(Exit(tuple(kept), exit.changed, exit.out, layout), outcome.treedef, numbers, borrowed)
-    )
-    program._handover = Handover(jaxpr, 0, positions)
-    return program
 
 
 def _entries_by_index(spec: Spec) -> dict[int, int]:
@@ -238,21 +273,8 @@ def _entries_by_index(spec: Spec) -> dict[int, int]:
     return {r.index: i for i, r in enumerate(leaves) if isinstance(r, VariableDef)}
 
 
-def _same_aval(array: Any, shape: Any) -> bool:
-    if not isinstance(array, jax.Array):
+def _same_aval(array: Any, new: Any) -> bool:
+    """Returns whether an array may take the place of another one in memory."""
+    if not (isinstance(array, jax.Array) and hasattr(new, "shape") and hasattr(new, "dtype")):
         return False
-    return array.shape == shape.shape and array.dtype == shape.dtype
-
-
-def _borrowed(jaxpr: Any, positions: tuple[int, ...]) -> tuple[int, ...]:
-    """Finds outputs that are inputs or constants, or that come out twice."""
-    inner = jaxpr.jaxpr
-    seen = {id(v) for v in (*inner.invars, *inner.constvars)}
-    made = {id(v) for equation in inner.eqns for v in equation.outvars}
-    found = []
-    for i, position in enumerate(positions):
-        var = inner.outvars[position]
-        if id(var) not in made or id(var) in seen:
-            found.append(i)
-        seen.add(id(var))
-    return tuple(found)
+    return array.shape == new.shape and array.dtype == new.dtype

@@ -9,21 +9,27 @@ from __future__ import annotations
 import contextlib
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from weft._errors import RetraceError
-from weft._graph.records import ArrayDef, NodeDef, Record, ValueDef, VariableDef, children_of
+from weft._graph.records import NodeDef, Record, Ref, ValueDef, VariableDef, children_of
 from weft._path import Path, format_path
 from weft._static import Static
 
 _SHOWN = 8
+_REMEMBERED = 16
 
 
-class TraceSeen(NamedTuple):
-    """What one trace saw, as texts by path."""
+class Fact(NamedTuple):
+    """What one trace saw at one path: what decides whether it is the same, and how to show it."""
 
-    facts: dict[Path, str]
+    value: Any
+    text: str
+
+
+TraceSeen = dict[Path, Fact]
+_ABSENT = Fact(None, "absent")
 
 
 class CacheInfo(NamedTuple):
@@ -40,52 +46,81 @@ class CacheInfo(NamedTuple):
     reasons: tuple[str, ...]
 
 
-def see(record: Record, paths: list[Path], avals: list[Any]) -> TraceSeen:
+_TYPE, _METADATA, _EXTRA = "<type>", "<metadata>", "<order and marks>"
+_ARGUMENTS = ("arguments",)
+
+
+def see(
+    records: Iterable[tuple[Path, Record]], how: Any, paths: list[Path], avals: list[Any]
+) -> TraceSeen:
     """Describes the arguments of a trace.
 
     Args:
-      record: their structure.
+      records: path and record of each object, array and static argument.
+      how: the structure around them.
       paths: the path of each entry.
       avals: the types of the arrays of each entry, in order.
     """
-    facts: dict[Path, str] = {}
+    facts: TraceSeen = {}
 
     def describe(record: Record, path: Path) -> None:
-        if isinstance(record, Static):
-            facts[path] = f"{_short(record.value)} (static)"
-        elif isinstance(record, (NodeDef, VariableDef)):
-            facts[(*path, "<type>")] = record.type.__name__
-            if isinstance(record, VariableDef) and record.metadata.value:
-                facts[(*path, "<metadata>")] = _short(record.metadata.value)
-            if isinstance(record, NodeDef):
-                for key, child in children_of(record):
-                    describe(child, (*path, key))
-        elif isinstance(record, ValueDef):
-            for key, child in children_of(record):
-                describe(child, key if isinstance(key, tuple) and not path else (*path, key))
-        elif not isinstance(record, ArrayDef):
-            facts[path] = f"shared reference {record[0]}"
+        match record:
+            case Static():
+                facts[path] = Fact(record, f"{_short(record.value)} (static)")
+            case NodeDef():
+                facts[(*path, _TYPE)] = Fact(record.type, record.type.__name__)
+                note_extra(path, _EXTRA, record.extra)
+            case VariableDef():
+                facts[(*path, _TYPE)] = Fact(record.type, record.type.__name__)
+                note_extra(path, _METADATA, record.metadata)
+            case ValueDef():
+                name = getattr(record.how, "__name__", None) or _short(record.how)
+                facts[(*path, _TYPE)] = Fact(record.how, name)
+            case Ref():
+                facts[path] = Fact(record, f"shared reference {record.index}")
+        for key, child in children_of(record):
+            describe(child, (*path, key))
 
-    describe(record, ())
+    def note_extra(path: Path, name: str, extra: Static) -> None:
+        if extra.value:
+            facts[(*path, name)] = Fact(extra, _short(extra.value))
+
+    for path, record in records:
+        describe(record, path)
     for path, types in zip(paths, avals, strict=True):
-        facts[path] = ", ".join(t.str_short(short_dtypes=True) + "~" * t.weak_type for t in types)
-    return TraceSeen(facts)
+        facts[path] = Fact(types, ", ".join(map(_aval_text, types)))
+    facts[_ARGUMENTS] = Fact(how, _short(how))
+    return facts
+
+
+def _aval_text(aval: Any) -> str:
+    text = aval.str_short(short_dtypes=True)
+    sharding = getattr(aval, "sharding", None)
+    weak = " (weak type)" if getattr(aval, "weak_type", False) else ""
+    is_explicit = "@" not in text and getattr(sharding, "spec", None) and any(sharding.spec)
+    return f"{text}{weak}" + (f" sharded {sharding.spec}" if is_explicit else "")
 
 
 def _short(value: Any) -> str:
-    text = getattr(value, "__qualname__", None) or repr(value)
+    try:
+        text = getattr(value, "__qualname__", None) or repr(value)
+    except Exception:  # a report must not fail because of a repr that does
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def differences(before: TraceSeen, after: TraceSeen) -> list[str]:
     """Lists the paths at which two traces saw different things, and both sides."""
     found = []
-    for path in [*before.facts, *(p for p in after.facts if p not in before.facts)]:
-        old, new = before.facts.get(path, "absent"), after.facts.get(path, "absent")
-        if old != new:
-            where = [key for key in path if key not in ("<type>", "<metadata>")]
-            suffix = " (metadata)" if path[-1:] == ("<metadata>",) else ""
-            found.append(f"{format_path(tuple(where))}{suffix}: {old} -> {new}")
+    for path in [*before, *(path for path in after if path not in before)]:
+        old, new = before.get(path, _ABSENT), after.get(path, _ABSENT)
+        if old.value == new.value or (path == _ARGUMENTS and found):
+            continue
+        *inside, last = path
+        suffix = f" ({last[1:-1]})" if last in (_METADATA, _EXTRA) else ""
+        where = format_path(tuple(inside) if last in (_TYPE, _METADATA, _EXTRA) else path)
+        other = f"another {new.text}" if old.text == new.text else new.text
+        found.append(f"{where}{suffix}: {old.text} -> {other}")
     return found
 
 
@@ -141,7 +176,7 @@ class Log:
                 f"{self._name!r} would be traced {number} times, max_traces={self._max_traces}: "
                 f"{reason}. {_ADVICE}"
             )
-        self._seen.append(new)
+        self._seen = [*self._seen[1 - _REMEMBERED :], new]
         self.reasons.append(reason)
         _total.count(f"{self._name}: {reason}")
         if number == 1 or self._on_retrace is None:

@@ -107,7 +107,8 @@ class List(Module, MutableSequence[A]):
 _set_items = List._items.__set__  # type: ignore[attr-defined]
 
 
-_ORDER = "<order>"
+DICT_ORDER = "<order>"
+"""Key of a `Dict` in the walk that holds the order of the others."""
 
 
 class Dict(Module, MutableMapping[str, A]):
@@ -137,12 +138,12 @@ class Dict(Module, MutableMapping[str, A]):
         self.update(dict(*args, **kwargs))
 
     def _pytree_items(self) -> list[tuple[Any, Any]]:
-        items = self._items if self._order is None else {**self._items, _ORDER: self._order}
+        items = self._items if self._order is None else {**self._items, DICT_ORDER: self._order}
         return [(key, items[key]) for key in sorted_keys(items)]
 
     def _pytree_replace(self, items: list[tuple[Any, Any]]) -> None:
         new = dict(items)
-        order = new.pop(_ORDER, None)
+        order = new.pop(DICT_ORDER, None)
         structure_changed(self)
         _set_dict(self, new if order is None else {key: new[key] for key in order})
         _set_order(self, order)

@@ -25,7 +25,7 @@ from weft._module.cycles import refuse_cycle
 from weft._module.kinds import Kind, holds_data, kind_of
 from weft._path import format_path, sorted_keys
 from weft._static import Static, compare_by_identity
-from weft._types import MISSING, SCALAR_TYPES
+from weft._types import MISSING, SCALAR_TYPES, Root
 
 A = TypeVar("A")
 
@@ -98,7 +98,7 @@ def static(value: Any = MISSING, /, **kwargs: Any) -> Any:
     return _mark(value, False, kwargs)
 
 
-class _Slots:
+class _Slots(Root):
     """Storage of an object that is no attribute of it: its trace and its marks."""
 
     __slots__ = (
@@ -165,9 +165,7 @@ class Pytree(_Slots):
             _set_marks(self, {**self._pytree_marks, name: value.is_data})
             value = value.value
             structure_changed(self)
-        elif self._pytree_watches and not (
-            isinstance(value, jax.Array) and isinstance(attributes(self).get(name), jax.Array)
-        ):
+        elif self._pytree_watches and not _is_new_array(self, name, value):
             structure_changed(self)
         object.__setattr__(self, name, value)
 
@@ -252,6 +250,13 @@ def watch_object(obj: Pytree, watch: _watch.Watch) -> bool:
         _set_watches(obj, [])
     _watch.add(obj._pytree_watches, watch)
     return not obj._pytree_is_open
+
+
+def _is_new_array(obj: Pytree, name: str, value: Any) -> bool:
+    """Returns whether an attribute that is an array, and no static one, gets another array."""
+    old = attributes(obj).get(name)
+    is_array = isinstance(value, jax.Array) and isinstance(old, jax.Array)
+    return is_array and obj._pytree_marks.get(name) is not False
 
 
 class Frozen(NamedTuple):

@@ -9,7 +9,7 @@ import contextlib
 import contextvars
 import types
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 
@@ -26,10 +26,15 @@ _MODULE, _RNGS = "to_nnx__module", "to_nnx__rngs"
 _initialized: contextvars.ContextVar[set[int] | None] = contextvars.ContextVar(
     "initialized", default=None
 )
-mutable_collections: contextvars.ContextVar[Any] = contextvars.ContextVar(
-    "mutable collections", default=None
-)
-"""The `mutable` of a surrounding Linen call, which `ToLinen` sets."""
+around: contextvars.ContextVar[LinenCall | None] = contextvars.ContextVar("around", default=None)
+"""The Linen call that goes on around, which `ToLinen` sets."""
+
+
+class LinenCall(NamedTuple):
+    """A call of a Linen Module: which collections it may change, which keys it was given."""
+
+    mutable: list[str]
+    keys: frozenset[str]
 
 
 class ToNNX(Module):
@@ -49,12 +54,12 @@ class ToNNX(Module):
     """
 
     def __init__(self, module: Any, rngs: Rngs | RngStream | jax.Array | None = None):
-        self.to_nnx__module = module
+        self.to_nnx__module: Any = module
         if isinstance(rngs, (jax.Array, RngStream)):
             rngs = Rngs(rngs if isinstance(rngs, jax.Array) else rngs())
         elif isinstance(rngs, Rngs):
             rngs = rngs.fork()
-        self.to_nnx__rngs = rngs
+        self.to_nnx__rngs: Any = rngs
 
     @property
     def rngs(self) -> Rngs | None:
@@ -101,7 +106,8 @@ class ToNNX(Module):
             self._write(variables)
             return output
         own = {k: v for k, v in attributes(self).items() if k not in (_MODULE, _RNGS)}
-        mutable = mutable_collections.get() if mutable is None else mutable
+        outer = around.get()
+        mutable = outer.mutable or None if mutable is None and outer is not None else mutable
         output = self.module.apply(
             nnx_attrs_to_linen_vars(own),
             *args,
@@ -154,19 +160,24 @@ def _child(node: Any, key: Any) -> Any:
 
 
 def _set(node: Any, key: Any, value: Any) -> None:
-    if isinstance(node, Module) and isinstance(key, str):
-        setattr(node, key, value)
-    else:
+    if isinstance(node, (dict, list)):
         node[key] = value
+    else:
+        setattr(node, key, value)
 
 
-def _linen_keys(rngs: Any) -> dict[str, jax.Array]:
+def _linen_keys(rngs: Any) -> dict[str, Any]:
     """Draws one key per stream; a stream called default stands for "params", too."""
     if rngs is None:
         return {}
     if isinstance(rngs, jax.Array):
         return {"params": rngs}
-    keys = {name: key() if callable(key) else key for name, key in rngs.items()}
+    outer = around.get()
+    keys = {
+        name: key() if callable(key) else key
+        for name, key in rngs.items()
+        if outer is None or name in outer.keys  # the others have no keys of their own
+    }
     if "params" not in keys and "default" in keys:
         keys["params"] = keys.pop("default")
     return keys

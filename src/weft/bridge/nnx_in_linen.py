@@ -1,27 +1,28 @@
 """Modules of Weft as Linen Modules.
 
 For each call the Module is made anew: abstractly, to learn its structure, and then around the
-Linen variables. Random streams are no variables; they start from the keys that Linen is given.
+Linen variables. Random streams are no variables; they are made from the keys that Linen is given.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as linen
 import jax
-import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from weft._errors import StructureError
 from weft._graph.api import merge, split
-from weft._graph.state import FlatState, to_flat_state
+from weft._graph.state import FlatState, from_flat_state, to_flat_state
 from weft._lift.abstract import eval_shape
-from weft._path import format_path
-from weft._rng import RngCount, RngKey, Rngs, RngState
+from weft._path import Path, format_path
+from weft._rng import RngCount, Rngs, RngState
+from weft._static import Static
 from weft._variable import Variable
-from weft.bridge.linen_in_nnx import initializing, install, mutable_collections
+from weft.bridge.linen_in_nnx import LinenCall, around, initializing, install
 from weft.bridge.variables import iter_linen_vars, nnx_attrs_to_linen_vars, to_linen_var
 
 
@@ -68,20 +69,22 @@ class ToLinen(linen.Module):
         names = list(self.scope.rngs)  # type: ignore[union-attr]
         keys = {name: self.make_rng(name) for name in names}
         if self.is_initializing():
-            module = self._make(Rngs(**keys))
+            module, first = self._make_first(keys)
             unused: dict[str, tuple[RngCount, Any]] = {}
             with initializing():
                 output = _call(module, nnx_method, args, kwargs)
         else:
             module, unused = self._restore(keys)
+            first = {}
             mutable = [name for name in self.variables if self.is_mutable_collection(name)]
-            token = mutable_collections.set(mutable or None)
+            token = around.set(LinenCall(mutable, frozenset(keys)))
             try:
                 output = _call(module, nnx_method, args, kwargs)
             finally:
-                mutable_collections.reset(token)
+                around.reset(token)
         _check_unused(unused)
-        state = split(module, RngState, ...)[2]
+        state = dict(to_flat_state(split(module, RngState, ...)[2]))
+        state = from_flat_state({**state, **first})
         to_box = to_linen_var if self.metadata_fn is None else self.metadata_fn
         for collection, tree in nnx_attrs_to_linen_vars(state, to_box).items():
             if self.is_mutable_collection(collection):
@@ -89,26 +92,39 @@ class ToLinen(linen.Module):
                     self.put_variable(collection, name, value)
         return output
 
-    def _make(self, rngs: Rngs) -> Any:
-        options = {} if self.skip_rng else {"rngs": rngs}
-        return self.nnx_class(*self.args, **self.kwargs, **options)
+    def _recipe(self) -> Static:
+        return Static((self.nnx_class, self.args, dict(self.kwargs), self.skip_rng))
+
+    def _make_first(self, keys: dict[str, jax.Array]) -> tuple[Any, dict[Path, Any]]:
+        """Makes the Module, and copies its Variables as they are before it is called.
+
+        In Linen the call that makes the variables does not update them.
+        """
+        if "params" in keys:  # which is often the only one
+            keys = {"default": jax.random.fold_in(keys["params"], 0), **keys}
+        module = _make(self._recipe(), keys)
+        state = to_flat_state(split(module, RngState, ...)[2])
+        return module, {p: x.copy() if isinstance(x, Variable) else x for p, x in state}
 
     def _restore(self, keys: dict[str, jax.Array]) -> tuple[Any, dict[str, Any]]:
-        """Makes the Module around the Linen variables; its streams start from the keys.
+        """Makes the Module around the Linen variables, with streams from the keys.
 
         Returns:
           The Module, and the counters of the streams for which there is no key.
         """
-        names = {**dict.fromkeys(("params", *keys), 0)}
-        graphdef, state = split(eval_shape(lambda: self._make(Rngs(**names))))
+        given_keys = set(keys)
+        keys = {"default": jax.random.key(0), "params": jax.random.key(0), **keys}
+        recipe = self._recipe()
+        graphdef, state = split(eval_shape(lambda: _make(recipe, keys)))
+        streams = iter(_stream_values(recipe, keys))
         given = dict(iter_linen_vars(self.variables))
         unused: dict[str, tuple[RngCount, Any]] = {}
         leaves, missing = [], []
-        for i, (path, leaf) in enumerate(to_flat_state(state)):
+        for path, leaf in to_flat_state(state):
             if isinstance(leaf, RngState):
-                leaf = _start(leaf, i, keys)
-                tag = leaf.get_metadata("tag", "default")
-                if isinstance(leaf, RngCount) and tag not in keys:
+                leaf = leaf.copy(next(streams))
+                name = leaf.get_metadata("tag", "default")
+                if isinstance(leaf, RngCount) and name not in given_keys:
                     unused[format_path(path[:-1])] = leaf, leaf.get_raw_value()
             elif path in given:
                 leaf = given.pop(path)
@@ -126,14 +142,17 @@ class ToLinen(linen.Module):
         return module, unused
 
 
-def _start(leaf: RngState, position: int, keys: dict[str, jax.Array]) -> RngState:
-    """Gives the state of one stream its first value."""
-    raw = leaf.get_raw_value()
-    if not isinstance(leaf, RngKey):
-        return leaf.copy(jnp.zeros(raw.shape, raw.dtype))
-    key = keys.get(leaf.get_metadata("tag", "default"), jax.random.key(0))
-    key = jax.random.fold_in(key, position)
-    return leaf.copy(key if raw.shape == () else jax.random.split(key, raw.shape))
+def _make(recipe: Static, keys: Mapping[str, jax.Array]) -> Any:
+    nnx_class, args, kwargs, skip_rng = recipe.value
+    options = {} if skip_rng else {"rngs": Rngs(**keys)}
+    return nnx_class(*args, **kwargs, **options)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _stream_values(recipe: Static, keys: Mapping[str, jax.Array]) -> list[jax.Array]:
+    """Makes a Module for its streams; compiled, such that nothing else is computed."""
+    state = to_flat_state(split(_make(recipe, keys))[1])
+    return [leaf.get_raw_value() for _, leaf in state if isinstance(leaf, RngState)]
 
 
 def _check_unused(unused: dict[str, tuple[RngCount, Any]]) -> None:

@@ -1,6 +1,7 @@
 """Layers and the functions they are made of: one family per file."""
 
 from weft.nn import initializers as initializers
+from weft.nn.activations import PReLU as PReLU
 from weft.nn.activations import celu as celu
 from weft.nn.activations import elu as elu
 from weft.nn.activations import gelu as gelu
@@ -26,24 +27,32 @@ from weft.nn.activations import softplus as softplus
 from weft.nn.activations import standardize as standardize
 from weft.nn.activations import swish as swish
 from weft.nn.activations import tanh as tanh
-from weft.nn.activations import PReLU as PReLU
 from weft.nn.adapt import lora as lora
 from weft.nn.adaptive_pooling import AdaptiveAvgPool as AdaptiveAvgPool
 from weft.nn.adaptive_pooling import AdaptiveMaxPool as AdaptiveMaxPool
 from weft.nn.adaptive_pooling import GlobalAvgPool as GlobalAvgPool
 from weft.nn.adaptive_pooling import GlobalMaxPool as GlobalMaxPool
+from weft.nn.attention import MultiHeadAttention as MultiHeadAttention
+from weft.nn.attention_masks import combine_masks as combine_masks
+from weft.nn.attention_masks import make_attention_mask as make_attention_mask
+from weft.nn.attention_masks import make_causal_mask as make_causal_mask
 from weft.nn.batch_norm import BatchNorm as BatchNorm
+from weft.nn.bidirectional import Bidirectional as Bidirectional
 from weft.nn.conv import Conv as Conv
 from weft.nn.conv_transpose import ConvTranspose as ConvTranspose
+from weft.nn.dot_product import dot_product_attention as dot_product_attention
 from weft.nn.dropout import Dropout as Dropout
 from weft.nn.einsum import Einsum as Einsum
 from weft.nn.embed import Embed as Embed
+from weft.nn.gru import GRUCell as GRUCell
 from weft.nn.initializers import Initializer as Initializer
 from weft.nn.linear import Linear as Linear
 from weft.nn.linear import LinearGeneral as LinearGeneral
 from weft.nn.lora import LoRA as LoRA
 from weft.nn.lora import LoRALinear as LoRALinear
 from weft.nn.lora import LoRAParam as LoRAParam
+from weft.nn.lstm import LSTMCell as LSTMCell
+from weft.nn.lstm import OptimizedLSTMCell as OptimizedLSTMCell
 from weft.nn.normalization import GroupNorm as GroupNorm
 from weft.nn.normalization import InstanceNorm as InstanceNorm
 from weft.nn.normalization import LayerNorm as LayerNorm
@@ -55,8 +64,15 @@ from weft.nn.pooling import avg_pool as avg_pool
 from weft.nn.pooling import max_pool as max_pool
 from weft.nn.pooling import min_pool as min_pool
 from weft.nn.pooling import pool as pool
+from weft.nn.recurrent import RNN as RNN
+from weft.nn.recurrent_cell import RNNCellBase as RNNCellBase
 from weft.nn.restack import stack as stack
 from weft.nn.restack import unstack as unstack
+from weft.nn.rope import RoPE as RoPE
+from weft.nn.rope import dot_product_attention_with_rope as dot_product_attention_with_rope
 from weft.nn.shape import Flatten as Flatten
 from weft.nn.shape import Identity as Identity
+from weft.nn.simple_cell import SimpleCell as SimpleCell
+from weft.nn.spectral_norm import SpectralNorm as SpectralNorm
 from weft.nn.stack import Stack as Stack
+from weft.nn.weight_norm import WeightNorm as WeightNorm

@@ -137,9 +137,10 @@ class BatchNorm(Module):
         reduction_axes = tuple(axis for axis in range(x.ndim) if axis not in feature_axes)
         scale = None if self.scale is None else self.scale.get_value()
         bias = None if self.bias is None else self.bias.get_value()
-        x, mean, var, scale, bias = self.promote_dtype(
-            (x, self.mean.get_value(), self.var.get_value(), scale, bias), dtype=self.dtype
-        )
+        with jax.numpy_dtype_promotion("standard"):  # the statistics are float32 by design
+            x, mean, var, scale, bias = self.promote_dtype(
+                (x, self.mean.get_value(), self.var.get_value(), scale, bias), dtype=self.dtype
+            )
         dtype = canonicalize_dtype(x, scale, bias, dtype=self.dtype)
         if not use_running_average:
             mean, var = compute_moments(

@@ -3,7 +3,8 @@
 Queries have the shape (batch..., queries, heads, head_dim), keys and values (batch..., keys,
 kv_heads, head_dim); each key head serves the same number of neighbouring query heads (grouped-query
 attention). The *kernel* is JAX's own attention function, which may be a fused one; what it cannot
-do (dropout, returned weights, values of another size) is computed step by step here.
+do (dropout, returned weights, values of another size, bfloat16 under strict dtype promotion) is
+computed step by step here.
 """
 
 from __future__ import annotations
@@ -83,8 +84,9 @@ def dot_product_attention(
         and module is None
         and value.shape == key.shape
         and matmul_precision is not None
+        and _may_mix_with_float32(query.dtype)
     ):
-        with matmul_precision, jax.numpy_dtype_promotion("standard"):  # its logits are float32
+        with matmul_precision:
             return _kernel(query, key, value, bias, mask, is_causal)
     weights = dot_product_attention_weights(
         query,
@@ -177,7 +179,7 @@ def dot_product_attention_weights(
             logits = logits + bias
     visible = _as_logits(mask, "mask", logits_shape)
     if visible is not None:
-        visible = visible != 0
+        visible = visible.astype(bool)
     if is_causal:
         causal = jnp.tril(jnp.ones(logits_shape[-2:], bool))
         visible = causal if visible is None else visible & causal
@@ -238,6 +240,18 @@ def _kernel(
         query, key, value = (x.astype(jnp.float32) for x in (query, key, value))
     mixed = jax.nn.dot_product_attention(query, key, value, bias, mask, is_causal=is_causal)
     return mixed.astype(dtype).reshape(*batch, *mixed.shape[-3:])
+
+
+def _may_mix_with_float32(dtype: Any) -> bool:
+    """Returns whether the kernel, whose logits are float32, has gradients for a dtype.
+
+    They are products of float32 with the dtype, which `jax_numpy_dtype_promotion=strict` forbids.
+    """
+    try:
+        jnp.promote_types(dtype, jnp.float32)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_traced(*arrays: jax.Array) -> bool:

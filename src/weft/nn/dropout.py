@@ -95,6 +95,9 @@ class Dropout(Module):
         for axis in self.broadcast_dims:
             shape[axis] = 1
         keep = jnp.broadcast_to(jax.random.bernoulli(key, keep_rate, tuple(shape)), inputs.shape)
+        sharding = jax.typeof(inputs).sharding
+        if any(axis is not None for axis in sharding.spec):  # on a mesh with explicit axes
+            keep = jax.reshard(keep, sharding)
         scaled = inputs / keep_rate
         return jnp.where(keep, scaled, jnp.zeros_like(scaled))
 

@@ -105,4 +105,4 @@ def combine_step_mask(mask: jax.Array, visible: jax.Array) -> jax.Array:
             f"{mask.shape}: take the rows of the step, `mask[..., step : step + 1, :]`, and pad "
             "the keys to max_length"
         )
-    return visible & (mask != 0)
+    return visible & mask.astype(bool)

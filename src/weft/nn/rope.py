@@ -59,7 +59,7 @@ class RoPE(Module):
         self.cached_sin: Variable | None = None
         self.cached_cos: Variable | None = None
         if embedding_size is not None:
-            sin, cos = self._rotation(embedding_size, jnp.arange(max_seq_len, dtype=jnp.float32))
+            sin, cos = _angles(theta, embedding_size, jnp.arange(max_seq_len, dtype=jnp.float32))
             self.cached_sin, self.cached_cos = Variable(sin), Variable(cos)
 
     def __call__(self, x: jax.Array, input_positions: jax.Array | None = None) -> jax.Array:
@@ -76,82 +76,85 @@ class RoPE(Module):
             checked: one that is not in the table gives NaN.
         """
         if x.ndim < 2:
-            raise ValueError(f"RoPE expects an input (..., length, features), found {x.shape}")
-        positions = self._positions(input_positions, x.shape[:-1])
-        return _rotate(x, *self._lookup(x.shape[-1], positions))
-
-    def rotate_heads(self, x: jax.Array, input_positions: jax.Array | None = None) -> jax.Array:
-        """Returns queries or keys of attention rotated, all heads alike.
-
-        Args:
-          x: an array of shape (batch..., length, heads, features).
-          input_positions: the positions, of shape (length,) or one that broadcasts to
-            (batch..., length); None for 0, 1, ...
-
-        Raises:
-          ValueError: as a call.
-        """
-        positions = self._positions(input_positions, x.shape[:-2])
-        sin, cos = self._lookup(x.shape[-1], positions)
-        return _rotate(x, jnp.expand_dims(sin, -2), jnp.expand_dims(cos, -2))
-
-    def _positions(self, positions: Any, shape: tuple[int, ...]) -> jax.Array:
-        if positions is None:
-            return jnp.arange(shape[-1], dtype=jnp.float32 if self.cached_sin is None else None)
-        positions = jnp.asarray(positions)
-        sizes = zip(reversed(positions.shape), reversed(shape), strict=False)
-        fits = positions.ndim <= len(shape) and all(have in (1, want) for have, want in sizes)
-        if not fits or positions.ndim == 0 or positions.shape[-1] != shape[-1]:
             raise ValueError(
-                f"RoPE expects input_positions of shape ({shape[-1]},) or one that broadcasts to "
-                f"{shape}, found {positions.shape}: one position per element of the sequence"
+                f"RoPE expects an input of shape (..., length, features), found shape {x.shape}"
             )
-        return positions
+        half = x.shape[-1] // 2
+        sin, cos = self._rotation(x.shape, input_positions)
+        sin, cos = (jnp.concatenate([table, table], axis=-1) for table in (sin, cos))
+        with jax.numpy_dtype_promotion("standard"):  # the angles are float32 whatever x is
+            straight = x * _with_rank(cos, x.ndim)
+            turned = jnp.concatenate([-x[..., half:], x[..., :half]], axis=-1)
+            return straight + turned * _with_rank(sin, x.ndim)
 
-    def _lookup(self, size: int, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _rotation(self, shape: tuple[int, ...], positions: Any) -> tuple[jax.Array, jax.Array]:
+        """Returns sine and cosine for an input of a shape, (..., length, features / 2)."""
+        *_, length, size = shape
+        if positions is not None:
+            positions = jnp.asarray(positions)
+            _check_positions(positions.shape, shape[:-1])
         if self.cached_sin is None or self.cached_cos is None:
-            return self._rotation(size, positions)
+            if positions is None:
+                positions = jnp.arange(length, dtype=jnp.float32)
+            return _angles(self.theta, size, positions)
         sin, cos = self.cached_sin.get_value(), self.cached_cos.get_value()
-        length, half = sin.shape
+        max_seq_len, half = sin.shape
         if size != 2 * half:
             raise ValueError(
                 f"this RoPE has a table for embedding_size={2 * half}, found {size} features: "
-                f"make `nnx.RoPE(embedding_size={size}, max_seq_len={length})`, or one without a "
-                "table, `nnx.RoPE()`"
+                f"make `nnx.RoPE(embedding_size={size}, max_seq_len={max_seq_len})`, or one "
+                "without a table, `nnx.RoPE()`"
             )
-        if not isinstance(positions, jax.core.Tracer) and positions.size:
-            low, high = int(positions.min()), int(positions.max())
-            if low < 0 or high >= length:
-                raise ValueError(
-                    f"this RoPE has a table for max_seq_len={length} positions, found positions "
-                    f"from {low} to {high}: make it longer, "
-                    f"`nnx.RoPE(embedding_size={size}, max_seq_len={high + 1})`"
-                )
-        positions = positions.astype(jnp.int32)
-        # Negative positions would count from the end of the table.
-        positions = jnp.where(positions < 0, length, positions)
-        return tuple(
-            jnp.take(table, positions, axis=0, mode="fill", fill_value=jnp.nan)
-            for table in (sin, cos)
+        low, high = _range_of(positions, length)
+        if low < 0 or high >= max_seq_len:
+            raise ValueError(
+                f"this RoPE has a table for max_seq_len={max_seq_len}, positions 0 to "
+                f"{max_seq_len - 1}, found positions {low} to {high}: make it longer, "
+                f"`nnx.RoPE(embedding_size={size}, max_seq_len={high + 1})`"
+            )
+        if positions is None:
+            return sin[:length], cos[:length]
+        # Negative positions would count from the end.
+        inside = jnp.where(positions < 0, max_seq_len, positions.astype(jnp.int32))
+        sin, cos = (
+            jnp.take(table, inside, axis=0, mode="fill", fill_value=jnp.nan) for table in (sin, cos)
+        )
+        return sin, cos
+
+
+def _angles(theta: float, size: int, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns sine and cosine of the angles of all pairs, of shape (positions..., size / 2)."""
+    if size <= 0 or size % 2:
+        raise ValueError(
+            f"RoPE rotates pairs of features, so that their number must be even, found {size}"
+        )
+    powers = jnp.arange(0, size, 2, dtype=jnp.float32) / size
+    frequencies = 1.0 / (theta**powers)
+    angles = jnp.expand_dims(positions.astype(jnp.float32), -1) * frequencies
+    return jnp.sin(angles), jnp.cos(angles)
+
+
+def _with_rank(table: jax.Array, ndim: int) -> jax.Array:
+    return table.reshape((1,) * (ndim - table.ndim) + table.shape)
+
+
+def _check_positions(found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    sizes = zip(reversed(found), reversed(wanted), strict=False)
+    fits = 0 < len(found) <= len(wanted) and all(have in (1, want) for have, want in sizes)
+    if not fits or found[-1] != wanted[-1]:
+        raise ValueError(
+            f"RoPE expects input_positions of shape ({wanted[-1]},), or one that broadcasts to "
+            f"{wanted}, found {found}: one position per element of the sequence"
         )
 
-    def _rotation(self, size: int, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
-        if size <= 0 or size % 2:
-            raise ValueError(
-                f"RoPE rotates pairs of features, so their number must be even, found {size}"
-            )
-        powers = jnp.arange(0, size, 2, dtype=jnp.float32) / size
-        frequencies = 1.0 / (self.theta**powers)
-        angles = jnp.expand_dims(positions.astype(jnp.float32), -1) * frequencies
-        return jnp.sin(angles), jnp.cos(angles)
 
-
-def _rotate(x: jax.Array, sin: jax.Array, cos: jax.Array) -> jax.Array:
-    sin, cos = (jnp.concatenate([half, half], axis=-1) for half in (sin, cos))
-    first, second = jnp.split(x, 2, axis=-1)
-    turned = jnp.concatenate([-second, first], axis=-1)
-    with jax.numpy_dtype_promotion("standard"):  # the angles are float32 whatever x is
-        return x * cos + turned * sin
+def _range_of(positions: jax.Array | None, length: int) -> tuple[int, int]:
+    """Returns the lowest and highest position, as far as it is known; 0, -1 for none."""
+    if positions is None:
+        return 0, length - 1
+    if isinstance(positions, jax.core.Tracer) or not positions.size:
+        return 0, -1
+    return int(positions.min()), int(positions.max())
 
 
 def dot_product_attention_with_rope(
@@ -193,9 +196,7 @@ def dot_product_attention_with_rope(
       (1, 5, 2, 4)
     """
     same_length = query.shape[-3] == key.shape[-3]
-    return dot_product_attention(
-        rope.rotate_heads(query, input_positions),
-        rope.rotate_heads(key, input_positions if same_length else None),
-        value,
-        **kwargs,
-    )
+    key_positions = input_positions if same_length else None
+    query = jax.vmap(lambda head: rope(head, input_positions), in_axes=-2, out_axes=-2)(query)
+    key = jax.vmap(lambda head: rope(head, key_positions), in_axes=-2, out_axes=-2)(key)
+    return dot_product_attention(query, key, value, **kwargs)

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar, overload
 import jax
 
 from weft import _trace
-from weft._errors import StructureError
+from weft._errors import StructureError, TraceContextError
 from weft._graph import iter_graph
 from weft._lift import Carry, remat, scan, vmap
 from weft._lift.map import PARTITION_NAME
@@ -93,12 +93,8 @@ class Stack(Module, Generic[B]):
                 "Stack takes `rngs` as an nnx.Rngs or an nnx.RngStream, found "
                 f"{type(rngs).__name__}. Write `nnx.Stack(f, {n}, rngs=nnx.Rngs(0))`"
             )
-        make = vmap(
-            functools.partial(_make_block, block),
-            axis_size=n,
-            transform_metadata={PARTITION_NAME: partition},
-        )
-        self._set_up(make(rngs.split(n)), operator.index(n), remat, unroll, has_aux, partition)
+        stacked = _make_blocks(block, n, rngs, partition)
+        self._set_up(stacked, operator.index(n), remat, unroll, has_aux, partition)
 
     def _set_up(
         self,
@@ -137,12 +133,14 @@ class Stack(Module, Generic[B]):
 
         Raises:
           StructureError: if a block changes structure, shape or dtype of `x`.
+          TypeError: if a block returns no pair with `has_aux`.
           PrefixError: if a block writes a Variable of `args` or `kwargs`, which all share.
         """
         run = scan(
-            _layer_function(self.remat, self.unroll == 1),
+            _layer_function(self.remat, self.has_aux, self.unroll == 1),
             in_axes=(0, Carry, None, None),
             out_axes=(Carry, 0) if self.has_aux else Carry,
+            length=self.n,
             unroll=self.unroll,
             transform_metadata={PARTITION_NAME: self.partition},
         )
@@ -192,6 +190,24 @@ def make_stack(stacked: B, n: int, **options: Any) -> Stack[B]:
     return new
 
 
+def _make_blocks(
+    block: Callable[[Any], Any], n: int, rngs: Rngs | RngStream, partition: str | None
+) -> Any:
+    def make(rngs: Any) -> Any:
+        return _make_block(block, rngs)
+
+    make.__qualname__ = "Stack"
+    try:
+        mapped = vmap(make, axis_size=n, transform_metadata={PARTITION_NAME: partition})
+        return mapped(rngs.split(n))
+    except TraceContextError as error:
+        error.add_note(
+            "The function that a Stack is made with draws from the streams that it is given: "
+            "`nnx.Stack(lambda rngs: Block(rngs=rngs), n, rngs=rngs)`"
+        )
+        raise
+
+
 def _make_block(block: Callable[[Any], Any], rngs: Any) -> Any:
     """Makes one block while all of them are made, and checks that it can be one of several."""
     made = block(rngs)
@@ -213,11 +229,19 @@ def _make_block(block: Callable[[Any], Any], rngs: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=256)
-def _layer_function(remat_option: bool | Policy | None, is_loop: bool) -> Callable[..., Any]:
+def _layer_function(
+    remat_option: bool | Policy | None, has_aux: bool, is_loop: bool
+) -> Callable[..., Any]:
     """Returns the body of the scan; the same for the same options, so that JAX knows it."""
 
     def call(block: Any, x: Any, args: Any, kwargs: Any) -> Any:
-        return block(x, *args, **kwargs)
+        out = block(x, *args, **kwargs)
+        if has_aux and not (isinstance(out, tuple) and len(out) == 2):
+            raise TypeError(
+                f"a block of a Stack with has_aux=True must return a pair `(x, output)`, found "
+                f"{type(out).__name__}, from a {type(block).__name__}"
+            )
+        return out
 
     # Where XLA sees a loop it cannot merge the two computations of a block, which `prevent_cse`
     # would keep it from at a cost.

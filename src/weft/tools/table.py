@@ -62,7 +62,7 @@ def draw_plainly(
     lines = [title.center(len(rule)).rstrip(), rule]
     for i, row in enumerate(table):
         cells = [cell.splitlines() for cell in row]
-        for n in range(max(map(len, cells))):
+        for n in range(max(1, *map(len, cells))):
             parts = [cell[n] if n < len(cell) else "" for cell in cells]
             padded = (f" {part.ljust(width)} " for part, width in zip(parts, widths, strict=True))
             lines.append("|" + "|".join(padded) + "|")

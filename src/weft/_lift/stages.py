@@ -1,0 +1,70 @@
+"""The stages of compiling ahead of time: `trace`, then `lower`, then `compile`.
+
+Each wraps JAX's stage of that name together with the function of `nnx.jit` that it belongs to and
+the static side of the call that it was made for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from weft._errors import StructureError
+from weft._graph.records import describe_difference
+from weft._lift.arguments import argument_paths
+from weft._lift.lift import Lift, Spec
+from weft._path import format_path
+
+
+class _Stage:
+    """One stage of compiling ahead of time; what it does not define is JAX's."""
+
+    def __init__(self, stage: Any, jit_wrapped: Any, spec: Spec):
+        self._stage = stage
+        self.jit_wrapped = jit_wrapped
+        self._spec = spec
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._stage, name)
+
+
+class Traced(_Stage):
+    """A traced function: `.jaxpr`, `.lower()`, and the rest of `jax.stages.Traced`."""
+
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
+        """Lowers to the compiler's input language."""
+        return Lowered(self._stage.lower(*args, **kwargs), self.jit_wrapped, self._spec)
+
+
+class Lowered(_Stage):
+    """A lowered function: `.as_text()`, `.compile()`, and the rest of `jax.stages.Lowered`."""
+
+    def compile(self, *args: Any, **kwargs: Any) -> Compiled:
+        """Compiles for the devices at hand."""
+        return Compiled(self._stage.compile(*args, **kwargs), self.jit_wrapped, self._spec)
+
+
+class Compiled(_Stage):
+    """A compiled function: called like the original, with objects of the same structure."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        wrapped = self.jit_wrapped
+        call = wrapped._enter(args, kwargs)
+        if call.spec != self._spec:
+            raise StructureError(_explain(wrapped._lift, self._spec, call.spec))
+        groups, exit = self._stage(*call.groups)
+        return wrapped._lift.leave(call, groups, exit)
+
+
+def _explain(lift: Lift, compiled: Spec, called: Spec) -> str:
+    difference = describe_difference(compiled.record, called.record)
+    text = f"{lift.name!r} was compiled for arguments of another structure"
+    if difference is not None:
+        path, expected, found = difference
+        first, *below = path or ("arguments",)
+        if isinstance(first, int):
+            first = argument_paths(lift.f, first + 1)[-1]
+        where = format_path((*(first if isinstance(first, tuple) else (first,)), *below))
+        text += f": {where} was {expected} and is {found}"
+    return f"{text}. Compile it again, or call the `nnx.jit` function, which does so by itself"

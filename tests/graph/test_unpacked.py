@@ -1,0 +1,63 @@
+"""A GraphDef and a State in one value."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import weft as nnx
+
+
+def layer() -> nnx.Linear:
+    return nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+
+
+def test_a_mapping_that_knows_its_graphdef() -> None:
+    model = layer()
+    unpacked = nnx.unpack(model)
+    assert list(unpacked) == ["bias", "kernel"]
+    assert len(unpacked) == 2
+    assert unpacked["kernel"] is model.kernel
+    assert unpacked.kernel is model.kernel
+    assert unpacked.graphdef == nnx.graphdef(model)
+    assert unpacked.state == nnx.state(model)
+    unpacked.bias = nnx.Param(jnp.ones(3))
+    unpacked["extra"] = 1
+    del unpacked["extra"]
+    assert nnx.merge(unpacked).bias[...].tolist() == [1.0, 1.0, 1.0]
+    assert model.bias[...].tolist() == [0.0, 0.0, 0.0]
+    with pytest.raises(AttributeError, match="the State has no key 'other'"):
+        _ = unpacked.other
+    with pytest.raises(AttributeError):
+        _ = unpacked.__other__
+
+
+def test_several() -> None:
+    model = nnx.BatchNorm(2, rngs=nnx.Rngs(0))
+    params, rest = nnx.unpack(model, nnx.Param, ...)
+    assert list(params) == ["bias", "scale"]
+    assert nnx.merge(params, rest).num_features == 2
+    assert nnx.merge(params, rest.state).num_features == 2
+    with pytest.raises(nnx.StructureError, match=r"missing: mean"):
+        nnx.merge(params)
+    with pytest.raises(nnx.SharedReferenceError):
+        nnx.unpack(nnx.List([model, model]), graph=False)
+
+
+def test_a_pytree_whose_structure_is_static() -> None:
+    traces = []
+
+    @jax.jit
+    def forward(unpacked: nnx.GraphState, x: jax.Array) -> jax.Array:
+        traces.append(1)
+        return nnx.merge(unpacked)(x)
+
+    x = jnp.ones((1, 2))
+    assert (forward(nnx.unpack(layer()), x) == layer()(x)).all()
+    forward(nnx.unpack(layer()), x)
+    assert len(traces) == 1
+    doubled = jax.tree.map(lambda x: x * 2, nnx.unpack(layer()))
+    assert (nnx.merge(doubled)(x) == 2 * layer()(x)).all()
+    ((path, _), _) = jax.tree_util.tree_leaves_with_path(doubled)
+    assert jax.tree_util.keystr(path) == "._state['bias'].value"

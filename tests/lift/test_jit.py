@@ -1,0 +1,304 @@
+"""`nnx.jit`: its options, stages and errors. What it does to objects is in the laws' table."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+
+import weft as nnx
+
+X = jnp.ones((3, 2))
+
+
+def layer() -> nnx.Linear:
+    return nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+
+
+class Counter(nnx.Module):
+    def __init__(self) -> None:
+        self.w = nnx.Param(jnp.ones(2))
+        self.calls = nnx.BatchStat(jnp.zeros(()))
+
+    def count(self, x: Any, scale: float = 1.0) -> Any:
+        self.calls[...] = self.calls[...] + 1.0
+        return (self.w * x).sum() * scale
+
+
+# -- how it is called
+
+
+def test_all_ways_to_make_one() -> None:
+    model = layer()
+    expected = model(X)
+
+    @nnx.jit
+    def plain(model: Any, x: Any) -> Any:
+        """Applies."""
+        return model(x)
+
+    @nnx.jit(static_argnames="scale")
+    def with_options(model: Any, x: Any, *, scale: Any = 1.0) -> Any:
+        return model(x) * scale
+
+    partial = functools.partial(nnx.jit, keep_unused=True)
+    for f in (plain, with_options, partial(lambda m, x: m(x)), nnx.jit()(lambda m, x: m(x))):
+        np.testing.assert_array_equal(f(model, X), plain(model, X))
+    np.testing.assert_allclose(plain(model, X), expected, rtol=1e-6)
+    assert (plain.__name__, plain.__doc__) == ("plain", "Applies.")
+    assert repr(plain) == "nnx.jit(test_all_ways_to_make_one.<locals>.plain)"
+    np.testing.assert_array_equal(nnx.jit(model)(X), plain(model, X))
+
+
+def test_methods() -> None:
+    class Decorated(Counter):
+        @nnx.jit
+        def jitted(self, x: Any) -> Any:
+            return self.count(x)
+
+    model = Decorated()
+    assert float(model.jitted(jnp.ones(2))) == 2.0
+    assert float(nnx.jit(model.count)(jnp.ones(2))) == 2.0
+    assert float(nnx.jit(model.jitted)(jnp.ones(2))) == 2.0
+    scaled = nnx.jit(model.count, static_argnums=1)
+    assert float(scaled(jnp.ones(2), 3.0)) == 6.0
+    assert float(model.calls) == 4.0
+    assert isinstance(Decorated.jitted, type(nnx.jit(len)))
+
+
+def test_keyword_arguments() -> None:
+    model = Counter()
+    f = nnx.jit(lambda model, *, x, other=None: model.count(x))
+    f(model, x=jnp.ones(2))
+    f(model=model, x=jnp.ones(2), other={"m": model})
+    assert float(model.calls) == 2.0
+
+
+def test_arguments_that_are_no_objects() -> None:
+    f = nnx.jit(lambda x, tree: {"sum": x + tree["a"][0], "none": tree["b"]})
+    out = f(1, {"a": [2.0], "b": None})
+    assert float(out["sum"]) == 3.0
+    assert out["none"] is None
+    with pytest.raises(TypeError, match=r"not a valid JAX type|abstract array"):
+        f("text", {"a": [1.0], "b": None})
+
+
+def test_all_of_it_without_arguments() -> None:
+    model = nnx.jit(lambda: layer())()
+    np.testing.assert_array_equal(model.kernel[...], layer().kernel[...])
+
+
+# -- static arguments
+
+
+def test_static_arguments() -> None:
+    traces = []
+
+    def f(model: Any, config: Any, x: Any, mode: str = "a") -> Any:
+        traces.append((config, mode))
+        return model(x)
+
+    model = layer()
+    for jitted in (
+        nnx.jit(f, static_argnums=(1, 3)),
+        nnx.jit(f, static_argnames=("config", "mode")),
+        nnx.jit(f, static_argnums=1, static_argnames="mode"),
+    ):
+        traces.clear()
+        for config, mode in (({"a": [1]}, "a"), ({"a": [1]}, "a"), ({"a": [2]}, "a")):
+            jitted(model, config, X, mode=mode)
+        jitted(model, {"a": [2]}, X, mode="b")
+        assert traces == [({"a": [1]}, "a"), ({"a": [2]}, "a"), ({"a": [2]}, "b")]
+
+
+def test_negative_static_positions() -> None:
+    f = nnx.jit(lambda x, n: x * n, static_argnums=-1)
+    assert float(f(1.0, 3)) == 3.0
+
+
+def test_arguments_that_the_function_does_not_have() -> None:
+    def f(model: Any, x: Any) -> Any:
+        return model
+
+    name = re.escape("'test_arguments_that_the_function_does_not_have.<locals>.f'")
+    with pytest.raises(ValueError, match=f"{name} has no argument 'a', 'y'; it has model, x"):
+        nnx.jit(f, static_argnames=("y", "a"))
+    with pytest.raises(ValueError, match=f"{name} has no argument 'z'"):
+        nnx.jit(f, donate_argnames="z")
+    with pytest.raises(ValueError, match=f"{name} has 2 positional arguments, found position 2"):
+        nnx.jit(f, donate_argnums=(0, 2))
+    with pytest.raises(ValueError, match="found position -3"):
+        nnx.jit(f, static_argnums=-3)
+    nnx.jit(lambda *args, **kwargs: None, static_argnums=5, static_argnames="any")
+
+
+# -- shardings
+
+
+def mesh() -> Mesh:
+    return Mesh(np.array(jax.devices()[:2]), ("data",))
+
+
+def test_shardings_of_arguments_and_results() -> None:
+    split = NamedSharding(mesh(), PartitionSpec("data"))
+    whole = NamedSharding(mesh(), PartitionSpec())
+    f = nnx.jit(lambda m, x: (m(x), x), in_shardings=(whole, split), out_shardings=(whole, split))
+    y, x = f(layer(), jnp.ones((4, 2)))
+    assert y.sharding.is_equivalent_to(whole, 2)
+    assert x.sharding.is_equivalent_to(split, 2)
+
+
+def test_shardings_by_filter() -> None:
+    split = NamedSharding(mesh(), PartitionSpec(None, "data"))
+    whole = NamedSharding(mesh(), PartitionSpec())
+    by_filter = nnx.StateSharding({nnx.PathContains("kernel"): split, ...: whole})
+    assert by_filter.shardings == (split, whole)
+    assert by_filter.filters == (nnx.PathContains("kernel"), ...)
+
+    def double(model: Any) -> None:
+        model.kernel[...] = model.kernel[...] * 2.0
+        model.bias[...] = model.bias[...] + 1.0
+
+    model = layer()
+    nnx.jit(double, in_shardings=(by_filter,))(model)
+    assert model.kernel.sharding.is_equivalent_to(split, 2)
+    assert model.bias.sharding.is_equivalent_to(whole, 1)
+
+
+def test_shardings_beside_the_wrong_number_of_arguments() -> None:
+    one = SingleDeviceSharding(jax.devices()[0])
+    f = nnx.jit(lambda model, x, y: model, in_shardings=(one, None))
+    found = re.escape(
+        "was given 2 prefixes for 3 arguments:\n  arguments: (model, x, y)\n  prefixes"
+    )
+    with pytest.raises(nnx.PrefixError, match=found):
+        f(layer(), X, X)
+
+
+# -- donation
+
+
+def test_donated_arguments() -> None:
+    model, x = Counter(), jnp.ones(2)
+
+    def step(model: Any, x: Any) -> Any:
+        model.calls[...] = model.calls[...] + 1.0
+        return x * 2.0
+
+    for options in ({"donate_argnums": (0, 1)}, {"donate_argnames": ("model", "x")}):
+        calls, read, given = model.calls[...], model.w[...], x + 0.0
+        nnx.jit(step, **options)(model, given)
+        assert calls.is_deleted()
+        assert given.is_deleted()
+        assert not read.is_deleted()  # only read: it is no output
+        assert model.w[...].tolist() == [1.0, 1.0]
+    assert float(model.calls) == 2.0
+
+
+def test_what_to_donate() -> None:
+    with pytest.raises(ValueError, match="donate must be 'written' or None, found 'all'"):
+        nnx.jit(lambda m: m, donate="all")
+
+
+# -- ahead of time
+
+
+def test_stages() -> None:
+    model = Counter()
+    jitted = nnx.jit(lambda model, x: model.count(x))
+    traced = jitted.trace(model, jnp.ones(2))
+    assert len(traced.jaxpr.out_avals) == 2
+    lowered = traced.lower()
+    assert "stablehlo" in lowered.as_text()
+    compiled = lowered.compile()
+    assert float(model.calls) == 0.0
+    assert float(compiled(model, jnp.ones(2))) == 2.0
+    assert float(model.calls) == 1.0
+    assert jitted.lower(model, jnp.ones(2)).compile().memory_analysis() is not None
+    with pytest.raises(AttributeError):
+        _ = compiled.__missing__
+    with pytest.raises(AttributeError, match="no_such"):
+        _ = compiled.no_such
+
+
+def test_stages_of_abstract_arguments() -> None:
+    model = nnx.eval_shape(layer)
+    x = jax.ShapeDtypeStruct((3, 2), jnp.float32)
+    compiled = nnx.jit(lambda m, x: m(x)).lower(model, x).compile()
+    np.testing.assert_allclose(compiled(layer(), X), layer()(X), rtol=1e-6)
+
+
+def test_a_compiled_function_refuses_another_structure() -> None:
+    model = layer()
+    model.scale = 2.0
+    compiled = nnx.jit(lambda model, x: model(x) * model.scale).lower(model, X).compile()
+    compiled(model, X)
+    model.scale = 3.0
+    found = re.escape(
+        "of another structure: model.scale was 2.0 (static) and is 3.0 (static). Comp"
+    )
+    with pytest.raises(nnx.StructureError, match=found):
+        compiled(model, X)
+    with pytest.raises(nnx.StructureError, match=r"model was a Linear and is an array"):
+        compiled(X, X)
+
+
+def test_shapes_of_results() -> None:
+    model = Counter()
+    jitted = nnx.jit(lambda model, x, mode: (model.count(x), mode), static_argnames="mode")
+    out = nnx.jit(lambda model, x: model.count(x)).eval_shape(model, jnp.ones(2))
+    assert out == jax.ShapeDtypeStruct((), jnp.float32)
+    out, _ = jitted.eval_shape(model, jnp.ones(2), mode=1.0)
+    assert out.shape == ()
+    assert nnx.jit(model.count).eval_shape(jnp.ones(2)).shape == ()
+    assert float(model.calls) == 0.0
+
+
+# -- one program
+
+
+def test_nested_jit_and_grad() -> None:
+    model = Counter()
+    inner = nnx.jit(lambda model, x: model.count(x))
+
+    @nnx.jit
+    def outer(model: Any, x: Any) -> Any:
+        inner(model, x)
+        grads = nnx.grad(lambda m: inner(m, x))(model)
+        return grads
+
+    grads = outer(model, jnp.array([1.0, 3.0]))
+    assert grads.w[...].tolist() == [1.0, 3.0]
+    assert float(model.calls) == 2.0
+
+
+def test_inside_plain_jax() -> None:
+    inner = nnx.jit(lambda model, x: model.count(x))
+
+    @jax.jit
+    def outer(model: Any, x: Any) -> Any:
+        inner(model, x)
+        return model
+
+    out = outer(Counter(), jnp.ones(2))
+    assert float(out.calls) == 1.0
+    grads = jax.grad(lambda m: inner(m, jnp.ones(2)))(Counter())
+    assert grads.w[...].tolist() == [1.0, 1.0]
+    stacked = jax.tree.map(lambda *xs: jnp.stack(xs), Counter(), Counter())
+    assert jax.vmap(inner, (0, None))(stacked, jnp.ones(2)).tolist() == [2.0, 2.0]
+
+
+def test_errors_of_the_function_come_out_as_they_are() -> None:
+    def bad(model: Any) -> None:
+        raise KeyError("mine")
+
+    model = Counter()
+    for _ in range(2):
+        with pytest.raises(KeyError, match="mine"):
+            nnx.jit(bad)(model)
