@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 
 import weft as nnx
+from tests.laws import object_cases, trace_cases
 from tests.laws.cases import CASES, Box, Case, Foreign, Run, param, stat, values_of
 from tests.laws.transforms import TRANSFORMS
+
+FILLED_BY = (object_cases, trace_cases)  # by being imported
 
 ROWS = [
     pytest.param(
