@@ -11,6 +11,8 @@ import os
 from types import TracebackType
 from typing import Any, ClassVar
 
+import jax
+
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -37,21 +39,34 @@ class Setting:
     """Base of the settings: calling the class sets it, `with` restores the former value.
 
     The value belongs to the running context (thread or task), so that one thread never changes
-    what another one sees.
+    what another one sees. Under another value of a setting that decides what is `traced`, JAX
+    traces again.
     """
 
     _variable: ClassVar[contextvars.ContextVar]
     _default: ClassVar[Any]
+    _trace_context: ClassVar[Any] = None
+    _entered: Any = None
 
-    def __init_subclass__(cls, *, environment: str, default: bool | int) -> None:
+    def __init_subclass__(
+        cls, *, environment: str, default: bool | int, traced: bool = True
+    ) -> None:
         is_flag = isinstance(default, bool)
         read: Any = _flag_from_environment if is_flag else _number_from_environment
         cls._default = read(environment, default)
         cls._variable = contextvars.ContextVar(cls.__name__)
+        if traced:
+            cls._trace_context = jax.make_user_context(cls._default)
 
     def __init__(self, value: Any, /):
         self._value, self._previous = value, self.get()
-        self._variable.set(value)
+        self._apply()
+
+    def _apply(self) -> None:
+        self._variable.set(self._value)
+        if self._trace_context is not None and self._entered is None:
+            self._entered = self._trace_context(self._value)
+            self._entered.__enter__()
 
     @classmethod
     def get(cls) -> Any:
@@ -59,7 +74,7 @@ class Setting:
         return cls._variable.get(cls._default)
 
     def __enter__(self) -> None:
-        self._variable.set(self._value)  # again, where one setting serves several blocks
+        self._apply()  # again, where one setting serves several blocks
 
     def __exit__(
         self,
@@ -68,6 +83,9 @@ class Setting:
         traceback: TracebackType | None,
     ) -> None:
         self._variable.set(self._previous)
+        if self._entered is not None:
+            self._entered.__exit__(kind, error, traceback)
+            self._entered = None
 
 
 class set_graph_mode(Setting, environment="NNX_GRAPH_MODE", default=True):
@@ -114,7 +132,7 @@ def using_eager_sharding() -> bool:
     return use_eager_sharding.get()
 
 
-class set_auto_donation(Setting, environment="NNX_AUTO_DONATION", default=True):
+class set_auto_donation(Setting, environment="NNX_AUTO_DONATION", default=True, traced=False):
     """Whether `nnx.jit` may overwrite the arrays of Variables that a function writes.
 
     Example:
@@ -125,7 +143,7 @@ class set_auto_donation(Setting, environment="NNX_AUTO_DONATION", default=True):
     """
 
 
-class set_retrace_limit(Setting, environment="NNX_RETRACE_LIMIT", default=8):
+class set_retrace_limit(Setting, environment="NNX_RETRACE_LIMIT", default=8, traced=False):
     """How many times `nnx.jit` may trace one function before it warns and says why.
 
     Example:

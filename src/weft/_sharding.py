@@ -32,6 +32,8 @@ _NO_RULES: Mapping[str, Names] = MappingProxyType({})
 _rules: contextvars.ContextVar[Mapping[str, Names]] = contextvars.ContextVar(
     "logical axis rules", default=_NO_RULES
 )
+_traced_rules = jax.make_user_context(())
+"""Lets JAX trace again where other rules are in force."""
 
 
 @contextlib.contextmanager
@@ -55,9 +57,11 @@ def logical_axis_rules(rules: Rules) -> Iterator[None]:
       ...     tuple(nnx.spmd.get_var_pspec(weight))
       (None, 'model')
     """
-    token = _rules.set(_as_mapping(rules))
+    mapping = _as_mapping(rules)
+    token = _rules.set(mapping)
     try:
-        yield
+        with _traced_rules(tuple(sorted(mapping.items()))):
+            yield
     finally:
         _rules.reset(token)
 

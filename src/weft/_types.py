@@ -20,10 +20,18 @@ class Missing(enum.Enum):
 
 
 class Root:
-    """Common base of objects and Variables: what a transform takes apart by itself."""
+    """Common base of objects and Variables: what a transform takes apart by itself.
+
+    Attributes:
+      _root_plans: what functions remember of calls with this as their first object.
+    """
 
     __slots__ = ()
+    _root_plans: dict[Any, Any]
 
+
+NO_PLANS: dict[Any, Any] = {}
+"""The plans of an object that has none yet; never changed."""
 
 MISSING: Final[Literal[Missing.MISSING]] = Missing.MISSING
 

@@ -24,7 +24,7 @@ from weft._metadata import HOOKS, VariableMetadata
 from weft._operators import ValueOperators, value_of
 from weft._part import Part
 from weft._static import Static, compare_by_identity
-from weft._types import MISSING, Missing, Root
+from weft._types import MISSING, NO_PLANS, Missing, Root
 
 A = TypeVar("A")
 
@@ -65,7 +65,7 @@ class Variable(Root, ValueOperators, Generic[A]):
         "_lease",
         "_metadata",
         "_origin",
-        "_plans",
+        "_root_plans",
         "_slot",
         "_trace",
         "_watches",
@@ -399,7 +399,7 @@ get_slot = Variable._slot.__get__  # type: ignore[attr-defined]
 set_slot = Variable._slot.__set__  # type: ignore[attr-defined]
 get_lease = Variable._lease.__get__  # type: ignore[attr-defined]
 set_lease = Variable._lease.__set__  # type: ignore[attr-defined]
-set_plans = Variable._plans.__set__  # type: ignore[attr-defined]
+_set_plans = Variable._root_plans.__set__  # type: ignore[attr-defined]
 _set_metadata_slot = Variable._metadata.__set__  # type: ignore[attr-defined]
 _set_trace = Variable._trace.__set__  # type: ignore[attr-defined]
 _set_origin = Variable._origin.__set__  # type: ignore[attr-defined]
@@ -446,7 +446,7 @@ def _store(variable: Variable, raw: Any, metadata: dict[str, Any]) -> None:
     _set_trace(variable, _trace.current())
     _set_origin(variable, None)
     set_lease(variable, None)
-    set_plans(variable, None)
+    _set_plans(variable, NO_PLANS)
     _set_watches(variable, None)
 
 

@@ -175,6 +175,37 @@ def test_modes_from_settings_and_options():
         tree(model)
 
 
+def test_settings_in_force_decide_what_is_traced():
+    mesh = jax.make_mesh((2, 2), ("x", "y"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+
+    @nnx.jit
+    def make():
+        return nnx.Param(jnp.ones((2, 2)), out_sharding=("a", "b"))
+
+    with jax.set_mesh(mesh):
+        for rules in ([("a", "x"), ("b", None)], [("a", None), ("b", "y")]):
+            with nnx.logical_axis_rules(rules):
+                spec = make().sharding.spec
+            assert [*spec, None][:2] == [dict(rules)["a"], dict(rules)["b"]]
+
+    @nnx.jit
+    def grads_of(model):
+        return type(nnx.grad(lambda m: m["w"].sum())(model)) is nnx.State, 0
+
+    model = nnx.Dict(w=nnx.Param(jnp.ones(2)))
+    setting = nnx.set_graph_updates(False)
+    try:
+        assert not grads_of(model)[0]
+        with setting:
+            assert not grads_of(model)[0]
+        assert grads_of(model)[0]
+    finally:
+        nnx.set_graph_updates(True)
+    with nnx.set_graph_updates(False):
+        assert not grads_of(model)[0]
+    assert grads_of(model)[0]
+
+
 def test_the_number_of_outputs_is_that_of_hand_written_jax():
     model, x = Net(nnx.Rngs(0)), X
     model.eval()

@@ -167,7 +167,7 @@ def _run(
             remaining = iter(jaxpr_as_fun(branch.jaxpr)(*jax.tree.leaves(groups)))
             written = {w.index: _take_all(w, remaining) for w in branch.exit.written}
             unwritten = _leaves_of_variables(lift, spec, groups)
-            all_written = [written.get(w.index, unwritten.get(w.index)) for w in union]
+            all_written = [written.get(w.index) or unwritten[w.index] for w in union]
             return [array for arrays in all_written for array in arrays] + list(remaining)
 
         return run

@@ -27,7 +27,7 @@ from weft._lift.plan import (
     gather,
     is_root,
     make_plan,
-    plans_of,
+    pattern_of,
     remember,
     run_and_store,
     store_others,
@@ -59,6 +59,11 @@ class Dispatcher:
       donates: whether arrays of Variables that are written may be overwritten.
       on_trace: called with spec and avals of each trace, before the user's function runs.
       unplanned: runs a call that no plan can be made for, given its arguments.
+
+    Attributes:
+      token: what objects know the function by, without keeping it alive.
+      rootless: the plans of calls without objects.
+      array_type: the type of arrays that are not traced.
     """
 
     def __init__(
@@ -74,76 +79,117 @@ class Dispatcher:
         self._donates = donates
         self._on_trace = on_trace
         self._unplanned = unplanned
-        self._token = object()  # what objects know the function by, without keeping it alive
         self._structures: dict[Spec, Structure] = {}
-        self._rootless: Plans = {}  # plans of calls without objects
+        self._patterns: dict[tuple[Any, ...], Pattern] = {}
+        self.token = object()
+        self.rootless: Plans = {}
+        self.array_type: type | None = None
 
-    def call(self, leaves: Sequence[Any], pattern: Pattern) -> Any:
-        """Runs a call, given its objects and arrays and their form."""
-        plans = plans_of(leaves[pattern.roots[0]]) if pattern.roots else self._rootless
-        plan = find_plan(plans, self._token, leaves, pattern)
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Runs a call of whatever form."""
+        leaves, treedef = jtu.tree_flatten((args, kwargs), is_root)
+        pattern = self.pattern_of(args, kwargs, leaves, treedef)
+        given = args if pattern.is_flat else leaves
+        root = given[pattern.roots[0]] if pattern.roots else None
+        plans = self.rootless if root is None else root._root_plans
+        plan = find_plan(plans, self.token, given, pattern)
         if plan is None:
-            plan = self._make_plan(leaves, pattern)
+            plan = self._make_plan(leaves, given, pattern)
             if any(map(is_part, plan.values)):  # parts have no arrays of their own
-                return self._unplanned(*jtu.tree_unflatten(pattern.treedef, leaves))
-            remember(plans, self._token, plan)
-        arrays = [leaves[i] for i in pattern.arrays]
+                return self._unplanned(args, kwargs)
+            remember(root, plans, self.token, plan)
+        return self.run(plan, pattern.rest_of(args, kwargs, leaves))
+
+    def pattern_of(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: Sequence[Any], treedef: Any
+    ) -> Pattern:
+        """Returns the form of a call, the same object for the same form."""
+        form = (treedef, *map(is_root, leaves))
+        pattern = self._patterns.get(form)
+        if pattern is None:
+            pattern = self._patterns[form] = pattern_of(args, kwargs, leaves, treedef)
+        return pattern
+
+    def is_of_form(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Returns whether arguments have the form that a plan is for."""
+        leaves, treedef = jtu.tree_flatten((args, kwargs), is_root)
+        return self.pattern_of(args, kwargs, leaves, treedef) == plan.pattern
+
+    def run(self, plan: Plan, rest: Any) -> Any:
+        """Runs a call that a plan fits.
+
+        Args:
+          plan: the plan.
+          rest: what is given to JAX besides the arrays of the plan's objects.
+        """
         structure: Structure = plan.structure()
         is_outermost = _trace.is_outermost()
         if is_outermost and self._donates:
-            program = structure.donating or self._prepare(plan, structure, arrays)
+            program = structure.donating or self._prepare(plan, structure, rest)
             if program is not None and program.donated and _may_donate():
                 operands = plan.operands(program)
                 lease = operands.lease
                 try:
                     with lease.lock:
                         if not lease.shared and (not lease.exposed or lease.reclaim()):
-                            return self._donate(plan, program, operands, arrays)
+                            return self._donate(plan, program, operands, rest)
                 except UndonatableError as error:
                     kept = tuple(i for i in program.donated if i not in error.entries)
-                    structure.donating = self._make_program(plan.spec, kept)
-                    return self.call(leaves, pattern)
-        if not is_outermost or _config.jax_disable_jit:
-            plan.expose()  # JAX may keep the very arrays that go in, or return them
+                    structure.donating = self._make_program(plan, kept)
+                    return self.run(plan, rest)
         program = structure.plain
         operands = plan.operands(program)
-        _, others, number = program.jitted([], gather(operands), arrays)
-        return self._finish(plan, program, operands, others, len(number), arrays, is_outermost)
+        _, others, number = program.jitted([], gather(operands), rest)
+        donates = self._donates if structure.donating is None else bool(structure.donating.donated)
+        if not donates and not operands.others:
+            plan.reading = operands.kept
+        return self.finish_reading(plan, rest, others, len(number))
+
+    def finish_reading(self, plan: Plan, rest: Any, others: list[Any], number: int) -> Any:
+        """Ends a call of a program that donates nothing."""
+        program = plan.structure().plain
+        is_outermost = _trace.is_outermost()
+        if not is_outermost or program.outcomes[number].is_eager:
+            plan.expose()  # JAX may keep the very arrays that went in, or return them
+        elif others:
+            self.array_type = type(others[0])
+        operands = plan.operands(program)
+        return self._finish(plan, program, operands, others, number, rest, is_outermost)
 
     # -- making plans and programs
-    def _make_plan(self, leaves: Sequence[Any], pattern: Pattern) -> Plan:
-        leaves = list(leaves)
+    def _make_plan(self, leaves: Sequence[Any], given: Sequence[Any], pattern: Pattern) -> Plan:
         arguments = jtu.tree_unflatten(pattern.treedef, leaves)
         paths = _leaf_paths(self._lift.f, len(arguments[0]), arguments)
-        plan = make_plan(self._lift, leaves, pattern, paths)
+        plan = make_plan(self._lift, leaves, given, pattern, paths)
         structure = self._structures.get(plan.spec)
         if structure is None:
-            structure = Structure(self._make_program(plan.spec, ()))
+            structure = Structure(self._make_program(plan, ()))
             self._structures[plan.spec] = structure
         plan.structure = weakref.ref(structure)
         return plan
 
-    def _make_program(self, spec: Spec, donated: tuple[int, ...]) -> Program:
-        return Program(self._lift, spec, donated, self._options, self._on_trace)
+    def _make_program(self, plan: Plan, donated: tuple[int, ...]) -> Program:
+        rest = plan.pattern.rest
+        return Program(self._lift, plan.spec, rest, donated, self._options, self._on_trace)
 
-    def _prepare(self, plan: Plan, structure: Structure, arrays: list[Any]) -> Program | None:
+    def _prepare(self, plan: Plan, structure: Structure, rest: Any) -> Program | None:
         """Makes the program that donates, where that is possible now."""
         if _may_donate():
             structure.donating = structure.plain.donate_written(
-                ([], gather(plan.operands(structure.plain)), arrays),
+                ([], gather(plan.operands(structure.plain)), rest),
                 plan.values,
-                functools.partial(self._make_program, plan.spec),
+                functools.partial(self._make_program, plan),
             )
         return structure.donating
 
     # -- running them
-    def _donate(self, plan: Plan, program: Program, operands: Operands, arrays: list[Any]) -> Any:
+    def _donate(self, plan: Plan, program: Program, operands: Operands, rest: Any) -> Any:
         lease, interrupts = operands.lease, program.interrupts
         lease.busy = True
         try:
             if program.has_effects:
                 interrupts.hold()
-            others, number = run_and_store(program, operands.donated, gather(operands), arrays)
+            others, number = run_and_store(program, operands.donated, gather(operands), rest)
         except BaseException as error:
             if any(array.is_deleted() for array in map(get_slot, operands.donated)):
                 error.add_note(
@@ -157,7 +203,7 @@ class Dispatcher:
             program.handover = None
             if interrupts.held:
                 interrupts.release()
-        return self._finish(plan, program, operands, others, len(number), arrays, True)
+        return self._finish(plan, program, operands, others, len(number), rest, True)
 
     def _finish(
         self,
@@ -166,7 +212,7 @@ class Dispatcher:
         operands: Operands,
         others: list[Any],
         number: int,
-        arrays: list[Any],
+        rest: Any,
         is_outermost: bool,
     ) -> Any:
         outcome = program.outcomes[number]
@@ -174,9 +220,9 @@ class Dispatcher:
             return others[0]
         written = outcome.exit.written
         if not outcome.is_plain or (written and not is_outermost):
-            return self._lift.leave(plan.call(arrays), [others], outcome.exit)
+            return self._lift.leave(plan.call(rest), [others], outcome.exit)
         if written:
-            store_others(program, plan, operands, number, arrays, others)
+            store_others(program, plan, operands, number, rest, others)
             others = others[len(written) :]
         return jtu.tree_unflatten(outcome.treedef, others)
 

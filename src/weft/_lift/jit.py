@@ -10,24 +10,24 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Iterable, Sequence
+from threading import get_ident
 from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack, overload
 
 import jax
 import jax.tree_util as jtu
-import numpy as np
 
 from weft._config import set_retrace_limit
 from weft._graph import prefix as prefixes
 from weft._lift.arguments import argument_paths
 from weft._lift.dispatch import Dispatcher
 from weft._lift.lift import Call, Lift, Mode, Spec, mode_of, name_of, raw_leaves, unbind
-from weft._lift.plan import Pattern, is_root, pattern_of
+from weft._lift.plan import is_root
 from weft._lift.program import entry_sizes
 from weft._lift.retrace import CacheInfo, Log, OnRetrace, see
 from weft._lift.stages import Lowered, Traced
 from weft._path import Path
 from weft._static import Static
-from weft._types import MISSING, Missing, Root
+from weft._types import MISSING, Missing
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -177,8 +177,8 @@ class JitWrapped:
         self._jitted = jitted = jax.jit(pure, **explicit)
         self._written: dict[Any, frozenset[int]] = {}
         self._calls = 0
-        self._has_static = bool(self._static.positions or self._static.names)
-        self._patterns: dict[tuple[Any, ...], Pattern] = {}
+        has_static = bool(self._static.positions or self._static.names)
+        self._is_simple = not (self._bound or has_static or self._is_explicit)
         self._dispatcher = Dispatcher(
             Lift(f, "jit", mode), options, donate is not None, note, unplanned
         )
@@ -243,25 +243,35 @@ class JitWrapped:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._calls += 1
-        given = args
-        if self._bound:
-            args = (*self._bound, *args)
-        # Arguments that are objects and arrays themselves are recognized by their types alone.
-        pattern = None if kwargs else self._patterns.get(tuple(map(type, args)))
-        if pattern is not None:
-            return self._dispatcher.call(args, pattern)
-        if self._is_explicit:
-            return self._run_explicit(given, kwargs)
-        if self._has_static:
-            args, kwargs = self._mark_static(args, kwargs)
-        leaves, treedef = jtu.tree_flatten((args, kwargs), is_root)
-        form = (treedef, *map(is_root, leaves))
-        pattern = self._patterns.get(form)
-        if pattern is None:
-            pattern = self._patterns[form] = pattern_of(leaves, treedef)
-            if not (kwargs or self._has_static) and all(map(_is_leaf, args)):
-                self._patterns[tuple(map(type, args))] = pattern
-        return self._dispatcher.call(leaves, pattern)
+        if not self._is_simple:
+            if self._is_explicit:
+                return self._run_explicit(args, kwargs)
+            args, kwargs = self._mark_static((*self._bound, *args), kwargs)
+        dispatcher = self._dispatcher
+        # The plan of the last call comes first. Only its objects are looked at: JAX itself sees
+        # whether the other arguments have the form that the plan is for.
+        plans = args[0]._root_plans if args and is_root(args[0]) else dispatcher.rootless
+        found = plans.get(dispatcher.token)
+        if found is not None:
+            plan = found[0]
+            is_same = plan.arity == len(args) and plan.watch.valid and plan.thread == get_ident()
+            if is_same and (plan.is_simple or plan.fits(args)):
+                try:
+                    first = plan.first
+                    rest = args[first:] if first >= 0 else tuple([args[i] for i in plan.others])
+                    if plan.reading is None:
+                        return dispatcher.run(plan, (rest, kwargs))
+                    program = plan.structure().plain
+                    kept = [variable._slot for variable in plan.reading]
+                    _, arrays, number = program.jitted([], kept, (rest, kwargs))
+                    is_array = program.outcomes[len(number)].is_array
+                    if is_array and type(arrays[0]) is dispatcher.array_type:
+                        return arrays[0]
+                    return dispatcher.finish_reading(plan, (rest, kwargs), arrays, len(number))
+                except Exception:
+                    if dispatcher.is_of_form(plan, args, kwargs):
+                        raise
+        return dispatcher.call(args, kwargs)
 
     def _run_explicit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         call = self._enter(args, kwargs)
@@ -296,10 +306,6 @@ class JitWrapped:
         f = functools.partial(eval_shape, self._lift.f, graph=mode.share)
         args, kwargs = self._mark_static((*self._bound, *args), kwargs)
         return f(*args, **kwargs)
-
-
-def _is_leaf(x: Any) -> bool:
-    return isinstance(x, (Root, jax.Array, np.ndarray, np.generic, int, float, complex))
 
 
 def _note_trace(lift: Lift, log: Log, spec: Spec, groups: Any) -> None:

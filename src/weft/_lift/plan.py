@@ -27,12 +27,10 @@ from weft._lift.lift import Call, Lift, Spec
 from weft._lift.program import ARRAYS, KEPT, Program
 from weft._lift.snapshot import Snapshot
 from weft._module.pytree import Pytree, attributes, watch_object
-from weft._module.pytree import set_plans as set_object_plans
 from weft._path import Path
 from weft._static import Static
-from weft._types import Root
+from weft._types import NO_PLANS, Root
 from weft._variable import Variable, get_lease, get_slot, is_leaf, set_slot, watch_variable
-from weft._variable import set_plans as set_variable_plans
 from weft._watch import Watch
 
 _MOST = 8
@@ -49,20 +47,41 @@ class Pattern(NamedTuple):
 
     Attributes:
       treedef: the structure around objects and arrays.
-      roots: positions of the objects among the leaves.
-      arrays: positions of the arrays.
+      roots: where the objects are: positions among the positional arguments if all of them are
+        such arguments, else among the leaves.
+      is_flat: whether it is the former; then JAX is given the other arguments as they are.
+      others: positions of the other positional arguments, or of the arrays among the leaves.
+      arity: how many positional arguments there are.
+      rest: the structure of what JAX is given.
     """
 
     treedef: Any
     roots: tuple[int, ...]
-    arrays: tuple[int, ...]
+    is_flat: bool
+    others: tuple[int, ...]
+    arity: int
+    rest: Any
+
+    def rest_of(self, args: Sequence[Any], kwargs: dict[str, Any], leaves: Sequence[Any]) -> Any:
+        """Returns what JAX is given besides the arrays that objects hold."""
+        if self.is_flat:
+            return tuple([args[i] for i in self.others]), kwargs
+        return tuple([leaves[i] for i in self.others]), {}
 
 
-def pattern_of(leaves: Sequence[Any], treedef: Any) -> Pattern:
+def pattern_of(
+    args: tuple[Any, ...], kwargs: dict[str, Any], leaves: Sequence[Any], treedef: Any
+) -> Pattern:
     """Returns the form of arguments that were taken apart."""
-    roots = tuple(i for i, leaf in enumerate(leaves) if is_root(leaf))
-    arrays = tuple(i for i, leaf in enumerate(leaves) if not is_root(leaf))
-    return Pattern(treedef, roots, arrays)
+    number = sum(map(is_root, leaves))
+    roots = tuple(i for i, x in enumerate(args) if is_root(x))
+    is_flat = len(roots) == number
+    if not is_flat:
+        roots = tuple(i for i, leaf in enumerate(leaves) if is_root(leaf))
+    others = set(range(len(args) if is_flat else len(leaves))).difference(roots)
+    pattern = Pattern(treedef, roots, is_flat, tuple(sorted(others)), len(args), None)
+    rest = jtu.tree_structure(pattern.rest_of(args, kwargs, leaves))
+    return pattern._replace(rest=rest)
 
 
 class Slot(NamedTuple):
@@ -99,16 +118,25 @@ class Plan:
       structure: a weak reference to what is compiled for the spec.
       values: by entry, the Variable, or where an array is read; None for arguments.
       watch: says whether an object changed.
-      snapshot: what has to be compared besides.
+      thread: whose plan it is.
+      is_simple: whether nothing but the watch has to be asked.
+      arity, others: the pattern's, where they are needed on each call.
+      first: the position of the first argument that is no object, -1 if objects come after it.
+      reading: the Variables to read, where nothing else is done for a call.
     """
 
     __slots__ = (
         "__weakref__",
         "_objects",
         "_operands",
-        "_others",
+        "_roots",
+        "_snapshot",
+        "arity",
+        "first",
+        "is_simple",
+        "others",
         "pattern",
-        "snapshot",
+        "reading",
         "spec",
         "structure",
         "thread",
@@ -116,7 +144,7 @@ class Plan:
         "watch",
     )
 
-    def __init__(self, pattern: Pattern, leaves: list[Any], spec: Spec, flattener: Flattener):
+    def __init__(self, pattern: Pattern, given: Sequence[Any], spec: Spec, flattener: Flattener):
         self.pattern = pattern
         self.spec = spec
         self.structure: Any = None
@@ -124,13 +152,19 @@ class Plan:
         self.thread = self.watch.thread
         # The plan is kept by the first object itself, so only the others need to be recognized.
         forget = functools.partial(_forget, weakref.ref(self))
-        self._others = [(i, weakref.ref(leaves[i], forget)) for i in pattern.roots[1:]]
+        self._roots = [(i, weakref.ref(given[i], forget)) for i in pattern.roots[1:]]
         self._objects: list[Any] = [
             weakref.ref(obj) if isinstance(obj, Pytree) else obj for obj in flattener.table.objects
         ]
         self.values = _values(spec, flattener)
         self._operands: dict[object, Operands] = {}
-        self.snapshot = self._observe(flattener)
+        self._snapshot = self._observe(flattener)
+        self.is_simple = not self._roots and self._snapshot is None
+        self.arity = pattern.arity if pattern.is_flat else -1
+        self.others = pattern.others
+        number = len(pattern.roots)
+        self.first = number if pattern.roots == tuple(range(number)) else -1
+        self.reading: list[Variable] | None = None
 
     def __del__(self) -> None:
         self.watch.valid = False  # so that the objects forget it
@@ -163,22 +197,19 @@ class Plan:
                 snapshot.add_static(record.value)
         return snapshot.close()
 
-    def fits(self, leaves: Sequence[Any]) -> bool:
-        """Returns whether the plan is one of these objects, and still valid."""
-        if not self.watch.valid:
-            return False
-        for position, ref in self._others:
-            if ref() is not leaves[position]:
+    def fits(self, given: Sequence[Any]) -> bool:
+        """Returns whether the plan is one of these arguments or leaves, and still valid."""
+        for position, ref in self._roots:
+            if ref() is not given[position]:
                 return False
-        if self.snapshot is not None and not self.snapshot.holds():
+        if self._snapshot is not None and not self._snapshot.holds():
             self.watch.valid = False
-            return False
-        return True
+        return self.watch.valid
 
     def clear(self) -> None:
         """Forgets the objects, so that what is left of the plan keeps nothing alive."""
         self.watch.valid = False
-        self._objects, self.values, self.snapshot = [], [], None
+        self._objects, self.values, self._snapshot, self.reading = [], [], None, None
         self._operands.clear()
 
     # -- arrays
@@ -210,14 +241,14 @@ class Plan:
             if isinstance(value, Variable) and value._lease is not None:
                 value._lease.expose(value)
 
-    def call(self, arguments: Sequence[Any]) -> Call:
+    def call(self, rest: Any) -> Call:
         """Returns the call as if its objects had been walked again.
 
         Args:
-          arguments: the arguments that are arrays.
+          rest: what JAX was given besides their arrays.
         """
         objects = [obj() if isinstance(obj, weakref.ref) else obj for obj in self._objects]
-        remaining = iter(arguments)
+        remaining = iter(jtu.tree_leaves(rest))
         arrays = [
             next(remaining) if value is None else value.holder[value.key]
             for value in self.values
@@ -276,9 +307,7 @@ def gather(operands: Operands) -> list[Any]:
 _first = operator.itemgetter(0)
 
 
-def run_and_store(
-    program: Program, donated: list[Variable], kept: list[Any], arrays: list[Any]
-) -> Any:
+def run_and_store(program: Program, donated: list[Variable], kept: list[Any], rest: Any) -> Any:
     """Runs a donating program and stores what comes out, without a gap for an interrupt.
 
     All of it is one call from C: signals are handled before or after, never between.
@@ -287,7 +316,7 @@ def run_and_store(
       The further arrays that come out, and the list whose length is the outcome's number.
     """
     box: list[Any] = []
-    operands = ([variable._slot for variable in donated], kept, arrays)
+    operands = ([variable._slot for variable in donated], kept, rest)
     run = map(box.append, itertools.starmap(program.jitted, (operands,)))
     store = map(set_slot, donated, itertools.chain.from_iterable(map(_first, box)))
     collections.deque(itertools.chain(run, store), maxlen=0)
@@ -295,7 +324,7 @@ def run_and_store(
 
 
 def store_others(
-    program: Program, plan: Plan, operands: Operands, number: int, arrays: list[Any], new: list[Any]
+    program: Program, plan: Plan, operands: Operands, number: int, rest: Any, new: list[Any]
 ) -> None:
     """Stores the new values of written Variables that are not donated, the first of some arrays.
 
@@ -304,12 +333,12 @@ def store_others(
       plan: of the call.
       operands: the plan's for this program.
       number: that of the outcome.
-      arrays: the arguments that are arrays.
+      rest: what JAX was given besides the objects' arrays.
       new: what came out.
     """
     targets = operands.targets.get(number)
     if targets is None:
-        objects = plan.call(arrays).objects
+        objects = plan.call(rest).objects
         written = program.outcomes[number].exit.written
         targets = operands.targets[number] = [objects[w.index] for w in written]
     if any(map(get_lease, targets)):
@@ -319,12 +348,15 @@ def store_others(
     collections.deque(map(set_slot, targets, new), maxlen=0)
 
 
-def make_plan(lift: Lift, leaves: list[Any], pattern: Pattern, paths: list[Any]) -> Plan:
+def make_plan(
+    lift: Lift, leaves: Sequence[Any], given: Sequence[Any], pattern: Pattern, paths: list[Any]
+) -> Plan:
     """Walks the objects among the arguments and remembers what is found.
 
     Args:
       lift: the function.
       leaves: objects and arrays.
+      given: the arguments or leaves, what the pattern's positions count.
       pattern: their form.
       paths: the path of each leaf.
     """
@@ -336,34 +368,29 @@ def make_plan(lift: Lift, leaves: list[Any], pattern: Pattern, paths: list[Any])
         layout += [KEPT if is_root(leaf) else ARRAYS] * (len(flattener.entries) - before)
     record = ValueDef(pattern.treedef, tuple(paths), tuple(records))
     spec = Spec(record, tuple(layout), flattener.table.spots, flattener.entries)
-    return Plan(pattern, leaves, spec, flattener)
+    return Plan(pattern, given, spec, flattener)
 
 
-def plans_of(root: Any) -> Plans:
-    """Returns the plans that an object keeps."""
-    if isinstance(root, Variable):
-        if root._plans is None:
-            set_variable_plans(root, {})
-        return root._plans
-    if root._pytree_plans is None:
-        set_object_plans(root, {})
-    return root._pytree_plans
-
-
-def find_plan(plans: Plans, owner: object, leaves: Sequence[Any], pattern: Pattern) -> Plan | None:
-    """Returns the plan of a function that fits a call."""
+def find_plan(plans: Plans, owner: object, given: Sequence[Any], pattern: Pattern) -> Plan | None:
+    """Returns the plan of a function that fits a call, and puts it before the others."""
     thread = threading.get_ident()
-    for plan in plans.get(owner, ()):
-        if plan.thread == thread and (plan.pattern is pattern or plan.pattern == pattern):
-            if plan.fits(leaves):
-                return plan
+    found = plans.get(owner, [])
+    for plan in found:
+        if plan.thread == thread and plan.pattern == pattern and plan.fits(given):
+            if plan is not found[0]:
+                plans[owner] = [plan, *(other for other in found if other is not plan)]
+            return plan
     return None
 
 
-def remember(plans: Plans, owner: object, plan: Plan) -> None:
+def remember(root: Root, plans: Plans, owner: object, plan: Plan) -> Plans:
     """Keeps a plan of a function; forgets void ones, the oldest, and those of dead functions."""
+    if plans is NO_PLANS:
+        plans = {}
+        object.__setattr__(root, "_root_plans", plans)
     valid = [old for old in plans.get(owner, ()) if old.watch.valid]
-    plans[owner] = [*valid[1 - _MOST :], plan]
+    plans[owner] = [plan, *valid[: _MOST - 1]]
     for other, found in list(plans.items()):  # another thread may add to it
         if found[0].structure() is None:
             plans.pop(other, None)
+    return plans

@@ -29,6 +29,7 @@ from weft._static import Static
 from weft._variable import Variable
 
 DONATED, KEPT, ARRAYS = range(3)
+_config: Any = jax.config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +40,13 @@ class Outcome:
       exit: the exit; its `written` lacks the donated Variables.
       treedef: of what the function returns, if these are arrays only.
       is_plain: whether nothing but single arrays in Variables is written back.
+      is_eager: whether nothing was compiled, so that arrays may come out that went in.
       is_array: whether one array is returned and nothing else comes out.
     """
 
     exit: Exit
     treedef: Any
+    is_eager: bool
     is_plain: bool = dataclasses.field(init=False)
     is_array: bool = dataclasses.field(init=False)
 
@@ -51,7 +54,7 @@ class Outcome:
         exit = self.exit
         singles = all(w.treedef is None and w.metadata is None for w in exit.written)
         is_plain = self.treedef is not None and not exit.changed and singles
-        is_array = is_plain and not exit.written and exit.out == ARRAY
+        is_array = is_plain and not exit.written and exit.out == ARRAY and not self.is_eager
         object.__setattr__(self, "is_plain", is_plain)
         object.__setattr__(self, "is_array", is_array)
 
@@ -82,12 +85,17 @@ class UndonatableError(Exception):
         self.entries = entries
 
 
+class FormError(Exception):
+    """Ends the trace of a call that has another form than the program is for."""
+
+
 class Program:
     """A function compiled for one structure, with some Variables donated.
 
     Args:
       lift: the function.
       spec: the structure; its layout is made anew here.
+      rest: the structure of the arguments that are no objects.
       donated: the entries whose arrays are donated, by position.
       options: of `jax.jit`.
       on_trace: called with the avals of each trace of the user's function, before it runs.
@@ -105,6 +113,7 @@ class Program:
         self,
         lift: Lift,
         spec: Spec,
+        rest: Any,
         donated: tuple[int, ...],
         options: dict[str, Any],
         on_trace: Callable[[Spec, Any], None],
@@ -115,6 +124,7 @@ class Program:
             for i, group in enumerate(spec.layout)
         )
         self.donated = donated
+        self._rest = rest
         self.outcomes: list[Outcome] = []
         self.spec = Spec(spec.record, layout, spec.spots, spec.entries)
         self.has_effects = False
@@ -125,13 +135,16 @@ class Program:
         self.handover: Handover | None = None
         this = weakref.ref(self)  # no cycle: a program goes when its function goes
 
-        def run(donated: list[Any], kept: list[Any], arrays: list[Any]) -> Any:
-            return this()._run(donated, kept, arrays)  # type: ignore[union-attr]
+        def run(donated: list[Any], kept: list[Any], rest: Any) -> Any:
+            return this()._run(donated, kept, rest)  # type: ignore[union-attr]
 
         run.__name__ = run.__qualname__ = lift.name.rpartition(".")[2]
         self.jitted = jax.jit(run, donate_argnums=0, **options)
 
-    def _run(self, donated: list[Any], kept: list[Any], arrays: list[Any]) -> Any:
+    def _run(self, donated: list[Any], kept: list[Any], rest: Any) -> Any:
+        arrays, found = jtu.tree_flatten(rest)
+        if found != self._rest:
+            raise FormError
         groups = (donated, kept, arrays)
         handover = self.handover
         if handover is not None and handover.thread == threading.get_ident():
@@ -199,7 +212,7 @@ class Program:
     def remember(self, exit: Exit, out: Any) -> int:
         """Returns the number of an outcome."""
         treedef = jtu.tree_structure(out) if _only_arrays(exit.out) else None
-        outcome = Outcome(exit, treedef)
+        outcome = Outcome(exit, treedef, bool(_config.jax_disable_jit))
         if outcome in self.outcomes:
             return self.outcomes.index(outcome)
         self.outcomes.append(outcome)
@@ -207,7 +220,7 @@ class Program:
 
     def donate_written(
         self,
-        groups: tuple[list[Any], list[Any], list[Any]],
+        groups: tuple[list[Any], list[Any], Any],
         values: list[Any],
         make: Callable[[tuple[int, ...]], Program],
     ) -> Program:
@@ -242,7 +255,7 @@ class Program:
         if chosen:
             exit = outcome.exit
             exit = Exit(tuple(kept), exit.changed, exit.out, exit.layout[len(chosen) :])
-            program.outcomes.append(Outcome(exit, outcome.treedef))
+            program.outcomes.append(Outcome(exit, outcome.treedef, False))
             positions = tuple(chosen[entry] for entry in program.donated)
             program.handover = Handover(traced.jaxpr, positions, threading.get_ident())
             program.has_effects = bool(traced.jaxpr.effects)

@@ -14,7 +14,7 @@ import jax
 from jax.core import Tracer
 
 from weft._errors import StructureError
-from weft._graph.records import ValueDef
+from weft._graph.records import ValueDef, children_of
 from weft._lift.arguments import argument_paths
 from weft._lift.carry import Look, check_carry, look_at, sources
 from weft._lift.lift import Call, Exit, Groups, Lift, mode_of, unbind
@@ -69,9 +69,11 @@ class RepeatLift(Lift):
 
     def _look_at(self, carried: tuple[Any, ...]) -> Look:
         look = look_at(carried)
+        assert isinstance(look.record, ValueDef)  # of the tuple
         paths = argument_paths(self.f, len(carried), self.skip, self.bound)
         names = tuple(format_path(path) for path in paths)
-        return look._replace(record=ValueDef(tuple, names, look.record.children))
+        children = tuple(child for _, child in children_of(look.record))
+        return look._replace(record=ValueDef(tuple, names, children))
 
     def plan(self, spec: Any, arrays: list[Any], *before: Any) -> Plan:
         """Traces the body once to see what changes."""

@@ -95,10 +95,10 @@ def see(
 
 def _aval_text(aval: Any) -> str:
     text = aval.str_short(short_dtypes=True)
-    sharding = getattr(aval, "sharding", None)
+    spec = getattr(getattr(aval, "sharding", None), "spec", None)
     weak = " (weak type)" if getattr(aval, "weak_type", False) else ""
-    is_explicit = "@" not in text and getattr(sharding, "spec", None) and any(sharding.spec)
-    return f"{text}{weak}" + (f" sharded {sharding.spec}" if is_explicit else "")
+    is_explicit = "@" not in text and bool(spec) and any(spec)
+    return f"{text}{weak}" + (f" sharded {spec}" if is_explicit else "")
 
 
 def _short(value: Any) -> str:

@@ -3,7 +3,8 @@
 Plain lists, dicts and sets, pytrees of other libraries, config objects and what functions close
 over change without anybody being told. A snapshot keeps what was in them, and compares by identity
 on each call, all of them at once and in C: keeping the elements alive is what makes identity safe,
-as the address of a dead one would be used again.
+as the address of a dead one would be used again. Code and default values of functions, and what is frozen,
+are taken to stay as they are.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ class Snapshot:
         """Adds a list, dict or set, but nothing inside of it."""
         if isinstance(value, dict):
             self._mappings.append(value)
-            factory = getattr(value, "default_factory", None)
-            if factory is not None:
+            if isinstance(value, collections.defaultdict):
+                factory = value.default_factory
                 self._checks.append(lambda: value.default_factory is factory)
         else:
             self._sequences.append(value)
@@ -114,8 +115,8 @@ class Snapshot:
                 except ValueError:  # still empty
                     self._cells.pop()
                     self._add_key(value)
-        self.add_static(value.__defaults__)
-        self.add_static(value.__kwdefaults__)
+        self._add_parts(value.__defaults__ or ())
+        self._add_parts((value.__kwdefaults__ or {}).values())
 
     def _add_method(self, value: types.MethodType) -> None:
         self._add_parts((value.__func__, value.__self__))

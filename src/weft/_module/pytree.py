@@ -25,7 +25,7 @@ from weft._module.cycles import refuse_cycle
 from weft._module.kinds import Kind, holds_data, kind_of
 from weft._path import format_path, sorted_keys
 from weft._static import Static, compare_by_identity
-from weft._types import MISSING, SCALAR_TYPES, Root
+from weft._types import MISSING, NO_PLANS, SCALAR_TYPES, Root
 
 A = TypeVar("A")
 
@@ -106,9 +106,9 @@ class _Slots(Root):
         "__weakref__",
         "_pytree_is_open",
         "_pytree_marks",
-        "_pytree_plans",
         "_pytree_trace",
         "_pytree_watches",
+        "_root_plans",
     )
 
 
@@ -119,7 +119,7 @@ _set_marks = _Slots._pytree_marks.__set__  # type: ignore[attr-defined]
 _set_trace = _Slots._pytree_trace.__set__  # type: ignore[attr-defined]
 _set_is_open = _Slots._pytree_is_open.__set__  # type: ignore[attr-defined]
 _set_watches = _Slots._pytree_watches.__set__  # type: ignore[attr-defined]
-set_plans = _Slots._pytree_plans.__set__  # type: ignore[attr-defined]
+_set_plans = _Slots._root_plans.__set__  # type: ignore[attr-defined]
 _NO_MARKS: dict[Any, bool] = {}
 
 
@@ -228,7 +228,7 @@ def blank(cls: type) -> Any:
     _set_trace(new, _trace.current())
     _set_is_open(new, False)
     _set_watches(new, None)
-    set_plans(new, None)
+    _set_plans(new, NO_PLANS)
     return new
 
 

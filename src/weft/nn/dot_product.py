@@ -13,6 +13,7 @@ import contextlib
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 from jax import lax
 

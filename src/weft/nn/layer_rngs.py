@@ -7,7 +7,7 @@ same key; or it draws from what is given at the call.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +89,7 @@ def draw_key(
     )
 
 
-def _is_key(value: Any) -> bool:
+def _is_key(value: Any) -> TypeGuard[jax.Array]:
     if not isinstance(value, jax.Array):
         return False
     return jnp.issubdtype(value.dtype, jax.dtypes.prng_key) or value.dtype == jnp.uint32

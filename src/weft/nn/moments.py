@@ -49,7 +49,7 @@ def compute_moments(
     use_mean: bool = True,
     use_fast_variance: bool = True,
     mask: jax.Array | None = None,
-) -> tuple[jax.Array | None, jax.Array]:
+) -> tuple[Any, jax.Array]:
     """Returns mean and variance, float32 or wider, without the reduced axes.
 
     Args:

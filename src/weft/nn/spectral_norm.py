@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -59,7 +60,7 @@ class SpectralNorm(Module):
 
     def __init__(
         self,
-        layer_instance: Module,
+        layer_instance: Callable[..., Any],
         *,
         n_steps: int = 1,
         epsilon: float = 1e-12,

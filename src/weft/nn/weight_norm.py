@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -60,7 +60,7 @@ class WeightNorm(Module):
 
     def __init__(
         self,
-        layer_instance: Module,
+        layer_instance: Callable[..., Any],
         *,
         feature_axes: Axes | None = -1,
         use_scale: bool = True,
@@ -133,6 +133,6 @@ class WeightNorm(Module):
         return new_param(self, rngs, init, shape, self.param_dtype, drawn_as=drawn_as)
 
 
-def find_weights(layer: Module, variable_filter: Filter) -> dict[Path, Variable]:
+def find_weights(layer: Any, variable_filter: Filter) -> dict[Path, Variable]:
     """Returns the Variables of a layer that a filter matches, by path, in the order of paths."""
     return dict(to_flat_state(state(layer, variable_filter)))

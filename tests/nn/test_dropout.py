@@ -1,0 +1,78 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import weft as nnx
+
+X = jnp.arange(1.0, 13.0).reshape(3, 4)
+
+
+def test_kept_elements_are_scaled():
+    y = nnx.Dropout(0.5, rngs=nnx.Rngs(0))(X)
+    assert 0 < int((y == 0).sum()) < X.size
+    np.testing.assert_array_equal(y[y != 0], 2 * X[y != 0])
+
+
+def test_each_call_draws_anew_and_counts():
+    layer = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+    assert not (layer(X) == layer(X)).all()
+    assert int(layer.rngs.count[...]) == 2
+
+
+def test_broadcast_dims_share_a_draw():
+    y = nnx.Dropout(0.5, broadcast_dims=(0,), rngs=nnx.Rngs(0))(jnp.ones((50, 8)))
+    assert (y == y[0]).all()
+    assert 0 < float(y[0].sum()) < 16
+
+
+def test_nothing_is_drawn_where_nothing_can_drop():
+    for layer in (nnx.Dropout(0.0), nnx.Dropout(0.5, deterministic=True)):
+        assert layer(X) is X
+    assert not nnx.Dropout(1.0)(X).any()
+
+
+def test_rate_one_is_the_identity_when_deterministic():
+    assert nnx.Dropout(1.0, deterministic=True)(X) is X
+
+
+def test_the_call_overrides_the_layer():
+    layer = nnx.Dropout(0.5, deterministic=True, rngs=nnx.Rngs(0))
+    assert (layer(X, deterministic=False) == 0).any()
+    key = jax.random.key(3)
+    np.testing.assert_array_equal(
+        layer(X, deterministic=False, rngs=key), nnx.Dropout(0.5)(X, rngs=key)
+    )
+
+
+def test_modes_and_views():
+    layer = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+    layer.eval()
+    assert layer(X) is X
+    layer.train()
+    assert (layer(X) == 0).any()
+    assert nnx.view(layer, deterministic=True)(X) is X
+    assert layer.deterministic is False
+
+
+def test_under_jit_the_stream_goes_on():
+    eager, compiled = (nnx.Dropout(0.5, rngs=nnx.Rngs(0)) for _ in range(2))
+    run = nnx.jit(lambda layer, x: layer(x))
+    for _ in range(2):
+        np.testing.assert_array_equal(eager(X), run(compiled, X))
+
+
+def test_without_a_stream_the_error_shows_both_ways_to_give_one():
+    with pytest.raises(ValueError, match="from the stream 'noise', but has no stream") as error:
+        nnx.Dropout(0.5, rng_collection="noise")(X)
+    assert "`nnx.Dropout(0.5, rngs=rngs)`" in str(error.value)
+    assert "`layer(x, rngs=rngs)`" in str(error.value)
+
+
+def test_other_mistakes():
+    with pytest.raises(ValueError, match="Dropout expects a rate from 0 to 1, .* found 1.5"):
+        nnx.Dropout(1.5)
+    with pytest.raises(ValueError, match="draws from the stream 'dropout', but the Rngs"):
+        nnx.Dropout(0.5, rngs=nnx.Rngs(params=0))
+    with pytest.raises(ValueError, match="Dropout does not know its `deterministic`"):
+        nnx.Dropout(0.5, deterministic=None)(X)
