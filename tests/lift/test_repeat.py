@@ -180,6 +180,22 @@ def test_while_loop_of_a_method():
     assert model.count[...] == 2.0
 
 
+def test_a_condition_that_is_a_method_sees_what_the_body_writes():
+    class Limited(Model):
+        def goes_on(self, x):
+            return self.count < 4.0
+
+    model, other = Limited(), Limited()
+    nnx.while_loop(model.goes_on, model.step, jnp.ones(2))
+    assert model.count[...] == 4.0
+    nnx.while_loop(other.goes_on, grow, other)
+    assert other.count[...] == 4.0
+    message = error_of(
+        nnx.StructureError, nnx.while_loop, model.step, lambda x: x, jnp.ones(2)
+    )  # fmt: skip
+    assert "the condition of nnx.while_loop writes functions.count" in message
+
+
 def test_a_condition_that_writes():
     message = error_of(
         nnx.StructureError, nnx.while_loop, lambda m: grow(m).count < 3.0, grow, Model()

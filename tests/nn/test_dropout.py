@@ -70,7 +70,7 @@ def test_without_a_stream_the_error_shows_both_ways_to_give_one():
 
 
 def test_other_mistakes():
-    with pytest.raises(ValueError, match="Dropout expects a rate from 0 to 1, .* found 1.5"):
+    with pytest.raises(ValueError, match=r"Dropout expects a rate from 0 to 1, .* found 1\.5"):
         nnx.Dropout(1.5)
     with pytest.raises(ValueError, match="draws from the stream 'dropout', but the Rngs"):
         nnx.Dropout(0.5, rngs=nnx.Rngs(params=0))

@@ -26,6 +26,7 @@ from weft._lift.lift import (
     Exit,
     Items,
     Lift,
+    Places,
     Spec,
     Written,
     mode_of,
@@ -33,7 +34,7 @@ from weft._lift.lift import (
     outcome,
     raw_leaves,
     take,
-    unbind,
+    unbind_all,
 )
 from weft._lift.memo import compiled_once
 from weft._path import Path, format_path
@@ -120,13 +121,10 @@ def _choose(
     graph_updates: bool | None,
 ) -> Any:
     mode = mode_of(graph, graph_updates)
-    functions, bounds = zip(*map(unbind, branches), strict=True)
     # A bound method's object is an operand like any other, so that its changes are seen.
-    holders = {id(obj): obj for bound in bounds for obj in bound}
-    order = list(holders)
-    places = tuple(tuple(order.index(id(obj)) for obj in bound) for bound in bounds)
-    lift = Lift(functions[0], transform, mode, bound=1, skip=len(bounds[0]) - 1)
-    call = lift.enter((tuple(holders.values()), *operands))
+    functions, holders, places = unbind_all(branches)
+    lift = Lift(functions[0], transform, mode, bound=1, skip=len(places[0]) - 1)
+    call = lift.enter((holders, *operands))
     run = compiled_once(
         functions,
         (transform, mode, places),
@@ -138,7 +136,7 @@ def _choose(
 def _run(
     lift: Lift,
     functions: tuple[Callable[..., Any], ...],
-    places: tuple[tuple[int, ...], ...],
+    places: Places,
     spec: Spec,
     index: Any,
     *groups: Any,

@@ -123,10 +123,9 @@ class Dispatcher:
           rest: what is given to JAX besides the arrays of the plan's objects.
         """
         structure: Structure = plan.structure()
-        is_outermost = _trace.is_outermost()
-        if is_outermost and self._donates:
+        if self._donates and _trace.is_outermost() and _may_donate():
             program = structure.donating or self._prepare(plan, structure, rest)
-            if program is not None and program.donated and _may_donate():
+            if program.donated:
                 operands = plan.operands(program)
                 lease = operands.lease
                 try:
@@ -172,14 +171,13 @@ class Dispatcher:
         rest = plan.pattern.rest
         return Program(self._lift, plan.spec, rest, donated, self._options, self._on_trace)
 
-    def _prepare(self, plan: Plan, structure: Structure, rest: Any) -> Program | None:
-        """Makes the program that donates, where that is possible now."""
-        if _may_donate():
-            structure.donating = structure.plain.donate_written(
-                ([], gather(plan.operands(structure.plain)), rest),
-                plan.values,
-                functools.partial(self._make_program, plan),
-            )
+    def _prepare(self, plan: Plan, structure: Structure, rest: Any) -> Program:
+        """Makes the program that donates."""
+        structure.donating = structure.plain.donate_written(
+            ([], gather(plan.operands(structure.plain)), rest),
+            plan.values,
+            functools.partial(self._make_program, plan),
+        )
         return structure.donating
 
     # -- running them
@@ -189,7 +187,7 @@ class Dispatcher:
         try:
             if program.has_effects:
                 interrupts.hold()
-            others, number = run_and_store(program, operands.donated, gather(operands), rest)
+            _, others, number = run_and_store(program, operands, rest)
         except BaseException as error:
             if any(array.is_deleted() for array in map(get_slot, operands.donated)):
                 error.add_note(

@@ -91,13 +91,12 @@ class Lease:
             self.shared = True
             return False
         arrays = [copy_array(get_slot(variable)) for variable in copied]
-        _exhaust(map(set_slot, copied, arrays), map(list.clear, (self.exposed,)))
+        _exhaust(itertools.chain(map(set_slot, copied, arrays), map(list.clear, (self.exposed,))))
         return True
 
 
-def _exhaust(*iterators: Any) -> None:
-    """Runs iterators to their end in one call from C, which no signal interrupts."""
-    collections.deque(itertools.chain(*iterators), maxlen=0)
+# Runs an iterator to its end in one call from C, which no signal interrupts.
+_exhaust = collections.deque[Any](maxlen=0).extend
 
 
 def _is_concrete(array: Any) -> bool:

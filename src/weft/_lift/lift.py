@@ -192,6 +192,24 @@ def unbind(f: Callable[..., Any]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     return f, ()
 
 
+Places = tuple[tuple[int, ...], ...]
+
+
+def unbind_all(
+    functions: Iterable[Callable[..., Any]],
+) -> tuple[tuple[Callable[..., Any], ...], tuple[Any, ...], Places]:
+    """Unbinds several functions of one call.
+
+    Returns:
+      The functions, their objects, each once, and for each function which of these is its own.
+    """
+    pairs = [unbind(f) for f in functions]
+    holders = {id(obj): obj for _, bound in pairs for obj in bound}
+    order = list(holders)
+    places = tuple(tuple(order.index(id(obj)) for obj in bound) for _, bound in pairs)
+    return tuple(f for f, _ in pairs), tuple(holders.values()), places
+
+
 def name_of(f: Any) -> str:
     """Returns what to call a function in an error."""
     return getattr(f, "__qualname__", None) or type(f).__name__

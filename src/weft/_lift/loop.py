@@ -243,7 +243,8 @@ def scan(
       reverse: whether to start with the last slice.
       unroll: how many iterations to unroll, as for `jax.lax.scan`.
       in_axes: for each positional argument `nnx.Carry`, the axis it is scanned over, None to
-        broadcast it, a container of these, or a `StateAxes` for an object.
+        broadcast it, a container of these, or a `StateAxes` for an object. Keyword-only arguments
+        are broadcast, and the object of a bound method is carried.
       out_axes: `nnx.Carry` and axes of what is returned.
       transform_metadata: `{nnx.PARTITION_NAME: name}` keeps sharding metadata right.
       graph: False to refuse shared references; None for the setting.

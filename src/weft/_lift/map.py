@@ -181,7 +181,8 @@ def vmap(
     Args:
       f: the function. If missing, a decorator with the options is returned.
       in_axes: axis of each positional argument: an int, None, a container of axes, or a
-        `StateAxes` for an object. Keyword arguments are mapped over axis 0.
+        `StateAxes` for an object. Keyword arguments have the axes of their parameters,
+        keyword-only ones are mapped over axis 0.
       out_axes: likewise, of what is returned.
       axis_name: name of the axis for collectives.
       axis_size: length of the axis, where no argument has it.
@@ -315,7 +316,7 @@ def shard_map(
       f: the function. If missing, a decorator with the options is returned.
       mesh: the mesh; None for the one that is set.
       in_specs: PartitionSpec of each positional argument, a container of them, or a
-        `StateSharding` of them for an object. Keyword arguments are not split.
+        `StateSharding` of them for an object. Keyword-only arguments are not split.
       out_specs: likewise, of what is returned.
       axis_names: the mesh axes to map over; all if empty.
       check_vma: as for `jax.shard_map`.

@@ -296,31 +296,35 @@ def _has_treedef(variable: Variable, treedef: Any) -> bool:
 def gather(operands: Operands) -> list[Any]:
     """Reads the arrays that are not donated."""
     arrays = [variable._slot for variable in operands.kept]
-    for position, value in operands.others:
-        if type(value) is Slot:
-            arrays.insert(position, value.holder[value.key])
-        else:
-            arrays[position:position] = jtu.tree_leaves(get_slot(value))
+    if operands.others:
+        for position, value in operands.others:
+            if type(value) is Slot:
+                arrays.insert(position, value.holder[value.key])
+            else:
+                arrays[position:position] = jtu.tree_leaves(get_slot(value))
     return arrays
 
 
 _first = operator.itemgetter(0)
+_flat = itertools.chain.from_iterable
+_exhaust = collections.deque(maxlen=0).extend  # runs an iterator to its end, and keeps nothing
 
 
-def run_and_store(program: Program, donated: list[Variable], kept: list[Any], rest: Any) -> Any:
+def run_and_store(program: Program, operands: Operands, rest: Any) -> Any:
     """Runs a donating program and stores what comes out, without a gap for an interrupt.
 
     All of it is one call from C: signals are handled before or after, never between.
 
     Returns:
-      The further arrays that come out, and the list whose length is the outcome's number.
+      What came out: the values that were stored, further arrays, and the list whose length is the
+      number of the outcome.
     """
     box: list[Any] = []
-    operands = ([variable._slot for variable in donated], kept, rest)
-    run = map(box.append, itertools.starmap(program.jitted, (operands,)))
-    store = map(set_slot, donated, itertools.chain.from_iterable(map(_first, box)))
-    collections.deque(itertools.chain(run, store), maxlen=0)
-    return box[0][1:]
+    donated = operands.donated
+    arrays = [variable._slot for variable in donated]
+    run = map(box.append, map(program.jitted, (arrays,), (gather(operands),), (rest,)))
+    _exhaust(itertools.chain(run, map(set_slot, donated, _flat(map(_first, box)))))
+    return box[0]
 
 
 def store_others(
@@ -345,7 +349,7 @@ def store_others(
         for target in targets:
             if target._lease is not None:
                 target._lease.expose(target)
-    collections.deque(map(set_slot, targets, new), maxlen=0)
+    _exhaust(map(set_slot, targets, new))
 
 
 def make_plan(

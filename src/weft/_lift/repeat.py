@@ -17,10 +17,12 @@ from weft._errors import StructureError
 from weft._graph.records import ValueDef, children_of
 from weft._lift.arguments import argument_paths
 from weft._lift.carry import Look, check_carry, look_at, sources
-from weft._lift.lift import Call, Exit, Groups, Lift, mode_of, unbind
+from weft._lift.lift import Call, Exit, Groups, Inside, Lift, Mode, mode_of, unbind_all
 from weft._lift.memo import compiled_once
 from weft._path import format_path
 from weft._static import Static
+
+BODY, CONDITION = range(2)
 
 
 class Plan(NamedTuple):
@@ -53,15 +55,41 @@ class Plan(NamedTuple):
 
 
 class RepeatLift(Lift):
-    """A lift whose only argument is a carry."""
+    """A lift whose only argument is a carry.
+
+    Args:
+      functions: the body; for `while_loop` also the condition.
+      skip: how many parameters the body has before the carry.
+    """
+
+    def __init__(
+        self, transform: str, mode: Mode, functions: tuple[Callable[..., Any], ...], skip: int = 0
+    ):
+        # The object of a bound method goes round with the carry.
+        self.functions, self.holders, self.places = unbind_all(functions)
+        number = len(self.holders)
+        without = min(len(self.places[0]) - number, 0)
+        super().__init__(self.functions[0], transform, mode, bound=number, skip=without or skip)
+
+    def enter_loop(self, init_val: Any) -> Call:
+        """Takes the carry apart, the objects of bound methods first."""
+        call = self.enter((*self.holders, init_val))
+        self.holders = ()  # what is kept between calls may not hold data
+        return call
+
+    def run_one(self, inside: Inside, function: int, *before: Any) -> Any:
+        """Runs the body or the condition on the carry."""
+        *holders, carry = inside.args
+        own = (holders[i] for i in self.places[function])
+        args = (*own, *before, carry)
+        return self.run(inside._replace(args=args), self.functions[function])
 
     def step(self, spec: Any, arrays: list[Any], *before: Any) -> tuple[list[Any], Any]:
         """Runs the body once: returns the next carry, and statically what comes out."""
         inside = self.rebuild(spec, [arrays])
-        *bound, carry = inside.args
-        first = self._look_at((*bound, carry))
-        out = self.run(inside._replace(args=(*bound, *before, carry)))
-        second = self._look_at((*bound, out))
+        first = self._look_at(inside.args)
+        out = self.run_one(inside, BODY, *before)
+        second = self._look_at((*inside.args[:-1], out))
         check_carry(self, inside, first, second)
         groups, exit = self.collect(spec, inside, out)
         carried = second.arrays
@@ -88,10 +116,10 @@ class RepeatLift(Lift):
         changing, origin = found.value
         return Plan(arrays, changing, exit, origin)
 
-    def test(self, spec: Any, arrays: list[Any], cond_fun: Callable[[Any], Any]) -> Any:
+    def test(self, spec: Any, arrays: list[Any]) -> Any:
         """Runs the condition, which may only read."""
         inside = self.rebuild(spec, [arrays])
-        out = self.run(inside._replace(args=inside.args[-1:]), cond_fun)
+        out = self.run_one(inside, CONDITION)
         _, exit = self.collect(spec, inside, None)
         for change in (*exit.written, *exit.changed):
             raise StructureError(
@@ -140,21 +168,20 @@ def while_loop(
       >>> int(count[...])
       5
     """
-    function, bound = unbind(body_fun)
-    lift = RepeatLift(function, "while_loop", mode_of(graph, graph_updates), bound=len(bound))
-    call = lift.enter((*bound, init_val))
+    lift = RepeatLift("while_loop", mode_of(graph, graph_updates), (body_fun, cond_fun))
+    call = lift.enter_loop(init_val)
 
     def run(spec: Any, arrays: list[Any]) -> tuple[Groups, Exit]:
         plan = lift.plan(spec, arrays)
         final = jax.lax.while_loop(
-            lambda changing: lift.test(spec, plan.merge(changing), cond_fun),
+            lambda changing: lift.test(spec, plan.merge(changing)),
             lambda changing: plan.select(lift.step(spec, plan.merge(changing))[0]),
             plan.select(arrays),
         )
         return plan.finish(final)
 
-    key = ("while_loop", lift.mode, lift.bound)
-    return lift.repeat(call, compiled_once((cond_fun, function), key, lambda: run))
+    key = ("while_loop", lift.mode, lift.places)
+    return lift.repeat(call, compiled_once(lift.functions, key, lambda: run))
 
 
 def fori_loop(
@@ -194,11 +221,8 @@ def fori_loop(
       >>> int(total[...])
       10
     """
-    function, bound = unbind(body_fun)
-    lift = RepeatLift(
-        function, "fori_loop", mode_of(graph, graph_updates), bound=len(bound), skip=1
-    )
-    call = lift.enter((*bound, init_val))
+    lift = RepeatLift("fori_loop", mode_of(graph, graph_updates), (body_fun,), skip=1)
+    call = lift.enter_loop(init_val)
     # A range known in advance stays known, such that JAX can differentiate the loop.
     is_known = not isinstance(lower, Tracer) and not isinstance(upper, Tracer)
     known: Any = (operator.index(lower), operator.index(upper)) if is_known else ()
@@ -215,6 +239,6 @@ def fori_loop(
         )
         return plan.finish(final)
 
-    key = ("fori_loop", lift.mode, lift.bound, unroll, known)
-    loop = compiled_once((function,), key, lambda: run)
+    key = ("fori_loop", lift.mode, lift.places, unroll, known)
+    loop = compiled_once(lift.functions, key, lambda: run)
     return lift.repeat(call, loop, *(() if is_known else (lower, upper)))

@@ -3,8 +3,8 @@
 Plain lists, dicts and sets, pytrees of other libraries, config objects and what functions close
 over change without anybody being told. A snapshot keeps what was in them, and compares by identity
 on each call, all of them at once and in C: keeping the elements alive is what makes identity safe,
-as the address of a dead one would be used again. Code and default values of functions, and what is frozen,
-are taken to stay as they are.
+as the address of a dead one would be used again. Code and default values of functions, and what is
+frozen, are taken to stay as they are.
 """
 
 from __future__ import annotations

@@ -101,5 +101,5 @@ def combine_masks(*masks: jax.Array | None, dtype: Dtype = jnp.float32) -> jax.A
         )
     combined = given[0]
     for mask in given[1:]:
-        combined = jnp.logical_and(combined, mask)
+        combined = combined.astype(bool) & mask.astype(bool)
     return combined.astype(dtype)

@@ -8,6 +8,7 @@ is padding, which the last carry does not depend on.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -28,6 +29,8 @@ from weft.nn.recurrent_cell import RNNCellBase as RNNCellBase
 from weft.nn.recurrent_cell import carry_stream
 from weft.nn.recurrent_cell import modified_orthogonal as modified_orthogonal
 from weft.nn.simple_cell import SimpleCell as SimpleCell
+
+Step = Callable[..., tuple[Any, jax.Array]]
 
 
 class RNN(Module):
@@ -163,56 +166,56 @@ class RNN(Module):
     def _scan(
         self, carry: Any, inputs: jax.Array, time_axis: int, seq_lengths: jax.Array | None
     ) -> tuple[Any, jax.Array]:
-        with self._same_keys_each_step() as shared:
-            if seq_lengths is None:
-                run = scan(
-                    _step,
-                    in_axes=(self.state_axes, Carry, time_axis, None),
-                    out_axes=(Carry, time_axis),
-                    unroll=self.unroll,
-                )
-                return run(self.cell, carry, inputs, shared)
-            run = scan(
-                _step_within_lengths,
-                in_axes=(self.state_axes, Carry, time_axis, None, None),
-                out_axes=(Carry, time_axis),
-                unroll=self.unroll,
-            )
+        out_axes = (Carry, time_axis)
+        if seq_lengths is None:
+            in_axes = (self.state_axes, Carry, time_axis)
+            with self._same_keys(_step) as step:
+                run = scan(step, in_axes=in_axes, out_axes=out_axes, unroll=self.unroll)
+                return run(self.cell, carry, inputs)
+        in_axes = (self.state_axes, Carry, time_axis, None)
+        with self._same_keys(_step_within_lengths) as step:
+            run = scan(step, in_axes=in_axes, out_axes=out_axes, unroll=self.unroll)
             start = (carry, carry, jnp.zeros((), seq_lengths.dtype))
-            (_, last, _), outputs = run(self.cell, start, inputs, shared, seq_lengths)
+            (_, last, _), outputs = run(self.cell, start, inputs, seq_lengths)
             return last, outputs
 
     @contextlib.contextmanager
-    def _same_keys_each_step(self) -> Any:
-        """Gives the streams of `broadcast_rngs` keys for one call; yields their places."""
+    def _same_keys(self, step: Step) -> Iterator[Step]:
+        """Gives the streams of `broadcast_rngs` keys for one call; yields a step that starts them.
+
+        The step is a function of this module where there are none, so that scans are not retraced.
+        """
         if self.broadcast_rngs is None:
-            yield None
+            yield step
             return
         with split_rngs(self.cell, splits=1, only=self.broadcast_rngs, squeeze=True) as backups:
             chosen = {id(stream) for stream, *_ in backups}
-            yield tuple(i for i, stream in enumerate(_streams(self.cell)) if id(stream) in chosen)
+            places = [i for i, stream in enumerate(_streams(self.cell)) if id(stream) in chosen]
+
+            def starting(cell: Any, *args: Any) -> Any:
+                streams = _streams(cell)
+                for place in places:
+                    count = streams[place].count
+                    count.set_value(jnp.zeros_like(count.get_value()))
+                return step(cell, *args)
+
+            yield starting
 
 
 def _streams(cell: Any) -> list[RngStream]:
     return [node for _, node in iter_graph(cell) if isinstance(node, RngStream)]
 
 
-def _step(cell: Any, carry: Any, inputs: jax.Array, shared: Any) -> tuple[Any, jax.Array]:
-    """One step; the streams at the places `shared` start again from their first key."""
-    if shared is not None:
-        streams = _streams(cell)
-        for place in shared:
-            count = streams[place].count
-            count.set_value(jnp.zeros_like(count.get_value()))
+def _step(cell: Any, carry: Any, inputs: jax.Array) -> tuple[Any, jax.Array]:
     return cell(carry, inputs)
 
 
 def _step_within_lengths(
-    cell: Any, carry: Any, inputs: jax.Array, shared: Any, seq_lengths: jax.Array
+    cell: Any, carry: Any, inputs: jax.Array, seq_lengths: jax.Array
 ) -> tuple[Any, jax.Array]:
     """One step that keeps beside the carry the last one within the lengths, and the time."""
     current, last, time = carry
-    current, outputs = _step(cell, current, inputs, shared)
+    current, outputs = cell(current, inputs)
     # The copy comes before the selection, so that gradients of the two carries are added before
     # that of the outputs: the order, and so the last bit, of a loop that emits every carry.
     outputs = jax.tree.map(jnp.copy, outputs)
