@@ -29,6 +29,7 @@ def with_rope(**kwargs):
 def test_decoding_equals_the_causal_forward_pass(kv_heads, qk_norm, masked, rope, use_bias):
     options = {"attention_fn": with_rope()} if rope else {}
     layer = mha(
+        qkv_features=32,  # normalising heads of two features would be ill-conditioned
         num_kv_heads=kv_heads,
         normalize_qk=qk_norm,
         use_bias=use_bias,

@@ -114,7 +114,9 @@ def differences(before: TraceSeen, after: TraceSeen) -> list[str]:
     found = []
     for path in [*before, *(path for path in after if path not in before)]:
         old, new = before.get(path, _ABSENT), after.get(path, _ABSENT)
-        if old.value == new.value or (path == _ARGUMENTS and found):
+        # Only what is of one type is compared: a treedef refuses to be compared with None.
+        same = type(old.value) is type(new.value) and old.value == new.value
+        if same or (path == _ARGUMENTS and found):
             continue
         *inside, last = path
         suffix = f" ({last[1:-1]})" if last in (_METADATA, _EXTRA) else ""

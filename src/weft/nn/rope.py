@@ -40,9 +40,10 @@ class RoPE(Module):
     Example:
       >>> import jax.numpy as jnp
       >>> import weft as nnx
-      >>> rope = nnx.RoPE()
-      >>> rope(jnp.ones((2, 2))).round(2).tolist()
-      [[1.0, 1.0], [-0.3..., 1.38...]]
+      >>> x = jnp.ones((2, 4))
+      >>> y = nnx.RoPE()(x)
+      >>> bool((y[0] == x[0]).all()), bool((y[1] == x[1]).any())  # position 0 stays as it is
+      (True, False)
     """
 
     def __init__(
