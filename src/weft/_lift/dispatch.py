@@ -97,7 +97,7 @@ class Dispatcher:
             plan = self._make_plan(leaves, given, pattern)
             if any(map(is_part, plan.values)):  # parts have no arrays of their own
                 return self._unplanned(args, kwargs)
-            remember(root, plans, self.token, plan)
+            remember(root, plans, self.token, plan)  # type: ignore[arg-type]
         return self.run(plan, pattern.rest_of(args, kwargs, leaves))
 
     def pattern_of(
