@@ -1,3 +1,5 @@
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,6 +45,13 @@ def test_a_carry_of_zeros_leaves_no_random_state():
     drawn = nnx.RNN(gru(carry_init=nnx.initializers.normal()))
     assert drawn.rngs.tag == "carry"
     assert not (drawn(X) == drawn(X)).all()
+
+
+def test_pickles_and_compares_by_value():
+    layer, again = nnx.RNN(gru()), nnx.RNN(gru(kernel_init=nnx.initializers.normal()))
+    assert nnx.graphdef(layer) == nnx.graphdef(again)
+    copy = pickle.loads(pickle.dumps(layer))
+    np.testing.assert_array_equal(copy(X), layer(X))
 
 
 def test_layouts():

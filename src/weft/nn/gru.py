@@ -10,11 +10,16 @@ import jax.numpy as jnp
 
 from weft._rng import Rngs, RngStream
 from weft.nn import initializers
-from weft.nn.activations import sigmoid, tanh
 from weft.nn.dtypes import Dtype, PromoteDtype, promote_dtype
 from weft.nn.initializers import Initializer
 from weft.nn.parameters import NO_METADATA
-from weft.nn.recurrent_cell import Activation, HiddenStateCell, modified_orthogonal
+from weft.nn.recurrent_cell import (
+    Activation,
+    HiddenStateCell,
+    modified_orthogonal,
+    sigmoid,
+    tanh,
+)
 
 
 class GRUCell(HiddenStateCell):

@@ -24,6 +24,17 @@ from weft.nn.linear import Linear
 Activation = Callable[..., Any]
 
 
+# The default activations are plain functions, because JAX's compiled ones cannot be pickled.
+def sigmoid(x: jax.Array) -> jax.Array:
+    """Returns `jax.nn.sigmoid(x)`."""
+    return jax.nn.sigmoid(x)
+
+
+def tanh(x: jax.Array) -> jax.Array:
+    """Returns `jax.numpy.tanh(x)`."""
+    return jnp.tanh(x)
+
+
 def modified_orthogonal(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Any:
     """Returns an orthogonal matrix made in float32, then cast: for dtypes LAPACK does not know.
 
