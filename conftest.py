@@ -1,10 +1,13 @@
 """The setting of every test, docstring example and Markdown example.
 
 It is made of environment variables, set before anything imports jax, so that processes started by
-a test have it too: four CPU devices, strict dtype promotion, and nothing kept between runs.
+a test have it too: four CPU devices, strict dtype promotion, and compiled programs shared by the
+processes of one run (the same small programs are needed over and over), but not kept for the next.
 """
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,8 +19,12 @@ FOUR_DEVICES = "--xla_force_host_platform_device_count=4"
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
-os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
-if FOUR_DEVICES not in os.environ.get("XLA_FLAGS", ""):  # pytest-xdist's workers inherit it
+IS_MAIN_PROCESS = "PYTEST_XDIST_WORKER" not in os.environ
+if IS_MAIN_PROCESS:  # pytest-xdist's workers inherit what it sets
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="weft_compiled_")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+if FOUR_DEVICES not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FOUR_DEVICES}".strip()
 
 # No deadline: the first example of a property pays for compilation. In CI the same examples each
@@ -43,3 +50,8 @@ class Document(pytest.File):
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> Document | None:
     return Document.from_parent(parent, path=file_path) if file_path.suffix == ".md" else None
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if IS_MAIN_PROCESS:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"])

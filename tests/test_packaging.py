@@ -54,7 +54,8 @@ def loaded_by(statement: str, **environment: str) -> set[str]:
 
 
 def test_import_loads_nothing_heavy():
-    assert loaded_by("import weft") == set()
+    # JAX loads cloudpickle where it is installed.
+    assert loaded_by("import weft") == loaded_by("import jax")
 
 
 @pytest.mark.parametrize("statement", ["import {}", "import {}.part", "from {}.part import thing"])
@@ -70,7 +71,7 @@ def test_import_check_reports_each_heavy_package(statement, tmp_path):
 
 def test_import_starts_no_backend():
     # JAX reads the platform's name when the first array is made, and raises for this one.
-    assert loaded_by("import weft", JAX_PLATFORMS="nosuch") == set()
+    assert loaded_by("import weft", JAX_PLATFORMS="nosuch") == loaded_by("import jax")
     with pytest.raises(AssertionError, match="nosuch"):
         loaded_by("import jax; jax.devices()", JAX_PLATFORMS="nosuch")
 

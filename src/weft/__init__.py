@@ -154,11 +154,11 @@ from weft._rng import split_rngs as split_rngs
 from weft._rng import with_rngs as with_rngs
 from weft._types import A as A
 from weft._types import M as M
-from weft._variable import BatchStat as BatchStat
-from weft._variable import Cache as Cache
-from weft._variable import Intermediate as Intermediate
-from weft._variable import Param as Param
-from weft._variable import Perturbation as Perturbation
+from weft._variable_types import BatchStat as BatchStat
+from weft._variable_types import Cache as Cache
+from weft._variable_types import Intermediate as Intermediate
+from weft._variable_types import Param as Param
+from weft._variable_types import Perturbation as Perturbation
 from weft._variable import Variable as Variable
 from weft._variable_names import register_variable_name as register_variable_name
 from weft._variable_names import variable_name_from_type as variable_name_from_type

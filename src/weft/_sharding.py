@@ -22,7 +22,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from weft import _config
 from weft._types import ARRAY_TYPES
-from weft._variable import Variable, _name_of
+from weft._variable import Variable
+from weft._variable_guard import name_of
 
 Names = str | tuple[str, ...] | None
 Plan = Sequence[Names] | PartitionSpec | None
@@ -247,7 +248,7 @@ def shard_on_creation(variable: Variable, value: Any) -> Any:
     eager = metadata.get("eager_sharding")
     if plan is None or not (_config.using_eager_sharding() if eager is None else eager):
         return value
-    where = _name_of(variable)
+    where = name_of(variable)
     return _constrain(where, value, plan, rules_of(variable), metadata.get("mesh"))
 
 

@@ -9,22 +9,20 @@ is made, read or written). `get_value` and `set_value` go through the hooks, the
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
 import jax
 import jax.tree_util as jtu
 import numpy as np
-from jax.core import Tracer
 
 from weft import _trace, _watch
-from weft._errors import TraceContextError
 from weft._metadata import HOOKS, VariableMetadata
 from weft._operators import ValueOperators, value_of
 from weft._part import Part
 from weft._static import Static, compare_by_identity
 from weft._types import MISSING, NO_PLANS, Missing, Root
+from weft._variable_guard import check_write, warn_if_captured
 
 A = TypeVar("A")
 
@@ -156,7 +154,7 @@ class Variable(Root, ValueOperators, Generic[A]):
           index: what to index the value with; the whole value if missing.
         """
         if _trace.frames.stack:
-            _warn_if_captured(self)
+            warn_if_captured(self)
         value = self._raw
         if self._metadata or type(self)._has_hooks:
             value = _call_hooks(self, "on_get_value", value)
@@ -467,45 +465,6 @@ def check_no_reference_modes(**modes: bool | None) -> None:
             )
 
 
-def check_write(variable: Variable) -> None:
-    """Raises TraceContextError if the Variable does not belong to the running trace."""
-    if variable._trace != _trace.current():
-        raise TraceContextError(
-            f"cannot write {_name_of(variable)} from inside {_trace.describe()}: it was captured "
-            "from outside, and the write would be lost or leak a tracer. Pass the object that "
-            "holds it as an argument of the transformed function (use `nnx.jit`, `nnx.grad`, ... "
-            "for functions that update objects): `nnx.jit(f)(model, x)`"
-        )
-
-
-def _name_of(variable: Variable) -> str:
-    shape = getattr(variable._raw, "shape", None)
-    name = f"{type(variable).__name__}" + ("" if shape is None else f" of shape {tuple(shape)}")
-    if variable._origin is not None:
-        name += f" (made at {variable._origin[0]}:{variable._origin[1]})"
-    return name
-
-
-_warned_captures: set[tuple[str, str]] = set()
-
-
-def _warn_if_captured(variable: Variable) -> None:
-    frame = _trace.frames.stack[-1]
-    if frame.transform != "jit" or frame[:2] in _warned_captures:
-        return
-    made_inside = variable._trace in (frame.trace, _trace.current())
-    if made_inside or isinstance(variable._raw, Tracer):
-        return
-    _warned_captures.add(frame[:2])
-    warnings.warn(
-        f"{_name_of(variable)} is read inside {_trace.describe()} but is not an argument: its "
-        "value becomes a constant of the compiled program, and later changes of it are not "
-        "seen. Pass the object that holds it as an argument.",
-        UserWarning,
-        stacklevel=4,
-    )
-
-
 def _with_current_names(metadata: Mapping[str, Any]) -> dict[str, Any]:
     renamed = {_ALIASES.get(name, name): value for name, value in metadata.items()}
     if len(renamed) != len(metadata):
@@ -608,63 +567,3 @@ def _register(kind: type[Variable]) -> None:
 
 _register(Variable)
 compare_by_identity(Variable)
-
-
-class Param(Variable[A]):
-    """A learnable parameter.
-
-    Example:
-      >>> import weft as nnx
-      >>> nnx.Param(1.0) + 2.0
-      3.0
-    """
-
-    __slots__ = ()
-
-
-class BatchStat(Variable[A]):
-    """A running statistic, such as the mean of a batch normalisation.
-
-    Example:
-      >>> import weft as nnx
-      >>> nnx.BatchStat(1.0).value
-      1.0
-    """
-
-    __slots__ = ()
-
-
-class Cache(Variable[A]):
-    """State of autoregressive decoding.
-
-    Example:
-      >>> import weft as nnx
-      >>> nnx.Cache(0).value
-      0
-    """
-
-    __slots__ = ()
-
-
-class Intermediate(Variable[A]):
-    """A value kept by `Module.sow`.
-
-    Example:
-      >>> import weft as nnx
-      >>> nnx.Intermediate((1.0,)).value
-      (1.0,)
-    """
-
-    __slots__ = ()
-
-
-class Perturbation(Intermediate[A]):
-    """A zero added by `Module.perturb`, whose gradient is that of an intermediate value.
-
-    Example:
-      >>> import weft as nnx
-      >>> nnx.Perturbation(0.0).value
-      0.0
-    """
-
-    __slots__ = ()

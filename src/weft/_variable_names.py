@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 from weft._types import MISSING, Missing
-from weft._variable import BatchStat, Cache, Intermediate, Param, Perturbation, Variable
+from weft._variable import Variable
+from weft._variable_types import BatchStat, Cache, Intermediate, Param, Perturbation
 
 T = TypeVar("T", bound=type[Variable])
 

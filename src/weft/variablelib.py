@@ -7,14 +7,14 @@ from weft._graph.variable_modes import var_defaults as var_defaults
 from weft._metadata import VariableMetadata as VariableMetadata
 from weft._metadata import with_metadata as with_metadata
 from weft._types import MISSING as MISSING
-from weft._variable import BatchStat as BatchStat
-from weft._variable import Cache as Cache
-from weft._variable import Intermediate as Intermediate
-from weft._variable import Param as Param
-from weft._variable import Perturbation as Perturbation
 from weft._variable import Variable as Variable
 from weft._variable_names import register_variable_name as register_variable_name
 from weft._variable_names import variable_name_from_type as variable_name_from_type
 from weft._variable_names import variable_type_from_name as variable_type_from_name
+from weft._variable_types import BatchStat as BatchStat
+from weft._variable_types import Cache as Cache
+from weft._variable_types import Intermediate as Intermediate
+from weft._variable_types import Param as Param
+from weft._variable_types import Perturbation as Perturbation
 
 VariableState = Variable

@@ -38,7 +38,8 @@ from weft._module.pytree import Pytree
 from weft._module.pytree import check_write as check_object_write
 from weft._path import Path, format_path, path_sort_key
 from weft._types import MISSING
-from weft._variable import Variable, check_write, make
+from weft._variable import Variable, make
+from weft._variable_guard import check_write
 
 N = TypeVar("N")
 

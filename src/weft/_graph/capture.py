@@ -25,7 +25,8 @@ from weft._module.module import Module
 from weft._module.pytree import Pytree, attributes
 from weft._path import Path, format_path
 from weft._types import ARRAY_TYPES
-from weft._variable import Perturbation, Variable
+from weft._variable import Variable
+from weft._variable_types import Perturbation
 
 _TAPS = "_taps"
 

@@ -20,7 +20,8 @@ from weft._lift.lift import Lift, Mode, mode_of, unbind
 from weft._lift.tangents import tangents_of
 from weft._path import Path
 from weft._types import MISSING, Missing
-from weft._variable import Param, Variable
+from weft._variable import Variable
+from weft._variable_types import Param
 
 
 class DiffState(prefixes.PrefixMapping):

@@ -32,9 +32,9 @@ from weft._lift.plan import (
     run_and_store,
     store_others,
 )
-from weft._lift.program import Program, UndonatableError
+from weft._lift.program import ARRAYS, DONATED, KEPT, Program, UndonatableError, entry_sizes
 from weft._part import is_part
-from weft._path import Path, key_of_entry
+from weft._path import Path, format_path, key_of_entry
 from weft._variable import get_slot
 
 _config: Any = jax.config
@@ -97,8 +97,12 @@ class Dispatcher:
             plan = self._make_plan(leaves, given, pattern)
             if any(map(is_part, plan.values)):  # parts have no arrays of their own
                 return self._unplanned(args, kwargs)
-            remember(root, plans, self.token, plan)  # type: ignore[arg-type]
-        return self.run(plan, pattern.rest_of(args, kwargs, leaves))
+            remember(root, plans, self.token, plan)
+        try:
+            return self.run(plan, pattern.rest_of(args, kwargs, leaves))
+        except (TypeError, ValueError) as error:
+            self.explain(error, plan)
+            raise
 
     def pattern_of(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: Sequence[Any], treedef: Any
@@ -110,10 +114,15 @@ class Dispatcher:
             pattern = self._patterns[form] = pattern_of(args, kwargs, leaves, treedef)
         return pattern
 
-    def is_of_form(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Returns whether arguments have the form that a plan is for."""
+    def is_meant(
+        self, error: Exception, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> bool:
+        """Returns whether an error is for the user: whether the plan is for calls of this form."""
         leaves, treedef = jtu.tree_flatten((args, kwargs), is_root)
-        return self.pattern_of(args, kwargs, leaves, treedef) == plan.pattern
+        is_same = self.pattern_of(args, kwargs, leaves, treedef) == plan.pattern
+        if is_same and isinstance(error, (TypeError, ValueError)):
+            self.explain(error, plan)
+        return is_same
 
     def run(self, plan: Plan, rest: Any) -> Any:
         """Runs a call that a plan fits.
@@ -132,6 +141,7 @@ class Dispatcher:
                     with lease.lock:
                         if not lease.shared and (not lease.exposed or lease.reclaim()):
                             return self._donate(plan, program, operands, rest)
+                    program.handover = None
                 except UndonatableError as error:
                     kept = tuple(i for i in program.donated if i not in error.entries)
                     structure.donating = self._make_program(plan, kept)
@@ -154,6 +164,17 @@ class Dispatcher:
             self.array_type = type(others[0])
         operands = plan.operands(program)
         return self._finish(plan, program, operands, others, number, rest, is_outermost)
+
+    def explain(self, error: Exception, plan: Plan) -> None:
+        """Says in a note what JAX names by its place in the lists that it was given."""
+        structure: Structure = plan.structure()
+        text = str(error)
+        for program in (structure.donating, structure.plain):
+            names = {} if program is None else _names(self._lift, plan, program)
+            found = [f"{name} is {path}" for name, path in names.items() if name in text]
+            if found:
+                error.add_note(f"Here {', '.join(found)}.")
+                return
 
     # -- making plans and programs
     def _make_plan(self, leaves: Sequence[Any], given: Sequence[Any], pattern: Pattern) -> Plan:
@@ -223,6 +244,23 @@ class Dispatcher:
             store_others(program, plan, operands, number, rest, others)
             others = others[len(written) :]
         return jtu.tree_unflatten(outcome.treedef, others)
+
+
+def _names(lift: Lift, plan: Plan, program: Program) -> dict[str, str]:
+    """Returns where in the arguments things are that a program calls by their place."""
+    record = program.spec.record
+    paths: dict[int, list[Path]] = {DONATED: [], KEPT: [], ARRAYS: []}
+    for entry, size, group in zip(
+        program.spec.entries, entry_sizes(record), program.spec.layout, strict=True
+    ):
+        paths[group] += [entry.path] * size
+    names = {f"donated[{i}]": path for i, path in enumerate(paths[DONATED])}
+    names |= {f"kept[{i}]": path for i, path in enumerate(paths[KEPT])}
+    pattern = plan.pattern
+    arguments = argument_paths(lift.f, pattern.arity) if pattern.is_flat else paths[ARRAYS]
+    places = pattern.others if pattern.is_flat else range(len(arguments))
+    names |= {f"rest[0][{i}]": arguments[place] for i, place in enumerate(places)}
+    return {name: format_path(path) for name, path in names.items()}
 
 
 def _may_donate() -> bool:

@@ -268,8 +268,8 @@ class JitWrapped:
                     if is_array and type(arrays[0]) is dispatcher.array_type:
                         return arrays[0]
                     return dispatcher.finish_reading(plan, (rest, kwargs), arrays, len(number))
-                except Exception:
-                    if dispatcher.is_of_form(plan, args, kwargs):
+                except Exception as error:
+                    if dispatcher.is_meant(error, plan, args, kwargs):
                         raise
         return dispatcher.call(args, kwargs)
 

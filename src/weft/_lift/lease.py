@@ -21,7 +21,6 @@ from typing import Any
 
 import jax
 import jax.core
-import jax.numpy as jnp
 
 from weft._part import Part
 from weft._variable import Variable, get_slot, set_lease, set_slot
@@ -107,6 +106,6 @@ def copy_array(array: Any) -> Any:
     """Copies an array into memory of its own, on the same devices."""
     if not _is_concrete(array):
         return array
-    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.extended):
-        return jnp.copy(array)
-    return jax.device_put(array, array.sharding, may_alias=False)
+    # What is not committed to its devices stays so: JAX moves it where a computation needs it.
+    sharding = array.sharding if array.committed else None
+    return jax.device_put(array, sharding, may_alias=False)

@@ -47,7 +47,8 @@ from weft._module.pytree import check_write as check_object_write
 from weft._part import check_apart, check_part_write
 from weft._path import Path
 from weft._static import Static
-from weft._variable import Variable, check_write, set_metadata_dict, set_raw
+from weft._variable import Variable, set_metadata_dict, set_raw
+from weft._variable_guard import check_write
 
 Groups = list[list[Any]]
 Items = frozenset[tuple[int, Any]]

@@ -33,7 +33,7 @@ from weft._types import NO_PLANS, Root
 from weft._variable import Variable, get_lease, get_slot, is_leaf, set_slot, watch_variable
 from weft._watch import Watch
 
-_MOST = 8
+_MOST = 16
 
 Plans = dict[object, list["Plan"]]
 """The plans that an object keeps, by whom they are for."""

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from weft import _filters
 from weft._module.pytree import Pytree, attributes
 from weft._path import Path, format_path
-from weft._variable import Perturbation, Variable
+from weft._variable import Variable
+from weft._variable_types import Perturbation
 
 
 def _append(collected: tuple, value: Any) -> tuple:

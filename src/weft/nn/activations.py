@@ -1,4 +1,8 @@
-"""Activation functions: JAX's own, and those with parameters as layers."""
+"""Activation functions: those of JAX under names that pickle, and one with a parameter.
+
+JAX's own are compiled functions, which pickle cannot store and `copy.deepcopy` replaces by others.
+Here each is a plain function around JAX's, so that a model may keep it as an attribute.
+"""
 
 from __future__ import annotations
 
@@ -7,37 +11,391 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from weft._module import Module
-from weft._variable import Param
+from weft._variable_types import Param
 from weft.nn import dtypes
 from weft.nn.parameters import NO_METADATA
 
-celu = jax.nn.celu
-elu = jax.nn.elu
-gelu = jax.nn.gelu
-glu = jax.nn.glu
-hard_sigmoid = jax.nn.hard_sigmoid
-hard_silu = jax.nn.hard_silu
-hard_swish = jax.nn.hard_swish
-hard_tanh = jax.nn.hard_tanh
-identity = jax.nn.identity
-leaky_relu = jax.nn.leaky_relu
-log_sigmoid = jax.nn.log_sigmoid
-log_softmax = jax.nn.log_softmax
-logsumexp = jax.nn.logsumexp
-one_hot = jax.nn.one_hot
-relu = jax.nn.relu
-relu6 = jax.nn.relu6
-selu = jax.nn.selu
-sigmoid = jax.nn.sigmoid
-silu = jax.nn.silu
-soft_sign = jax.nn.soft_sign
-softmax = jax.nn.softmax
-softplus = jax.nn.softplus
-standardize = jax.nn.standardize
-swish = jax.nn.swish
-tanh = jnp.tanh
+Axis = int | tuple[int, ...] | None
+
+
+def celu(x: ArrayLike, alpha: ArrayLike = 1.0) -> jax.Array:
+    """Continuously differentiable `elu`: max(x, 0) + min(alpha (exp(x / alpha) - 1), 0).
+
+    Source: Barron 2017, arXiv:1704.07483.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.celu(jnp.array([-100.0, 2.0]))
+      Array([-1.,  2.], dtype=float32)
+    """
+    return jax.nn.celu(x, alpha)
+
+
+def elu(x: ArrayLike, alpha: ArrayLike = 1.0) -> jax.Array:
+    """Exponential linear unit: x, and alpha (exp(x) - 1) where x is negative.
+
+    Source: Clevert et al. 2015, arXiv:1511.07289.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.elu(jnp.array([-100.0, 2.0]))
+      Array([-1.,  2.], dtype=float32)
+    """
+    return jax.nn.elu(x, alpha)
+
+
+def gelu(x: ArrayLike, approximate: bool = True) -> jax.Array:
+    """Gaussian error linear unit: x times the normal distribution function of x.
+
+    Source: Hendrycks & Gimpel 2016, arXiv:1606.08415.
+
+    Args:
+      x: an array of any shape.
+      approximate: whether to use the approximation by `tanh` instead of the error function.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.gelu(jnp.array([-1.0, 0.0, 2.0])).round(3)
+      Array([-0.159,  0.   ,  1.955], dtype=float32)
+    """
+    return jax.nn.gelu(x, approximate)
+
+
+def glu(x: ArrayLike, axis: int = -1) -> jax.Array:
+    """Gated linear unit: the first half of an axis times the sigmoid of the second.
+
+    Source: Dauphin et al. 2016, arXiv:1612.08083.
+
+    Args:
+      x: an array; the size of the axis is even.
+      axis: the axis that is halved.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.glu(jnp.array([1.0, 2.0, 0.0, 0.0]))
+      Array([0.5, 1. ], dtype=float32)
+    """
+    return jax.nn.glu(x, axis)
+
+
+def hard_sigmoid(x: ArrayLike) -> jax.Array:
+    """Piecewise linear sigmoid: relu6(x + 3) / 6.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.hard_sigmoid(jnp.array([-3.0, 0.0, 3.0]))
+      Array([0. , 0.5, 1. ], dtype=float32)
+    """
+    return jax.nn.hard_sigmoid(x)
+
+
+def hard_silu(x: ArrayLike) -> jax.Array:
+    """Piecewise linear `silu`: x times hard_sigmoid(x).
+
+    Source: Howard et al. 2019, arXiv:1905.02244.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.hard_silu(jnp.array([-1.5, 0.0, 3.0]))
+      Array([-0.375,  0.   ,  3.   ], dtype=float32)
+    """
+    return jax.nn.hard_silu(x)
+
+
+def hard_swish(x: ArrayLike) -> jax.Array:
+    """The same as `hard_silu`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.hard_swish(jnp.array([-1.5, 0.0, 3.0]))
+      Array([-0.375,  0.   ,  3.   ], dtype=float32)
+    """
+    return jax.nn.hard_swish(x)
+
+
+def hard_tanh(x: ArrayLike) -> jax.Array:
+    """Piecewise linear tanh: x clipped to [-1, 1].
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.hard_tanh(jnp.array([-3.0, 0.5, 3.0]))
+      Array([-1. ,  0.5,  1. ], dtype=float32)
+    """
+    return jax.nn.hard_tanh(x)
+
+
+def identity(x: ArrayLike) -> jax.Array:
+    """Returns its argument, as an array.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.identity(jnp.array([-1.0, 2.0]))
+      Array([-1.,  2.], dtype=float32)
+    """
+    return jax.nn.identity(x)
+
+
+def leaky_relu(x: ArrayLike, negative_slope: ArrayLike = 1e-2) -> jax.Array:
+    """Leaky rectified linear unit: x, and negative_slope x where x is negative.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.leaky_relu(jnp.array([-1.0, 2.0]), 0.5)
+      Array([-0.5,  2. ], dtype=float32)
+    """
+    return jax.nn.leaky_relu(x, negative_slope)
+
+
+def log_sigmoid(x: ArrayLike) -> jax.Array:
+    """Logarithm of the sigmoid: -softplus(-x).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.log_sigmoid(jnp.array([-100.0, 100.0]))
+      Array([-100.,   -0.], dtype=float32)
+    """
+    return jax.nn.log_sigmoid(x)
+
+
+def log_softmax(x: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None) -> jax.Array:
+    """Logarithm of the softmax, computed without overflow.
+
+    Args:
+      x: an array.
+      axis: the axes over which the exponentials sum to one.
+      where: which elements count; the others become -inf.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.log_softmax(jnp.array([0.0, 1000.0]))
+      Array([-1000.,     0.], dtype=float32)
+    """
+    return jax.nn.log_softmax(x, axis, where)
+
+
+def logsumexp(
+    a: ArrayLike,
+    axis: Axis = None,
+    b: ArrayLike | None = None,
+    keepdims: bool = False,
+    return_sign: bool = False,
+    where: ArrayLike | None = None,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """Logarithm of the sum of exponentials, computed without overflow.
+
+    Args:
+      a: an array.
+      axis: the axes that are summed; all if None.
+      b: factors of the exponentials.
+      keepdims: whether to keep the summed axes with size 1.
+      return_sign: whether to return the sign of the sum, too.
+      where: which elements count.
+
+    Returns:
+      The logarithm, or (logarithm of the absolute value, sign).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.logsumexp(jnp.array([1000.0, -1000.0]))
+      Array(1000., dtype=float32)
+    """
+    return jax.nn.logsumexp(a, axis, b, keepdims, return_sign, where)
+
+
+def one_hot(
+    x: Any, num_classes: int, *, dtype: Any = None, axis: Any = -1, **options: Any
+) -> jax.Array:
+    """Vectors that are one at the class and zero elsewhere; all zero where there is no such class.
+
+    Args:
+      x: integers of shape (...).
+      num_classes: the size of the new axis.
+      dtype: the dtype of the result; JAX's default float if missing.
+      axis: where the new axis stands, or the name of a mapped axis.
+      **options: what the installed JAX takes besides.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.one_hot(jnp.array([0, 2]), 3)
+      Array([[1., 0., 0.],
+             [0., 0., 1.]], dtype=float32)
+    """
+    return jax.nn.one_hot(x, num_classes, dtype=dtype, axis=axis, **options)
+
+
+def relu(x: ArrayLike) -> jax.Array:
+    """Rectified linear unit: max(x, 0), whose gradient at 0 is 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.relu(jnp.array([-1.0, 2.0]))
+      Array([0., 2.], dtype=float32)
+    """
+    return jax.nn.relu(x)
+
+
+def relu6(x: ArrayLike) -> jax.Array:
+    """Rectified linear unit that ends at six: min(max(x, 0), 6).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.relu6(jnp.array([-1.0, 2.0, 7.0]))
+      Array([0., 2., 6.], dtype=float32)
+    """
+    return jax.nn.relu6(x)
+
+
+def selu(x: ArrayLike) -> jax.Array:
+    """Scaled `elu`, whose constants keep mean and variance of activations.
+
+    Source: Klambauer et al. 2017, arXiv:1706.02515.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.selu(jnp.array([-1.0, 0.0, 1.0])).round(3)
+      Array([-1.111,  0.   ,  1.051], dtype=float32)
+    """
+    return jax.nn.selu(x)
+
+
+def sigmoid(x: ArrayLike) -> jax.Array:
+    """Logistic function: 1 / (1 + exp(-x)).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.sigmoid(jnp.array([-100.0, 0.0, 100.0]))
+      Array([0. , 0.5, 1. ], dtype=float32)
+    """
+    return jax.nn.sigmoid(x)
+
+
+def silu(x: ArrayLike) -> jax.Array:
+    """Sigmoid linear unit, or swish: x times sigmoid(x).
+
+    Source: Elfwing et al. 2017, arXiv:1702.03118.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.silu(jnp.array([0.0, 100.0]))
+      Array([  0., 100.], dtype=float32)
+    """
+    return jax.nn.silu(x)
+
+
+def soft_sign(x: ArrayLike) -> jax.Array:
+    """Soft sign: x / (abs(x) + 1).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.soft_sign(jnp.array([-1.0, 0.0, 3.0]))
+      Array([-0.5 ,  0.  ,  0.75], dtype=float32)
+    """
+    return jax.nn.soft_sign(x)
+
+
+def softmax(x: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None) -> jax.Array:
+    """Exponentials that sum to one along the axes, computed without overflow.
+
+    Args:
+      x: an array.
+      axis: the axes over which they sum to one.
+      where: which elements count; the others become 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.softmax(jnp.array([0.0, 0.0, 1000.0]))
+      Array([0., 0., 1.], dtype=float32)
+    """
+    return jax.nn.softmax(x, axis, where)
+
+
+def softplus(x: ArrayLike) -> jax.Array:
+    """Smooth `relu`: log(1 + exp(x)).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.softplus(jnp.array([-100.0, 100.0]))
+      Array([  0., 100.], dtype=float32)
+    """
+    return jax.nn.softplus(x)
+
+
+def standardize(
+    x: ArrayLike,
+    axis: Axis = -1,
+    mean: ArrayLike | None = None,
+    variance: ArrayLike | None = None,
+    epsilon: ArrayLike = 1e-5,
+    where: ArrayLike | None = None,
+    **options: Any,
+) -> jax.Array:
+    """Shifts and scales to mean 0 and variance 1 along the axes.
+
+    Args:
+      x: an array.
+      axis: the axes of which mean and variance are taken.
+      mean: the mean, if known.
+      variance: the variance, if known.
+      epsilon: what is added to the variance.
+      where: which elements count.
+      **options: what the installed JAX takes besides, such as `algorithm`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.standardize(jnp.array([1.0, 3.0]), epsilon=0.0)
+      Array([-1.,  1.], dtype=float32)
+    """
+    return jax.nn.standardize(x, axis, mean, variance, epsilon, where, **options)
+
+
+def swish(x: ArrayLike) -> jax.Array:
+    """The same as `silu`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.swish(jnp.array([0.0, 100.0]))
+      Array([  0., 100.], dtype=float32)
+    """
+    return jax.nn.swish(x)
+
+
+def tanh(x: ArrayLike, /) -> jax.Array:
+    """Hyperbolic tangent.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> nnx.tanh(jnp.array([-100.0, 0.0, 100.0]))
+      Array([-1.,  0.,  1.], dtype=float32)
+    """
+    return jnp.tanh(x)
 
 
 class PReLU(Module):

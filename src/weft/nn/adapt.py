@@ -19,7 +19,7 @@ from weft._graph import iter_graph
 from weft._module import Module
 from weft._path import Path, format_path
 from weft._rng import Rngs
-from weft._variable import Param
+from weft._variable_types import Param
 from weft.nn import dtypes
 from weft.nn.conv import Conv
 from weft.nn.einsum import Contraction, Einsum

@@ -13,7 +13,7 @@ from jax import lax
 
 from weft._module import Module, data
 from weft._rng import Rngs, RngStream
-from weft._variable import Cache
+from weft._variable_types import Cache
 from weft.nn import initializers
 from weft.nn.attention_masks import combine_masks as combine_masks
 from weft.nn.attention_masks import make_attention_mask as make_attention_mask

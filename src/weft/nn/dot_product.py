@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from weft._module import Module
-from weft._variable import Intermediate
+from weft._variable_types import Intermediate
 from weft.nn.dtypes import Dtype, PromoteDtype, promote_dtype
 
 

@@ -15,7 +15,7 @@ import jax.core
 import jax.numpy as jnp
 from jax import lax
 
-from weft._variable import Cache
+from weft._variable_types import Cache
 
 
 class Step(NamedTuple):

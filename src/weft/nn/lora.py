@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from weft._module import Module
 from weft._rng import Rngs
-from weft._variable import Param
+from weft._variable_types import Param
 from weft.nn import dtypes
 from weft.nn.initializers import Initializer, he_uniform, zeros_init
 from weft.nn.linear import Linear, OutSharding, given, sizes

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from weft._rng import Rngs
-from weft._variable import Param
+from weft._variable_types import Param
 from weft.nn.dtypes import canonicalize_dtype
 from weft.nn.initializers import Initializer
 from weft.nn.parameters import new_param

@@ -8,7 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 from weft._rng import Rngs
-from weft._variable import Param, VariableMetadata
+from weft._variable import VariableMetadata
+from weft._variable_types import Param
 from weft.nn.dtypes import Dtype
 from weft.nn.initializers import Initializer
 

@@ -12,7 +12,8 @@ from jax import lax
 from weft._module import Module
 from weft._path import Path, format_path
 from weft._rng import Rngs
-from weft._variable import BatchStat, Param, Variable
+from weft._variable import Variable
+from weft._variable_types import BatchStat, Param
 from weft.nn import initializers
 from weft.nn.dtypes import Dtype
 from weft.nn.layer_options import choose_option

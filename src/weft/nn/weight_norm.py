@@ -15,7 +15,8 @@ from weft._graph import state, to_flat_state
 from weft._module import Module
 from weft._path import Path, format_path
 from weft._rng import Rngs
-from weft._variable import Param, Variable
+from weft._variable import Variable
+from weft._variable_types import Param
 from weft.nn import initializers
 from weft.nn.dtypes import Dtype, PromoteDtype, promote_dtype
 from weft.nn.initializers import Initializer

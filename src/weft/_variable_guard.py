@@ -1,0 +1,56 @@
+"""What a running transform forbids of a Variable from outside: writing it, reading it unseen.
+
+A Variable belongs to the trace that it was made in.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+from jax.core import Tracer
+
+from weft import _trace
+from weft._errors import TraceContextError
+
+if TYPE_CHECKING:
+    from weft._variable import Variable
+
+
+def check_write(variable: Variable) -> None:
+    """Raises TraceContextError if the Variable does not belong to the running trace."""
+    if variable._trace != _trace.current():
+        raise TraceContextError(
+            f"cannot write {name_of(variable)} from inside {_trace.describe()}: it was captured "
+            "from outside, and the write would be lost or leak a tracer. Pass the object that "
+            "holds it as an argument of the transformed function (use `nnx.jit`, `nnx.grad`, ... "
+            "for functions that update objects): `nnx.jit(f)(model, x)`"
+        )
+
+
+def name_of(variable: Variable) -> str:
+    shape = getattr(variable._raw, "shape", None)
+    name = f"{type(variable).__name__}" + ("" if shape is None else f" of shape {tuple(shape)}")
+    if variable._origin is not None:
+        name += f" (made at {variable._origin[0]}:{variable._origin[1]})"
+    return name
+
+
+_warned_captures: set[tuple[str, str]] = set()
+
+
+def warn_if_captured(variable: Variable) -> None:
+    frame = _trace.frames.stack[-1]
+    if frame.transform != "jit" or frame[:2] in _warned_captures:
+        return
+    made_inside = variable._trace in (frame.trace, _trace.current())
+    if made_inside or isinstance(variable._raw, Tracer):
+        return
+    _warned_captures.add(frame[:2])
+    warnings.warn(
+        f"{name_of(variable)} is read inside {_trace.describe()} but is not an argument: its "
+        "value becomes a constant of the compiled program, and later changes of it are not "
+        "seen. Pass the object that holds it as an argument.",
+        UserWarning,
+        stacklevel=4,
+    )
