@@ -217,6 +217,14 @@ def test_lock_names_public_hosts_only():
     assert hosts == {"files.pythonhosted.org", "pypi.org"}
 
 
+def test_readme_lists_every_extra():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("| extra | brings | for |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)`", table, flags=re.MULTILINE) == sorted(
+        PROJECT["optional-dependencies"]
+    )
+
+
 def test_wheel_holds_the_package(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     # uv_build looks for its program on PATH, where an environment that is not activated is missing.

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax import export
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import weft as nnx
@@ -255,6 +256,75 @@ def test_an_explicitly_sharded_array_stays_so_in_a_parameter() -> None:
     assert model.w.sharding.is_equivalent_to(sharding, 2)
     weight.add_axis(0, None)
     weight.remove_axis(0, None)
+
+
+def test_only_a_model_that_evaluates_is_exported() -> None:
+    rngs = nnx.Rngs(0)
+    model = nnx.Sequential(
+        nnx.Linear(2, 3, rngs=rngs), nnx.BatchNorm(3, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+    )
+    x = jax.ShapeDtypeStruct((4, 2), jnp.float32)
+    forward = jax.jit(lambda x: model(x))
+    with pytest.raises(nnx.TraceContextError, match=r"cannot write BatchStat of shape \(3,\)"):
+        export.export(forward)(x)
+    model.eval()
+    exported = export.export(forward)(x)
+    assert [(out.shape, out.dtype) for out in exported.out_avals] == [((4, 3), jnp.float32)]
+    given = jnp.arange(8.0).reshape(4, 2)
+    np.testing.assert_allclose(exported.call(given), model(given), rtol=1e-6)
+
+
+def test_remat_of_one_model_leaves_the_others_of_its_class_alone() -> None:
+    plain, wrapped = (Mlp(2, 2, nnx.Rngs(0)) for _ in range(2))
+    call = Mlp.__call__
+    rematerialized = nnx.remat(wrapped)
+    assert Mlp.__call__ is call and type(plain) is type(wrapped) is Mlp
+    x = jnp.linspace(0.5, 1.0, 6).reshape(3, 2)
+    np.testing.assert_array_equal(rematerialized(x), plain(x))
+    expected = nnx.grad(loss_of)(plain, x, x)
+    found = nnx.grad(lambda m: jnp.mean((nnx.remat(m)(x) - x) ** 2))(wrapped)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    program = str(nnx.make_jaxpr(lambda m, x: m(x))(plain, x))
+    assert "checkpoint" not in program and "remat" not in program
+
+
+def test_annotations_hold_when_they_are_checked() -> None:
+    beartype = pytest.importorskip("beartype", reason="beartype is not installed").beartype
+
+    @beartype
+    class Block(nnx.Module):
+        scale: nnx.Param[jax.Array]
+        layers: list[nnx.Module]
+
+        def __init__(self, rngs: nnx.Rngs):
+            self.scale = nnx.Param(jnp.ones(()))
+            self.layers = [nnx.Linear(2, 2, rngs=rngs), nnx.BatchNorm(2, rngs=rngs)]
+            self.dropout: nnx.Dropout = nnx.Dropout(0.5, rngs=rngs)
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            for layer in self.layers:
+                x = nnx.relu(layer(x))
+            return self.dropout(x) * self.scale
+
+    @beartype
+    def loss(model: Block, x: jax.Array) -> jax.Array:
+        return jnp.mean(model(x) ** 2)
+
+    @nnx.jit
+    @beartype
+    def step(model: Block, optimizer: nnx.Optimizer, x: jax.Array) -> nnx.State:
+        return optimizer.update(model, nnx.grad(loss)(model, x))
+
+    mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    model, x = Block(nnx.Rngs(0)), jnp.ones((4, 2))
+    optimizer = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
+    assert isinstance(step(model, optimizer, x), nnx.State)
+    model.eval()
+    rows = PartitionSpec("x")
+    forward = nnx.shard_map(
+        beartype(Block.__call__), mesh=mesh, in_specs=(PartitionSpec(), rows), out_specs=rows
+    )
+    np.testing.assert_allclose(forward(model, x), model(x), rtol=1e-6)
 
 
 def test_pickles_in_a_new_process() -> None:

@@ -12,9 +12,9 @@ from jax.core import Tracer
 
 from weft._graph import State, merge, split
 from weft._lift.abstract import eval_shape
-from weft._partitioning import is_variable, put, shardings_of
+from weft._partitioning import put, shardings_of
 from weft._types import ARRAY_TYPES
-from weft._variable import Variable
+from weft._variable import Variable, is_variable
 
 A = TypeVar("A")
 

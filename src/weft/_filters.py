@@ -69,6 +69,12 @@ def filters_to_predicates(filters: Sequence[Filter]) -> tuple[Predicate, ...]:
 
     Raises:
       FilterError: when a filter follows `...`.
+
+    Example:
+      >>> import weft as nnx
+      >>> params, rest = nnx.filterlib.filters_to_predicates((nnx.Param, ...))
+      >>> params(("kernel",), nnx.Param(1.0)), rest(("mean",), nnx.BatchStat(0.0))
+      (True, True)
     """
     for i, filter in enumerate(filters[:-1]):
         if (filter is ... or filter is True) and any(
@@ -245,3 +251,15 @@ class Nothing:
 
     def __call__(self, path: Path, value: AnyType) -> bool:
         return False
+
+
+def is_structural(predicate: Predicate) -> bool:
+    """Returns whether a predicate looks at types, metadata and paths alone."""
+    if isinstance(predicate, _Combined):
+        return type(predicate) in _STRUCTURAL and all(map(is_structural, predicate.predicates))
+    if isinstance(predicate, PathContains):
+        return type(predicate) is PathContains and type(predicate.key) in (str, int)
+    return type(predicate) in _STRUCTURAL
+
+
+_STRUCTURAL = frozenset({OfType, WithTag, PathIn, Any, All, Not, Everything, Nothing})

@@ -25,6 +25,11 @@ class VariableMetadata(Generic[A]):
     Attributes:
       raw_value: the value.
       metadata: keyword metadata.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.Param(nnx.VariableMetadata(1.0, metadata={"group": "slow"})).group
+      'slow'
     """
 
     raw_value: A

@@ -188,7 +188,7 @@ _parts: weakref.WeakValueDictionary[tuple[int, Index], Any] = weakref.WeakValueD
 
 def _find(whole: Any, index: Index) -> Any:
     """Returns the part of a place, the same as long as somebody has it."""
-    from weft._variable import _set_origin, _set_trace, make, set_lease
+    from weft._variable import make, set_lease, set_origin, set_trace
 
     metadata = _metadata_of(whole, sum(isinstance(i, int) for i in index))
     found = _parts.get((id(whole), index))
@@ -200,8 +200,8 @@ def _find(whole: Any, index: Index) -> Any:
     ):
         return found
     made = make(type(whole), whole._slot, metadata)  # of the structure that the part will have
-    _set_trace(made, whole._trace)
-    _set_origin(made, whole._origin)
+    set_trace(made, whole._trace)
+    set_origin(made, whole._origin)
     set_lease(made, Part(whole, index))
     _parts[(id(whole), index)] = made
     return made

@@ -19,7 +19,7 @@ from weft._metadata import with_metadata
 from weft._path import format_path, key_of_entry
 from weft._sharding import Plan, axes_of, check_fit, misfits, resolve, rules_of
 from weft._types import ARRAY_TYPES
-from weft._variable import Variable
+from weft._variable import Variable, is_variable
 
 A = TypeVar("A")
 
@@ -45,10 +45,6 @@ def with_partitioning(
     if mesh is not None:
         metadata["mesh"] = mesh
     return with_metadata(initializer, out_sharding=sharding, **metadata)
-
-
-def is_variable(x: Any) -> bool:
-    return isinstance(x, Variable)
 
 
 def _spec_of_value(value: Any, mesh: Any = None) -> PartitionSpec:

@@ -17,7 +17,7 @@ import functools
 import struct
 import types
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import jax
@@ -195,6 +195,8 @@ def _key_of_unhashable(value: Any, active: dict[int, int]) -> Hashable:
 
 
 _ATOMS = frozenset({type(None), bool, int, str, bytes, type, type(...)})
+"""Types whose values are fixed, and equal to another of the same type only if nothing differs."""
+
 _RULES: dict[type, Callable[[Any, dict[int, int]], Hashable]] = {
     float: _key_of_float,
     complex: _key_of_complex,
@@ -215,6 +217,13 @@ class Static:
     """A static value in a box that compares by the value's key.
 
     The box is a JAX pytree without leaves, so it may ride along inside any pytree.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.graphlib.Static({"sizes": [1, 2]}) == nnx.graphlib.Static({"sizes": [1, 2]})
+      True
+      >>> nnx.graphlib.Static(1) == nnx.graphlib.Static(True)
+      False
     """
 
     __slots__ = ("_hash", "key", "value")
@@ -237,3 +246,43 @@ class Static:
 
     def __repr__(self) -> str:
         return f"Static({self.value!r})"
+
+
+def are_atoms(values: Iterable[Any]) -> bool:
+    """Returns whether all values are of types whose values `==` tells apart as keys do."""
+    return _ATOMS.issuperset(map(type, values))
+
+
+_MOST = 4096
+_boxes: dict[Hashable, Static] = {}
+
+
+def boxed(value: Any) -> Static:
+    """Returns a value in a box; for common values that of an earlier call, which is faster.
+
+    Code and default values of functions are taken to stay as they are.
+    """
+    kind = type(value)
+    if kind is tuple:
+        key: Hashable = (kind, value, *map(type, value)) if are_atoms(value) else None
+    elif kind in _ATOMS or kind is types.FunctionType or (kind is float and value):
+        key = (kind, value)  # not for zeros: they have signs
+    else:
+        key = None
+    if key is None:
+        return Static(value)
+    box = _boxes.get(key)
+    if box is None:
+        box = Static(value)
+        if kind is not types.FunctionType or _stays(value):
+            if len(_boxes) >= _MOST:
+                _boxes.clear()
+            _boxes[key] = box
+    return box
+
+
+def _stays(function: types.FunctionType) -> bool:
+    """Returns whether a function has no closure, and no default value that may change."""
+    defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+    fixed = _ATOMS | {float, types.FunctionType}
+    return function.__closure__ is None and all(type(x) in fixed for x in defaults)

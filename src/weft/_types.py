@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal, TypeVar
 
 import jax
@@ -44,3 +45,6 @@ ARRAY_TYPES = (jax.Array, np.ndarray, jax.ShapeDtypeStruct)
 
 SCALAR_TYPES = (bool, int, float, complex, np.generic)
 """Types of numbers: static, unless they are marked as data."""
+
+exhaust: Callable[[Iterable[Any]], None] = collections.deque[Any](maxlen=0).extend
+"""Runs an iterator to its end in one call from C, which no signal interrupts."""

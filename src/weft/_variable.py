@@ -89,7 +89,7 @@ class Variable(Root, ValueOperators, Generic[A]):
         if eager_sharding is not None:
             metadata["eager_sharding"] = eager_sharding
         _store(self, raw, _with_current_names(metadata))
-        _set_origin(self, _trace.call_site())
+        set_origin(self, _trace.call_site())
         raw = _call_hooks(self, "on_create_value", self.create_value(raw))
         if "out_sharding" in self._metadata:
             from weft._sharding import shard_on_creation
@@ -397,11 +397,13 @@ get_slot = Variable._slot.__get__  # type: ignore[attr-defined]
 set_slot = Variable._slot.__set__  # type: ignore[attr-defined]
 get_lease = Variable._lease.__get__  # type: ignore[attr-defined]
 set_lease = Variable._lease.__set__  # type: ignore[attr-defined]
-_set_plans = Variable._root_plans.__set__  # type: ignore[attr-defined]
-_set_metadata_slot = Variable._metadata.__set__  # type: ignore[attr-defined]
-_set_trace = Variable._trace.__set__  # type: ignore[attr-defined]
-_set_origin = Variable._origin.__set__  # type: ignore[attr-defined]
-_set_watches = Variable._watches.__set__  # type: ignore[attr-defined]
+get_metadata = Variable._metadata.__get__  # type: ignore[attr-defined]
+set_metadata_slot = Variable._metadata.__set__  # type: ignore[attr-defined]
+get_trace = Variable._trace.__get__  # type: ignore[attr-defined]
+set_trace = Variable._trace.__set__  # type: ignore[attr-defined]
+set_origin = Variable._origin.__set__  # type: ignore[attr-defined]
+set_plans = Variable._root_plans.__set__  # type: ignore[attr-defined]
+set_watches = Variable._watches.__set__  # type: ignore[attr-defined]
 
 
 def set_raw(variable: Variable, raw: Any) -> None:
@@ -421,7 +423,7 @@ def set_metadata_dict(variable: Variable, metadata: dict[str, Any]) -> None:
     """Replaces all metadata."""
     if isinstance(variable._lease, Part):
         variable._lease.check_metadata(variable._metadata, metadata)
-    _set_metadata_slot(variable, metadata)
+    set_metadata_slot(variable, metadata)
     if variable._watches:
         _watch.void(variable._watches)
 
@@ -429,8 +431,12 @@ def set_metadata_dict(variable: Variable, metadata: dict[str, Any]) -> None:
 def watch_variable(variable: Variable, watch: _watch.Watch) -> None:
     """Sets a watch on metadata and on whether the value is a single leaf."""
     if variable._watches is None:
-        _set_watches(variable, [])
+        set_watches(variable, [])
     _watch.add(variable._watches, watch)
+
+
+is_variable: Callable[[Any], bool] = Variable.__instancecheck__
+"""Returns whether something is a Variable; runs in C."""
 
 
 def is_leaf(raw: Any) -> bool:
@@ -439,13 +445,14 @@ def is_leaf(raw: Any) -> bool:
 
 
 def _store(variable: Variable, raw: Any, metadata: dict[str, Any]) -> None:
-    _set_metadata_slot(variable, metadata)
+    # A dict of metadata is never changed in place, so that several Variables may hold it.
+    set_metadata_slot(variable, metadata)
     set_slot(variable, raw)
-    _set_trace(variable, _trace.current())
-    _set_origin(variable, None)
+    set_trace(variable, _trace.current())
+    set_origin(variable, None)
     set_lease(variable, None)
-    _set_plans(variable, NO_PLANS)
-    _set_watches(variable, None)
+    set_plans(variable, NO_PLANS)
+    set_watches(variable, None)
 
 
 def make(kind: type[Variable], raw: Any, metadata: dict[str, Any]) -> Variable:

@@ -7,7 +7,7 @@ an attribute, an item or metadata changes; new values of Variables and arrays ar
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Callable
 
 _MANY = 32
 
@@ -17,20 +17,27 @@ class Watch:
 
     Attributes:
       valid: whether nothing changed so far, and somebody still cares.
-      thread: the thread that set it.
+      thread: the thread that reads arrays unseen while the watch is valid, if any does.
     """
 
-    __slots__ = ("thread", "valid")
+    __slots__ = ("_on_void", "thread", "valid")
 
-    def __init__(self) -> None:
+    def __init__(self, on_void: Callable[[], None] | None = None, *, thread: int | None = None):
         self.valid = True
-        self.thread = threading.get_ident()
+        self.thread = thread
+        self._on_void = on_void
+
+    def void(self) -> None:
+        """Notes that something changed."""
+        self.valid = False
+        if self._on_void is not None:
+            self._on_void()
 
 
 def void(watches: list[Watch]) -> None:
     """Voids watches, and forgets them."""
     for watch in watches:
-        watch.valid = False
+        watch.void()
     watches.clear()
 
 
@@ -44,5 +51,5 @@ def add(watches: list[Watch], watch: Watch) -> None:
 
 
 def is_watched_elsewhere(watches: list[Watch] | None, thread: int) -> bool:
-    """Returns whether a thread other than this one still has a valid watch."""
-    return any(watch.valid and watch.thread != thread for watch in watches or ())
+    """Returns whether a thread other than this one may read arrays unseen."""
+    return any(watch.valid and watch.thread not in (thread, None) for watch in watches or ())

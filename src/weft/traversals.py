@@ -16,7 +16,13 @@ IsLeafCallable = Callable[[tuple[Any, ...], Mapping[Any, Any]], bool]
 
 
 class EmptyNode(enum.Enum):
-    """Type of `empty_node`."""
+    """Type of `empty_node`, which stands for a mapping without entries.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.traversals.flatten_mapping({"a": {}}, keep_empty_nodes=True)
+      {('a',): <empty node>}
+    """
 
     EMPTY = enum.auto()
 

@@ -24,7 +24,7 @@ from weft._graph.records import (
     describe_difference,
     inside_first,
     iter_records,
-    leaf_paths,
+    leaves_of,
 )
 
 
@@ -45,7 +45,7 @@ def test_orders_of_records() -> None:
     assert down.index(("child",)) < down.index(("child", "rate"))
     assert up.index(("child",)) > up.index(("child", "rate"))
     assert sorted(map(str, down)) == sorted(map(str, up))
-    assert leaf_paths(root) == [("layers", 0), ("w",)]
+    assert [path for path, _ in leaves_of(root)] == [("layers", 0), ("w",)]
 
 
 def test_what_a_graphdef_tells() -> None:

@@ -138,6 +138,11 @@ def test_arguments_that_the_function_does_not_have() -> None:
     nnx.jit(lambda *args, **kwargs: None, static_argnums=5, static_argnames="any")
 
 
+def test_functions_without_a_signature() -> None:
+    x = jnp.arange(6.0).reshape(3, 2)
+    np.testing.assert_array_equal(nnx.jit(getattr, static_argnums=1)(x, "T"), x.T)
+
+
 # -- shardings
 
 
@@ -152,6 +157,45 @@ def test_shardings_of_arguments_and_results() -> None:
     y, x = f(layer(), jnp.ones((4, 2)))
     assert y.sharding.is_equivalent_to(whole, 2)
     assert x.sharding.is_equivalent_to(split, 2)
+
+
+@pytest.mark.parametrize(
+    "static",
+    [
+        {"static_argnums": (2, 3)},
+        {"static_argnums": (-1, -2)},
+        {"static_argnames": ("options", "mode")},
+        {"static_argnums": (2, 3), "static_argnames": ("options", "mode")},
+    ],
+)
+def test_static_arguments_have_no_shardings(static: dict[str, Any]) -> None:
+    whole = NamedSharding(mesh(), PartitionSpec())
+    split = NamedSharding(mesh(), PartitionSpec("data"))
+
+    def f(model: Any, x: Any, options: Any, mode: str = "double") -> Any:
+        assert options == {"scale": [2.0]}  # static, and it cannot be hashed
+        return model(x) * (options["scale"][0] if mode == "double" else 1.0)
+
+    model, x, options = layer(), jnp.ones((4, 2)), {"scale": [2.0]}
+    jitted = nnx.jit(f, in_shardings=(whole, split), out_shardings=split, **static)
+    for args, kwargs in (
+        ((model, x, options), {}),
+        ((model, x, options, "double"), {}),
+        ((model, x), {"mode": "double", "options": options}),
+    ):
+        y = jitted(*args, **kwargs)
+        assert y.sharding.is_equivalent_to(split, 2)
+        np.testing.assert_allclose(y, 2 * model(x), rtol=1e-6)
+    np.testing.assert_allclose(jitted(model, x, options, "plain"), model(x), rtol=1e-6)
+
+
+def test_static_arguments_before_those_with_shardings() -> None:
+    split = NamedSharding(mesh(), PartitionSpec("data"))
+    first = nnx.jit(lambda n, x: x * n, in_shardings=(split,), static_argnums=0)
+    assert first(2.0, jnp.ones(4)).sharding.is_equivalent_to(split, 1)
+    model = Counter()
+    bound = nnx.jit(model.count, in_shardings=(split,), static_argnums=1)
+    assert float(bound(jnp.ones(2), 3.0)) == 6.0
 
 
 def test_shardings_by_filter() -> None:

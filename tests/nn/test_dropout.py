@@ -62,6 +62,37 @@ def test_under_jit_the_stream_goes_on():
         np.testing.assert_array_equal(eager(X), run(compiled, X))
 
 
+@pytest.mark.parametrize("transform", [lambda f: f, nnx.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize("broadcast_dims", [(), (0,)], ids=["each", "columns"])
+def test_under_a_mesh_of_explicit_axes(transform, broadcast_dims):
+    kinds = (jax.sharding.AxisType.Explicit,) * 2
+    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=kinds)
+    x = jax.random.normal(jax.random.key(0), (4, 6)) + 3.0
+
+    def step(layer, x):
+        def loss(layer, x):
+            y = layer(x)
+            return (y * y).sum(), y
+
+        return nnx.grad(loss, argnums=1, has_aux=True)(layer, x)
+
+    def layer():
+        return nnx.Dropout(0.5, broadcast_dims=broadcast_dims, rngs=nnx.Rngs(1))
+
+    gradient, y = transform(step)(layer(), x)
+    assert (y == 0).any() and (y != 0).any()
+    with jax.set_mesh(mesh):
+        sharding = jax.sharding.PartitionSpec("data", "model")
+        placed = jax.device_put(x, sharding)
+        sharded = layer()
+        gradient_there, y_there = transform(step)(sharded, placed)
+        for array in (y_there, gradient_there):
+            assert jax.typeof(array).sharding.spec == sharding
+    np.testing.assert_array_equal(y_there, y)
+    np.testing.assert_array_equal(gradient_there, gradient)
+    assert int(sharded.rngs.count[...]) == 1
+
+
 def test_without_a_stream_the_error_shows_both_ways_to_give_one():
     with pytest.raises(ValueError, match="from the stream 'noise', but has no stream") as error:
         nnx.Dropout(0.5, rng_collection="noise")(X)

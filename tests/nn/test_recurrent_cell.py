@@ -18,11 +18,13 @@ def cell(**options):
     return nnx.GRUCell(3, 4, rngs=nnx.Rngs(0), **options)
 
 
-def test_a_carry_of_zeros_needs_no_stream():
-    carry = cell().initialize_carry((2, 3))
-    np.testing.assert_array_equal(carry, np.zeros((2, 4)))
-    assert not any(isinstance(v, nnx.RngState) for _, v in nnx.iter_graph(cell()))
-    assert cell(param_dtype=jnp.float16).initialize_carry((3,)).dtype == jnp.float16
+@pytest.mark.parametrize("kind", [nnx.LSTMCell, nnx.OptimizedLSTMCell, nnx.GRUCell, nnx.SimpleCell])
+def test_a_carry_of_zeros_needs_no_stream(kind):
+    made = kind(3, 4, param_dtype=jnp.float16, rngs=nnx.Rngs(0))
+    for part in jax.tree.leaves(made.initialize_carry((2, 3))):
+        np.testing.assert_array_equal(part, np.zeros((2, 4)))
+        assert part.dtype == jnp.float16
+    assert not nnx.state(nnx.RNN(made), nnx.RngState)
 
 
 def test_a_given_stream_goes_on_alike_for_every_initializer():

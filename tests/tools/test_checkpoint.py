@@ -143,6 +143,73 @@ def test_arrays_are_placed_as_those_they_replace(file):
     np.testing.assert_array_equal(restored[1].value, np.arange(8))
 
 
+def test_restores_into_a_model_that_was_never_computed(file):
+    def make(seed):
+        model = Net(seed)
+        del model.number, model.host  # would become arrays of JAX
+        return model
+
+    saved = make(0)
+    x = jnp.ones(64)
+    saved.dropout(x)
+    checkpoint.save(file, saved)
+    abstract = nnx.eval_shape(lambda: make(1))
+    assert isinstance(abstract.dropout.rngs.key.value, jax.ShapeDtypeStruct)
+    checkpoint.restore(file, abstract)
+    assert_same(values(abstract), values(saved))
+    np.testing.assert_array_equal(abstract.dropout(x), saved.dropout(x))
+
+
+def test_a_restored_state_merges_with_its_layers_in_order(file):
+    layers = [nnx.Linear(1, 1, rngs=nnx.Rngs(i)) for i in range(11)]
+    checkpoint.save(file, nnx.state(layers))
+    graphdef, state = nnx.split(
+        nnx.eval_shape(lambda: [nnx.Linear(1, 1, rngs=nnx.Rngs(0)) for _ in range(11)])
+    )
+    checkpoint.restore(file, state)
+    assert list(state) == list(range(11))
+    for merged, layer in zip(nnx.merge(graphdef, state), layers, strict=True):
+        np.testing.assert_array_equal(merged.kernel, layer.kernel)
+
+
+def test_an_abstract_model_says_where_restored_arrays_go(file):
+    def make():
+        metadata = {"out_sharding": (None, "x")}
+        return nnx.Linear(4, 4, kernel_metadata=metadata, rngs=nnx.Rngs(0))
+
+    auto = {"axis_types": (jax.sharding.AxisType.Auto,)}
+    with jax.set_mesh(jax.make_mesh((4,), ("x",), **auto)):
+        saved = make()
+        checkpoint.save(file, saved)
+    smaller = jax.make_mesh((2,), ("x",), devices=jax.devices()[:2], **auto)
+    graphdef, abstract = nnx.get_abstract_model(make, smaller)
+    checkpoint.restore(file, abstract)
+    model = nnx.merge(graphdef, abstract)
+    assert model.kernel.value.sharding == NamedSharding(smaller, PartitionSpec(None, "x"))
+    np.testing.assert_array_equal(model.kernel, saved.kernel)
+
+
+def test_training_that_goes_on_from_a_checkpoint_ends_on_the_same_bits(file):
+    @nnx.jit
+    def step(model, optimizer, x):
+        def loss(model):
+            return (model.dropout(model.layers[1](model.layers[0](x))) ** 2).mean()
+
+        optimizer.update(model, nnx.grad(loss, argnums=nnx.DiffState(0, nnx.Param))(model))
+
+    def train(model, optimizer, steps):
+        for _ in range(steps):
+            step(model, optimizer, jnp.linspace(-1.0, 1.0, 12).reshape(6, 2))
+
+    whole, first, resumed = objects(0), objects(0), objects(1)
+    train(**whole, steps=4)
+    train(**first, steps=2)
+    checkpoint.save(file, first)
+    checkpoint.restore(file, resumed)
+    train(**resumed, steps=2)
+    assert_same(values(resumed), values(whole))
+
+
 # -- what does not fit
 
 

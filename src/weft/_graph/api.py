@@ -6,15 +6,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 
 from weft import _config, _filters
 from weft._errors import StructureError
+from weft._graph.assembly import assembly_of
+from weft._graph.content import Content, content_of
+from weft._graph.copies import copy_arrays
 from weft._graph.records import (
+    ArrayDef,
     GraphDef,
     NodeDef,
     Record,
@@ -22,44 +25,35 @@ from weft._graph.records import (
     VariableDef,
     children_of,
     iter_records,
-    leaf_paths,
 )
 from weft._graph.state import (
     FlatState,
-    State,
     filter_flat,
     flatten_until,
     from_flat_state,
     holds_tree,
-    split_flat,
+    nested_dict,
 )
-from weft._graph.walk import Builder, Entry, Flattener, Table, items_of, make_variable
+from weft._graph.walk import Flattener, Table, items_of, make_variable
 from weft._module.pytree import Pytree
 from weft._module.pytree import check_write as check_object_write
 from weft._path import Path, format_path, path_sort_key
 from weft._types import MISSING
-from weft._variable import Variable, make
+from weft._variable import Variable, is_variable, make
 from weft._variable_guard import check_write
+from weft._variables import around, copies_of, overwrite
 
 N = TypeVar("N")
 
 
-def _shares(graph: bool | None) -> bool:
+def shares(graph: bool | None) -> bool:
+    """Returns whether shared references are allowed: as said, or as set."""
     return _config.set_graph_mode.get() if graph is None else graph
 
 
-def take_apart(node: Any, graph: bool | None = None) -> tuple[GraphDef, list[Entry]]:
-    """Returns the GraphDef of a node and what was found at its leaves."""
-    flattener = Flattener(share=_shares(graph), root=type(node).__name__)
-    record = flattener.flatten(node)
-    return GraphDef(record), flattener.entries
-
-
-def _as_state(pairs: Iterable[tuple[Path, Any]]) -> Any:
-    pairs = list(pairs)
-    if len(pairs) == 1 and not pairs[0][0]:  # the root itself is the leaf
-        return pairs[0][1]
-    return from_flat_state(pairs)
+def take_apart(node: Any, graph: bool | None = None) -> Content:
+    """Returns what an object consists of; `graph` is False to refuse shared references."""
+    return content_of(node, share=shares(graph))
 
 
 def split(node: Any, *filters: _filters.Filter, graph: bool | None = None) -> Any:
@@ -86,10 +80,8 @@ def split(node: Any, *filters: _filters.Filter, graph: bool | None = None) -> An
       >>> nnx.merge(graphdef, params, rest).num_features
       2
     """
-    graphdef, entries = take_apart(node, graph)
-    pairs = [(entry.path, entry.value) for entry in entries]
-    groups = split_flat(pairs, filters) if filters else [pairs]
-    return (graphdef, *map(_as_state, groups))
+    content = take_apart(node, graph)
+    return (content.graphdef, *content.states(filters, exhaustive=True))
 
 
 def graphdef(node: Any, /, *, graph: bool | None = None) -> GraphDef:
@@ -100,7 +92,7 @@ def graphdef(node: Any, /, *, graph: bool | None = None) -> GraphDef:
       >>> nnx.graphdef(nnx.Linear(2, 3, rngs=nnx.Rngs(0))).num_leaves
       2
     """
-    return take_apart(node, graph)[0]
+    return take_apart(node, graph).graphdef
 
 
 def state(node: Any, *filters: _filters.Filter, graph: bool | None = None) -> Any:
@@ -120,37 +112,39 @@ def state(node: Any, *filters: _filters.Filter, graph: bool | None = None) -> An
       >>> nnx.state(model, nnx.Param).kernel is model.kernel
       True
     """
-    pairs = [(entry.path, entry.value) for entry in take_apart(node, graph)[1]]
-    if not filters:
-        return _as_state(pairs)
-    states = tuple(_as_state(group) for group in filter_flat(pairs, filters))
-    return states[0] if len(states) == 1 else states
+    states = take_apart(node, graph).states(filters, exhaustive=False)
+    return states[0] if len(states) == 1 else tuple(states)
 
 
 variables = state
 
 
-def _leaves_for(graphdef: GraphDef, states: tuple[Any, ...]) -> list[Any]:
-    """Returns the leaves of some States in the order of the walk, or says what does not fit."""
-    paths = leaf_paths(graphdef.root)
-    if (
-        len(states) == 1
-        and isinstance(states[0], (list, tuple))
-        and not isinstance(states[0], (State, FlatState))
-    ):
-        leaves = list(states[0])
-        if len(leaves) != len(paths):
-            raise StructureError(
-                f"expected a list of {len(paths)} leaves, one per Variable, found {len(leaves)}"
-            )
-        order = sorted(range(len(paths)), key=lambda i: path_sort_key(paths[i]))
-        placed: list[Any] = [None] * len(paths)
-        for leaf, i in zip(leaves, order, strict=True):
-            placed[i] = leaf
-        return placed
+def leaves_for(graphdef: GraphDef, states: tuple[Any, ...]) -> list[Any]:
+    """Returns the leaves of some States in the order of the walk.
+
+    Raises:
+      StructureError: saying what does not fit.
+    """
+    assembly = assembly_of(graphdef)
+    if len(states) == 1 and assembly.levels is not None:
+        leaves = assembly.levels.leaves(nested_dict(states[0]))
+        if leaves is not None:
+            return leaves
+    return leaves_at(list(zip(assembly.paths, assembly.leaves, strict=True)), states)
+
+
+def leaves_at(places: list[tuple[Path, Any]], states: tuple[Any, ...]) -> list[Any]:
+    """Returns the leaves of some States at the paths of these leaves, in their order.
+
+    Raises:
+      StructureError: saying what does not fit.
+    """
+    paths = [path for path, _ in places]
+    if len(states) == 1 and isinstance(states[0], (list, tuple)):
+        return _sorted_leaves(paths, states[0])
     if paths == [()]:
         return [states[0]]
-    trees = {path for path, record in iter_records(graphdef.root) if _is_tree(record)}
+    trees = {path for path, record in places if getattr(record, "treedef", None) is not None}
     given: dict[Path, Any] = {}
     for part in states:
         given.update(_flat(part, trees))
@@ -165,8 +159,17 @@ def _leaves_for(graphdef: GraphDef, states: tuple[Any, ...]) -> list[Any]:
     return [given[path] for path in paths]
 
 
-def _is_tree(record: Any) -> bool:
-    return isinstance(record, VariableDef) and record.treedef is not None
+def _sorted_leaves(paths: list[Path], leaves: Sequence[Any]) -> list[Any]:
+    """Returns leaves sorted by path in the order of the walk."""
+    if len(leaves) != len(paths):
+        raise StructureError(
+            f"expected a list of {len(paths)} leaves, one per Variable, found {len(leaves)}"
+        )
+    order = sorted(range(len(paths)), key=lambda i: path_sort_key(paths[i]))
+    placed: list[Any] = [None] * len(paths)
+    for leaf, i in zip(leaves, order, strict=True):
+        placed[i] = leaf
+    return placed
 
 
 def _flat(part: Any, trees: set[Path]) -> Iterable[tuple[Path, Any]]:
@@ -181,26 +184,21 @@ def _flat(part: Any, trees: set[Path]) -> Iterable[tuple[Path, Any]]:
     return flatten_until(part, trees.__contains__)
 
 
-def build(
-    graphdef: GraphDef,
-    leaves: Iterable[Any],
-    *,
-    copy: bool = True,
-    objects: dict[int, Any] | None = None,
-) -> Any:
-    """Makes the object of a GraphDef from Variables or plain values in the order of the walk.
+def build(graphdef: GraphDef, leaves: Sequence[Any], *, copy: bool = True) -> Any:
+    """Makes the object of a GraphDef from Variables or plain values in the order of the walk."""
+    assembly = assembly_of(graphdef)
+    if copy and assembly.has_variables_alone and all(map(is_variable, leaves)):
+        return assembly.build(copies_of(leaves))
+    pairs = zip(assembly.leaves, leaves, strict=True)
+    return assembly.build([own_leaf(record, leaf, copy) for record, leaf in pairs])
 
-    `objects` are those that exist already, by index.
-    """
-    remaining = iter(leaves)
 
-    def variable(record: VariableDef) -> Variable:
-        leaf = next(remaining)
-        if not isinstance(leaf, Variable):
-            return make_variable(record, leaf)
-        return make(type(leaf), leaf._raw, dict(leaf._metadata)) if copy else leaf
-
-    return Builder(variable, lambda: next(remaining), objects).build(graphdef.root)
+def own_leaf(record: VariableDef | ArrayDef, leaf: Any, copy: bool) -> Any:
+    if isinstance(record, ArrayDef):
+        return leaf
+    if not isinstance(leaf, Variable):
+        return make_variable(record, leaf)
+    return make(type(leaf), leaf._raw, dict(leaf._metadata)) if copy else leaf
 
 
 def merge(
@@ -241,7 +239,7 @@ def merge(
             "`nnx.merge(*nnx.split(model))`"
         )
     copy = copy if recreate_variables is None else recreate_variables
-    return build(graphdef, _leaves_for(graphdef, states), copy=copy)
+    return build(graphdef, leaves_for(graphdef, states), copy=copy)
 
 
 def update(node: Any, state: Any, /, *states: Any) -> None:
@@ -263,8 +261,10 @@ def update(node: Any, state: Any, /, *states: Any) -> None:
       >>> float(model.bias.sum())
       3.0
     """
-    entries = take_apart(node)[1]
-    own = {entry.path: entry.value for entry in entries}
+    content = take_apart(node)
+    if not states and _overwrite(content, state):
+        return
+    own = dict(zip(content.paths, content.leaves, strict=True))
     trees = {path for path, value in own.items() if holds_tree(value)}
     new: dict[Path, Any] = {}
     for part in (state, *states):
@@ -290,6 +290,15 @@ def update(node: Any, state: Any, /, *states: Any) -> None:
             _put(homes[path], path[-1], value._raw if isinstance(value, Variable) else value)
         else:
             _put(homes[path], path[-1], _own_copy(value))
+
+
+def _overwrite(content: Content, state: Any) -> bool:
+    """Writes a State of all the Variables there are, if there is nothing else to it."""
+    levels = content.levels
+    if levels is None or not content.is_plain:
+        return False
+    values = levels.leaves(nested_dict(state))
+    return values is not None and overwrite(content.leaves, values)
 
 
 def _own_copy(value: Any) -> Any:
@@ -375,22 +384,15 @@ def clone(node: N, variables: bool = True, *, arrays: bool = True, graph: bool |
       >>> copy.kernel[...] is model.kernel[...]
       False
     """
-    graphdef, entries = take_apart(node, graph)
-    values = [entry.value for entry in entries]
+    content = take_apart(node, graph)
+    leaves = content.leaves
     if variables and arrays:
-        raws = [v._raw if isinstance(v, Variable) else v for v in values]
-        raws = jax.tree.map(_copy_array, raws)
-        values = [
-            make(type(v), raw, dict(v._metadata)) if isinstance(v, Variable) else raw
-            for v, raw in zip(values, raws, strict=True)
-        ]
-    return build(graphdef, values, copy=variables and not arrays)
-
-
-def _copy_array(x: Any) -> Any:
-    if isinstance(x, jax.Array):
-        return jnp.copy(x)
-    return x.copy() if hasattr(x, "copy") and not isinstance(x, jax.ShapeDtypeStruct) else x
+        copies = copy_arrays([x._raw if isinstance(x, Variable) else x for x in leaves])
+        if all(map(is_variable, leaves)):
+            return assembly_of(content.graphdef).build(around(leaves, copies))
+        pairs = zip(leaves, copies, strict=True)
+        leaves = [x.copy(new) if isinstance(x, Variable) else new for x, new in pairs]
+    return build(content.graphdef, leaves, copy=variables and not arrays)
 
 
 def pop(node: Any, *filters: _filters.Filter) -> Any:
@@ -419,11 +421,7 @@ def pop(node: Any, *filters: _filters.Filter) -> Any:
     """
     if not filters:
         raise ValueError("pop needs at least one filter: `nnx.pop(model, nnx.Intermediate)`")
-    pairs = [
-        (entry.path, entry.value)
-        for entry in take_apart(node)[1]
-        if isinstance(entry.value, Variable)
-    ]
+    pairs = [(path, leaf) for path, leaf in take_apart(node).items() if isinstance(leaf, Variable)]
     groups = filter_flat(pairs, filters)
     taken = {id(variable) for group in groups for _, variable in group}
     table = Table()
@@ -505,9 +503,9 @@ def set_metadata(node: Any, /, *, only: _filters.Filter = Variable, **metadata: 
       True
     """
     selected = _filters.to_predicate(only)
-    for entry in take_apart(node)[1]:
-        if isinstance(entry.value, Variable) and selected(entry.path, entry.value):
-            entry.value.set_metadata(**metadata)
+    for path, leaf in take_apart(node).items():
+        if isinstance(leaf, Variable) and selected(path, leaf):
+            leaf.set_metadata(**metadata)
 
 
 def as_pure(tree: Any) -> Any:

@@ -12,53 +12,74 @@ from collections.abc import Iterator
 from typing import Any
 
 from weft import _filters
-from weft._graph.api import _as_state, _leaves_for, build
-from weft._graph.records import GraphDef
+from weft._graph.api import leaves_at, own_leaf
+from weft._graph.content import Content
+from weft._graph.records import GraphDef, VariableDef, leaves_of
 from weft._graph.state import FlatState, split_flat
-from weft._graph.walk import Flattener, Table
-from weft._path import Path
+from weft._graph.walk import Builder, Flattener, Table
+from weft._variable import Variable
 
 
 @dataclasses.dataclass
 class SplitContext:
-    """Splits several objects with one index space.
+    """Splits several objects with one index space; made by `nnx.split_context`.
 
     Attributes:
       ctxtag: None.
       ref_index: the objects met so far.
       is_inner: None.
+
+    Example:
+      >>> import weft as nnx
+      >>> layer = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+      >>> with nnx.split_context() as ctx:
+      ...     graphdef, state = ctx.split(layer)
+      ...     again, nothing = ctx.split([layer])
+      >>> len(state), len(nothing)
+      (2, 0)
     """
 
     ctxtag: None = None
     ref_index: Table = dataclasses.field(default_factory=Table)
     is_inner: None = None
 
-    def _take_apart(self, node: Any) -> tuple[GraphDef, list[tuple[Path, Any]]]:
+    def _take_apart(self, node: Any) -> Content:
         flattener = Flattener(self.ref_index, root=type(node).__name__)
-        record = flattener.flatten(node)
-        return GraphDef(record), [(entry.path, entry.value) for entry in flattener.entries]
+        return Content(GraphDef(flattener.flatten(node)), flattener.entries)
 
     def split(self, node: Any, *filters: _filters.Filter) -> Any:
         """Takes an object apart; see `nnx.split`. The States have only what is new."""
-        graphdef, pairs = self._take_apart(node)
-        groups = split_flat(pairs, filters) if filters else [pairs]
-        return (graphdef, *map(_as_state, groups))
+        content = self._take_apart(node)
+        return (content.graphdef, *content.states(filters, exhaustive=True))
 
     def flatten(self, node: Any, *filters: _filters.Filter, with_paths: bool = True) -> Any:
         """Takes an object apart into flat States, or lists of leaves; see `nnx.flatten`."""
-        graphdef, pairs = self._take_apart(node)
+        content = self._take_apart(node)
+        pairs = content.items()
         flat = [FlatState(g) for g in (split_flat(pairs, filters) if filters else [pairs])]
-        return (graphdef, *(flat if with_paths else (part.leaves for part in flat)))
+        return (content.graphdef, *(flat if with_paths else (part.leaves for part in flat)))
 
 
 @dataclasses.dataclass
 class MergeContext:
     """Merges several objects with one index space, in the order in which they were split.
 
+    Made by `nnx.merge_context`.
+
     Attributes:
       ctxtag: None.
       index_ref: the objects made so far, by index.
       is_inner: None.
+
+    Example:
+      >>> import weft as nnx
+      >>> layer = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+      >>> with nnx.split_context() as ctx:
+      ...     parts = [ctx.split(layer), ctx.split([layer])]
+      >>> with nnx.merge_context() as ctx:
+      ...     one, other = (ctx.merge(*part) for part in parts)
+      >>> other[0] is one
+      True
     """
 
     ctxtag: None = None
@@ -67,8 +88,12 @@ class MergeContext:
 
     def merge(self, graphdef: GraphDef, state: Any, /, *states: Any) -> Any:
         """Makes an object; see `nnx.merge`."""
-        leaves = _leaves_for(graphdef, (state, *states))
-        return build(graphdef, leaves, objects=self.index_ref)
+        remaining = iter(leaves_at(leaves_of(graphdef.root), (state, *states)))
+
+        def variable(record: VariableDef) -> Variable:
+            return own_leaf(record, next(remaining), copy=True)
+
+        return Builder(variable, lambda: next(remaining), self.index_ref).build(graphdef.root)
 
     def unflatten(self, graphdef: GraphDef, flat_state: Any, /, *flat_states: Any) -> Any:
         """Makes an object of flat States; see `nnx.unflatten`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from weft._graph.api import _leaves_for, build, take_apart
+from weft._graph.api import build, leaves_for, take_apart
 from weft._graph.records import GraphDef
 from weft._graph.state import FlatState
 
@@ -49,9 +49,9 @@ def flatten(
       (('bias',), ('kernel',))
     """
     _refuse_indices(ref_index=ref_index, ref_outer_index=ref_outer_index)
-    graphdef, entries = take_apart(node, graph)
-    flat = FlatState((entry.path, entry.value) for entry in entries)
-    return graphdef, flat if with_paths else flat.leaves
+    content = take_apart(node, graph)
+    flat = FlatState(content.items())
+    return content.graphdef, flat if with_paths else flat.leaves
 
 
 def unflatten(
@@ -88,5 +88,5 @@ def unflatten(
       3
     """
     _refuse_indices(index_ref=index_ref, outer_index_outer_ref=outer_index_outer_ref)
-    leaves = _leaves_for(graphdef, (state,))
+    leaves = leaves_for(graphdef, (state,))
     return build(graphdef, leaves, copy=copy_variables or recreate_variables)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from weft._graph.api import _shares
+from weft._graph.api import shares
 from weft._graph.records import ArrayDef, NodeDef, Record, VariableDef, inside_first
 from weft._graph.walk import Builder, Flattener
 from weft._module.kinds import Kind, kind_of
@@ -16,7 +16,7 @@ from weft._variable import Variable
 
 
 def _flatten(node: Any, graph: bool | None) -> tuple[Record, Flattener]:
-    flattener = Flattener(share=_shares(graph), root=type(node).__name__)
+    flattener = Flattener(share=shares(graph), root=type(node).__name__)
     return flattener.flatten(node), flattener
 
 

@@ -51,8 +51,8 @@ def prefix(
         path = tuple(map(key_of_entry, jax_path))
         if not isinstance(part, Pytree):
             return choose(path, part)
-        entries = take_apart(part, graph)[1]
-        chosen = ((e.path, choose((*path, *e.path), e.value)) for e in entries)
+        items = take_apart(part, graph).items()
+        chosen = ((inner, choose((*path, *inner), leaf)) for inner, leaf in items)
         return FilteredPrefix(create_path_filters(from_flat_state(chosen)))
 
     is_leaf = lambda x: isinstance(x, (Pytree, Variable))  # noqa: E731

@@ -100,7 +100,13 @@ class NodeStates:
 
 
 def is_tree_node(x: Any) -> bool:
-    """Returns whether a value is the NodeStates of an object."""
+    """Returns whether a value is the NodeStates of an object.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.extract.is_tree_node(nnx.to_tree(nnx.Linear(2, 3, rngs=nnx.Rngs(0))))
+      True
+    """
     return isinstance(x, NodeStates)
 
 
@@ -109,12 +115,42 @@ def _is_graph_node(x: Any) -> bool:
 
 
 def default_split_fn(ctx: SplitContext, path: Path, prefix: Any, leaf: Any) -> NodeStates:
-    """Splits one object of a tree; the metadata is its prefix."""
+    """Splits one object of a tree; the metadata is its prefix.
+
+    Args:
+      ctx: splits.
+      path: where the object is in the tree.
+      prefix: what `to_tree` was told about it.
+      leaf: the object.
+
+    Example:
+      >>> import weft as nnx
+      >>> layer = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+      >>> with nnx.split_context() as ctx:
+      ...     node = nnx.extract.default_split_fn(ctx, (), 0, layer)
+      >>> node.metadata
+      0
+    """
     return NodeStates.from_split(*ctx.split(leaf), metadata=prefix)
 
 
 def merge_tree_node(ctx: MergeContext, path: Path, prefix: Any, leaf: NodeStates) -> Any:
-    """Merges one object of a tree."""
+    """Merges one object of a tree.
+
+    Args:
+      ctx: merges.
+      path: where the object is in the tree.
+      prefix: what `from_tree` was told about it.
+      leaf: the object, taken apart.
+
+    Example:
+      >>> import weft as nnx
+      >>> node = nnx.to_tree(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+      >>> with nnx.merge_context() as ctx:
+      ...     layer = nnx.extract.merge_tree_node(ctx, (), None, node)
+      >>> layer.out_features
+      3
+    """
     return ctx.merge(leaf.graphdef, *leaf.states)
 
 

@@ -17,7 +17,16 @@ from weft._path import Path, format_path
 
 
 class PrefixMapping:
-    """Base of prefixes that choose by filter; subclasses implement `map_prefix`."""
+    """Base of prefixes that choose by filter; subclasses implement `map_prefix`.
+
+    Example:
+      >>> import weft as nnx
+      >>> axes = nnx.StateAxes({nnx.Param: 0, ...: None})
+      >>> isinstance(axes, nnx.extract.PrefixMapping)
+      True
+      >>> axes.map_prefix(("kernel",), nnx.Param(1.0))
+      0
+    """
 
     def map_prefix(self, path: Path, variable: Any) -> Any:
         """Returns the prefix of one Variable.

@@ -18,6 +18,7 @@ PureState = tuple[GraphDef, State]
 
 
 def _whole(model: Any) -> Any:
+    """Finds the model itself."""
     return model
 
 
@@ -28,6 +29,14 @@ class CallableProxy:
     Attributes:
       callable: is called with a function that finds the part in the model, and with the arguments.
       accessor: finds the part.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> model = nnx.call(nnx.split(nnx.Sequential(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))))
+      >>> y, (graphdef, state) = model.layers[0](jnp.ones((1, 2)))
+      >>> y.shape
+      (1, 3)
     """
 
     callable: Callable[..., Any]

@@ -56,7 +56,14 @@ class ValueTree:
 
 
 class VariableDef(NamedTuple):
-    """A Variable; `treedef` is None where its value is a single leaf."""
+    """A Variable; `treedef` is None where its value is a single leaf.
+
+    Example:
+      >>> import weft as nnx
+      >>> graphdef, state = nnx.split(nnx.Param(1.0))
+      >>> isinstance(graphdef.nodes[0], nnx.graphlib.VariableDef)
+      True
+    """
 
     index: int
     type: type[Variable]
@@ -66,7 +73,14 @@ class VariableDef(NamedTuple):
 
 
 class NodeDef(NamedTuple):
-    """An object or mutable container; `extra` is what else its type needs to be made."""
+    """An object or mutable container; `extra` is what else its type needs to be made.
+
+    Example:
+      >>> import weft as nnx
+      >>> graphdef, state = nnx.split(nnx.PReLU())
+      >>> graphdef.nodes[0].type.__name__, graphdef.nodes[0].keys
+      ('PReLU', ('dtype', 'negative_slope', 'param_dtype', 'promote_dtype'))
+    """
 
     index: int
     type: type
@@ -124,9 +138,9 @@ def inside_first(record: Record, path: Path = ()) -> Iterator[tuple[Path, Record
     yield path, record
 
 
-def leaf_paths(record: Record) -> list[Path]:
-    """Returns the paths of all Variables and arrays, in the order of the walk."""
-    return [path for path, r in iter_records(record) if isinstance(r, (VariableDef, ArrayDef))]
+def leaves_of(record: Record) -> list[tuple[Path, VariableDef | ArrayDef]]:
+    """Returns the paths and records of all Variables and arrays, in the order of the walk."""
+    return [(p, r) for p, r in iter_records(record) if isinstance(r, (VariableDef, ArrayDef))]
 
 
 @jtu.register_static
@@ -143,10 +157,11 @@ class GraphDef(Generic[N]):
       True
     """
 
-    __slots__ = ("_hash", "root")
+    __slots__ = ("_hash", "assembly", "root")
 
     def __init__(self, root: Record):
         self.root = root
+        self.assembly: Any = None  # how to make the objects, once somebody has asked
         self._hash: int | None = None
 
     def __hash__(self) -> int:
@@ -170,7 +185,7 @@ class GraphDef(Generic[N]):
     @property
     def num_leaves(self) -> int:
         """How many Variables and arrays the graph has."""
-        return len(leaf_paths(self.root))
+        return len(leaves_of(self.root))
 
     def apply(self, state: Any, *states: Any, graph: bool | None = None) -> Any:
         """Returns a proxy of the model that this and States make up; see `nnx.call`."""
@@ -182,7 +197,7 @@ class GraphDef(Generic[N]):
         return {"root": self.root}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.root, self._hash = state["root"], None
+        self.__init__(state["root"])
 
     def __repr__(self) -> str:
         names = [f"{_name(record)}" for record in self.nodes]

@@ -186,6 +186,11 @@ def _own_levels(value: Any) -> Any:
     return value
 
 
+def nested_dict(state: Any) -> Any:
+    """Returns the nested dict behind a State, to be read only; anything else as it is."""
+    return state._mapping if type(state) is State else state
+
+
 def watch_state(state: State, watch: _watch.Watch) -> bool:
     """Sets a watch on a State; returns whether all changes will be seen."""
     if state._watches and state._watches[0] is OPEN:

@@ -16,6 +16,7 @@ import jax.tree_util as jtu
 
 from weft._errors import AliasError, SharedReferenceError
 from weft._graph import prefix as prefixes
+from weft._graph.layout import Layout, layout_of
 from weft._graph.records import (
     ARRAY,
     ArrayDef,
@@ -30,11 +31,11 @@ from weft._graph.records import (
 )
 from weft._module import kinds
 from weft._module.kinds import Kind, kind_of
-from weft._module.pytree import Pytree, blank, set_marks, set_of_data_error
+from weft._module.pytree import Pytree, attributes, blank, set_marks, set_of_data_error
 from weft._path import Path, format_path, sort_key, sorted_keys
-from weft._static import Static
+from weft._static import Static, are_atoms, boxed
 from weft._types import SCALAR_TYPES
-from weft._variable import Variable, make, metadata_key
+from weft._variable import NO_METADATA, Variable, make, metadata_key
 
 NOTHING = Static(None)
 
@@ -126,10 +127,7 @@ class Flattener:
 
     def visit(self, x: Any, spot: Spot, argument: bool = False) -> Record:
         """Visits a value; `argument` while no object has been entered."""
-        kind = kind_of(x)
-        if kind is Kind.STATIC:
-            return self._static(x, spot, argument)
-        return _VISITS[kind](self, x, spot, argument)
+        return _VISITS[kind_of(x)](self, x, spot, argument)
 
     def _static(self, x: Any, spot: Spot, argument: bool) -> Record:
         if x is None:
@@ -138,7 +136,7 @@ class Flattener:
             return self._emit(x, spot)
         if isinstance(x, frozenset) and kinds.holds_data(x):
             raise set_of_data_error(spot.path, self.root)
-        return Static(x)
+        return boxed(x)
 
     def _emit(self, x: Any, spot: Spot) -> Record:
         position = self.known_arrays.get(id(x))
@@ -159,16 +157,23 @@ class Flattener:
         return self._emit(x, spot)
 
     def _variable(self, x: Variable, spot: Spot, argument: bool) -> Record:
-        index = self.table.indices.get(id(x))
+        table = self.table
+        index = table.indices.get(id(x))
         if index is not None:
             return self._again(x, index, spot)
-        index = self.table.add(x)
-        prefix = self._resolve(x, spot)
-        self.table.spots.append(Spot(spot.path, prefix, spot.base))
-        self.entries.append(Entry(spot.path, x, prefix))
+        index = table.add(x)
+        path, prefix, base = spot
+        if isinstance(prefix, prefixes.PrefixMapping):
+            prefix = self._resolve(x, spot)
+            spot = Spot(path, prefix, base)
+        table.spots.append(spot)
+        self.entries.append(Entry(path, x, prefix))
         if self.on_variable is not None:
             self.on_variable(x, prefix)
-        return VariableDef(index, type(x), metadata_key(x), treedef_of(x._slot))
+        metadata = metadata_key(x) if x._metadata else NO_METADATA
+        raw = x._slot
+        treedef = None if kinds.is_array_type(type(raw)) else treedef_of(raw)
+        return VariableDef(index, type(x), metadata, treedef)
 
     def _object(self, x: Pytree, spot: Spot, argument: bool) -> Record:
         index = self.table.indices.get(id(x))
@@ -179,10 +184,33 @@ class Flattener:
         index = self.table.add(x)
         self.table.spots.append(spot)
         marks = x._pytree_marks
-        items = x._pytree_items()
-        children = self._children(items, spot, marks)
-        keys = tuple([key for key, _ in items])
+        layout = layout_of(x)
+        if layout is not None:
+            keys, children = layout.keys, self._attributes(x, layout, spot)
+        else:
+            items = x._pytree_items()
+            children = self._children(items, spot, marks)
+            keys = tuple([key for key, _ in items])
         return NodeDef(index, type(x), keys, children, Static(marks) if marks else NOTHING)
+
+    def _attributes(self, x: Pytree, layout: Layout, spot: Spot) -> tuple[Record, ...]:
+        """Visits the attributes of an object that has nothing else."""
+        own = attributes(x)
+        records = layout.records(own)
+        path, prefix, base = spot
+        keys = None if prefixes.is_leaf(prefix) else layout.keys
+        around = self._marked
+        for i, name, kind, marked in layout.open:
+            child = own[name]
+            if kind is None:
+                kind = kind_of(child)
+            below = Spot((*path, name), prefix, base)
+            if keys is not None and kind is not Kind.STATIC:
+                below = self._below(spot, name, keys)
+            self._marked = marked
+            records[i] = _VISITS[kind](self, child, below, False)
+        self._marked = around
+        return tuple(records)
 
     def _node(self, x: Any, spot: Spot, argument: bool) -> Record:
         handler = kinds.node_type(type(x))
@@ -199,7 +227,7 @@ class Flattener:
         index = self.table.add(x)
         self.table.spots.append(spot)
         order: Any = None
-        if isinstance(x, dict):
+        if items and isinstance(x, dict):
             keys = [key for key, _ in items]
             if sorted_keys(keys) != keys:  # code may depend on the order of insertion
                 order = tuple(keys)
@@ -219,6 +247,8 @@ class Flattener:
         return ValueDef(type(x), keys, children)
 
     def _value(self, x: Any, spot: Spot, argument: bool) -> Record:
+        if type(x) is tuple and not argument and not self._marked and are_atoms(x):
+            return boxed(x)
         keys, parts = kinds.value_type(type(x)).split(x)
         return self._parts(x, type(x), keys, parts, spot, argument)
 
@@ -251,7 +281,7 @@ class Flattener:
             if mark is False or (is_plain and child is not None):
                 is_set = isinstance(child, frozenset) and mark is None
                 below = self._below(spot, key, None) if is_set else spot
-                children.append(self._static(child, below, False) if is_set else Static(child))
+                children.append(self._static(child, below, False) if is_set else boxed(child))
                 continue
             if child is None:
                 children.append(NOTHING)
@@ -323,6 +353,7 @@ class Flattener:
 
 
 _VISITS: dict[Kind, Callable[[Flattener, Any, Spot, bool], Record]] = {
+    Kind.STATIC: Flattener._static,
     Kind.ARRAY: Flattener._array,
     Kind.VARIABLE: Flattener._variable,
     Kind.OBJECT: Flattener._object,

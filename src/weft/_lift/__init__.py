@@ -23,7 +23,7 @@ from weft._lift.map import transform_metadata as transform_metadata
 from weft._lift.map import vmap as vmap
 from weft._lift.repeat import fori_loop as fori_loop
 from weft._lift.repeat import while_loop as while_loop
-from weft._lift.retrace import CacheInfo as CacheInfo
-from weft._lift.retrace import assert_max_traces as assert_max_traces
+from weft._lift.trace_log import CacheInfo as CacheInfo
+from weft._lift.trace_log import assert_max_traces as assert_max_traces
 from weft._lift.vjp import jvp as jvp
 from weft._lift.vjp import vjp as vjp

@@ -10,7 +10,9 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from weft._path import Path
+import jax.tree_util as jtu
+
+from weft._path import Path, key_of_entry
 from weft._static import Static
 
 
@@ -63,6 +65,21 @@ def argument_paths(f: Callable[..., Any], number: int, skip: int = 0, bound: int
     names = names[:bound] + names[bound + skip :] if skip >= 0 else ("functions",) * -skip + names
     paths: list[Path] = [(name,) for name in names[:number]]
     return paths + [(rest or "args", i) for i in range(number - len(paths))]
+
+
+def leaf_paths(
+    f: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    is_leaf: Callable[[Any], bool],
+) -> list[tuple[Path, Any]]:
+    """Returns the leaves of a call, each with a path that begins with the parameter's name."""
+    names = argument_paths(f, len(args))
+    found = []
+    for entries, leaf in jtu.tree_flatten_with_path((args, dict(kwargs)), is_leaf)[0]:
+        kind, first, *rest = map(key_of_entry, entries)
+        found.append(((*(names[first] if kind == 0 else (first,)), *rest), leaf))
+    return found
 
 
 def by_position(

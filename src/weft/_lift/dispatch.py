@@ -16,7 +16,7 @@ import jax.tree_util as jtu
 
 from weft import _trace
 from weft._config import set_auto_donation
-from weft._lift.arguments import argument_paths
+from weft._lift.arguments import argument_paths, leaf_paths
 from weft._lift.lift import Lift, Spec
 from weft._lift.plan import (
     Operands,
@@ -34,7 +34,7 @@ from weft._lift.plan import (
 )
 from weft._lift.program import ARRAYS, DONATED, KEPT, Program, UndonatableError, entry_sizes
 from weft._part import is_part
-from weft._path import Path, format_path, key_of_entry
+from weft._path import Path, format_path
 from weft._variable import get_slot
 
 _config: Any = jax.config
@@ -97,7 +97,7 @@ class Dispatcher:
             plan = self._make_plan(leaves, given, pattern)
             if any(map(is_part, plan.values)):  # parts have no arrays of their own
                 return self._unplanned(args, kwargs)
-            remember(root, plans, self.token, plan)
+            remember(root, plans, self.token, plan)  # type: ignore[arg-type]
         try:
             return self.run(plan, pattern.rest_of(args, kwargs, leaves))
         except (TypeError, ValueError) as error:
@@ -178,8 +178,8 @@ class Dispatcher:
 
     # -- making plans and programs
     def _make_plan(self, leaves: Sequence[Any], given: Sequence[Any], pattern: Pattern) -> Plan:
-        arguments = jtu.tree_unflatten(pattern.treedef, leaves)
-        paths = _leaf_paths(self._lift.f, len(arguments[0]), arguments)
+        args, kwargs = jtu.tree_unflatten(pattern.treedef, leaves)
+        paths = [path for path, _ in leaf_paths(self._lift.f, args, kwargs, is_root)]
         plan = make_plan(self._lift, leaves, given, pattern, paths)
         structure = self._structures.get(plan.spec)
         if structure is None:
@@ -269,13 +269,3 @@ def _may_donate() -> bool:
     if config.jax_debug_nans or config.jax_debug_infs or config.jax_disable_jit:
         return False
     return set_auto_donation.get()
-
-
-def _leaf_paths(f: Any, number: int, arguments: Any) -> list[Path]:
-    """Returns a path, by the names of the parameters, for each object and array of a call."""
-    names = argument_paths(f, number)
-    paths = []
-    for entries, _ in jtu.tree_flatten_with_path(arguments, is_root)[0]:
-        kind, first, *rest = map(key_of_entry, entries)
-        paths.append((*(names[first] if kind == 0 else (first,)), *rest))
-    return paths

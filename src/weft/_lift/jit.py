@@ -14,7 +14,6 @@ from threading import get_ident
 from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack, overload
 
 import jax
-import jax.tree_util as jtu
 
 from weft._config import set_retrace_limit
 from weft._graph import prefix as prefixes
@@ -22,12 +21,14 @@ from weft._lift.arguments import argument_paths
 from weft._lift.dispatch import Dispatcher
 from weft._lift.lift import Call, Lift, Mode, Spec, mode_of, name_of, raw_leaves, unbind
 from weft._lift.plan import is_root
-from weft._lift.program import entry_sizes
-from weft._lift.retrace import CacheInfo, Log, OnRetrace, see
+from weft._lift.retrace import see
 from weft._lift.stages import Lowered, Traced
+from weft._lift.trace_log import CacheInfo, Log, OnRetrace
 from weft._path import Path
 from weft._static import Static
 from weft._types import MISSING, Missing
+
+_config: Any = jax.config
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -102,7 +103,14 @@ def select_arguments(f: Callable[..., Any], argnums: Any, argnames: Any) -> Sele
 
 
 class JitWrapped:
-    """A function compiled by `nnx.jit`."""
+    """A function compiled by `nnx.jit`.
+
+    Example:
+      >>> import weft as nnx
+      >>> double = nnx.jit(lambda x: 2 * x)
+      >>> isinstance(double, nnx.transforms.compilation.JitWrapped)
+      True
+    """
 
     def __init__(
         self,
@@ -310,23 +318,8 @@ class JitWrapped:
 
 def _note_trace(lift: Lift, log: Log, spec: Spec, groups: Any) -> None:
     """Notes a trace of a function: the structure and avals of its arguments."""
-    record = spec.record
-    if record.how is tuple:
-        number = sum(isinstance(key, int) for key in record.keys)
-        names = argument_paths(lift.f, number)
-        paths = [names[key] if isinstance(key, int) else (key,) for key in record.keys]
-        records = list(zip(paths, record.children, strict=True))
-    else:  # static arguments are part of the structure around objects and arrays
-        args, kwargs = jtu.tree_unflatten(record.how, record.children)
-        paths = argument_paths(lift.f, len(args))
-        named = [*zip(paths, args, strict=True), *(((key,), x) for key, x in kwargs.items())]
-        records = [*zip(record.keys, record.children, strict=True)]
-        records += [(path, x) for path, x in named if type(x) is Static]
-    inputs = [iter(group) for group in groups]
-    sizes = zip(entry_sizes(record), spec.layout, strict=True)
-    avals = [[next(inputs[group]) for _ in range(number)] for number, group in sizes]
-    paths = [entry.path for entry in spec.entries]
-    log.note(see(records, record.how, paths, avals), set_retrace_limit.get())
+    if not _config.jax_disable_jit:  # then each call runs the function, and nothing is compiled
+        log.note(see(lift.f, spec, groups), set_retrace_limit.get())
 
 
 class JitOptions(TypedDict, total=False):

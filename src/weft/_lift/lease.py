@@ -13,7 +13,6 @@ Variables that are in a plan of another thread, because plans read without touch
 
 from __future__ import annotations
 
-import collections
 import itertools
 import threading
 from collections.abc import Sequence
@@ -21,8 +20,11 @@ from typing import Any
 
 import jax
 import jax.core
+import jax.numpy as jnp
+import numpy as np
 
 from weft._part import Part
+from weft._types import exhaust
 from weft._variable import Variable, get_slot, set_lease, set_slot
 from weft._watch import is_watched_elsewhere
 
@@ -85,27 +87,25 @@ class Lease:
         # Leases come first: from then on a reader in another thread waits, and one that makes a
         # plan is either seen here or sees the lease. What an interrupt leaves undone stays exposed,
         # and is then copied in any case.
-        _exhaust(map(set_lease, self.exposed, itertools.repeat(self)))
+        exhaust(map(set_lease, self.exposed, itertools.repeat(self)))
         if any(is_watched_elsewhere(variable._watches, thread) for variable in self.exposed):
             self.shared = True
             return False
         arrays = [copy_array(get_slot(variable)) for variable in copied]
-        _exhaust(itertools.chain(map(set_slot, copied, arrays), map(list.clear, (self.exposed,))))
+        exhaust(itertools.chain(map(set_slot, copied, arrays), map(list.clear, (self.exposed,))))
         return True
 
 
-# Runs an iterator to its end in one call from C, which no signal interrupts.
-_exhaust = collections.deque[Any](maxlen=0).extend
-
-
 def _is_concrete(array: Any) -> bool:
+    if isinstance(array, np.ndarray):
+        return True
     return isinstance(array, jax.Array) and not isinstance(array, jax.core.Tracer)
 
 
-def copy_array(array: Any) -> Any:
+def copy_array(array: Any) -> jax.Array:
     """Copies an array into memory of its own, on the same devices."""
-    if not _is_concrete(array):
-        return array
+    if isinstance(array, np.ndarray):
+        return jnp.array(array)
     # What is not committed to its devices stays so: JAX moves it where a computation needs it.
     sharding = array.sharding if array.committed else None
     return jax.device_put(array, sharding, may_alias=False)

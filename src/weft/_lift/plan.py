@@ -8,7 +8,6 @@ compared with a *snapshot* on each call. *Operands* say how to gather the arrays
 
 from __future__ import annotations
 
-import collections
 import functools
 import itertools
 import operator
@@ -19,18 +18,16 @@ from typing import Any, NamedTuple
 
 import jax.tree_util as jtu
 
-from weft._graph.records import ValueDef, iter_records
-from weft._graph.state import State, watch_state
+from weft._graph.content import Slot, slots_of
+from weft._graph.records import ValueDef
+from weft._graph.snapshot import Snapshot, observe
 from weft._graph.walk import Flattener
 from weft._lift.lease import Lease
 from weft._lift.lift import Call, Lift, Spec
 from weft._lift.program import ARRAYS, KEPT, Program
-from weft._lift.snapshot import Snapshot
-from weft._module.pytree import Pytree, attributes, watch_object
-from weft._path import Path
-from weft._static import Static
-from weft._types import NO_PLANS, Root
-from weft._variable import Variable, get_lease, get_slot, is_leaf, set_slot, watch_variable
+from weft._module.pytree import Pytree
+from weft._types import NO_PLANS, Root, exhaust
+from weft._variable import Variable, get_lease, get_slot, is_leaf, set_slot
 from weft._watch import Watch
 
 _MOST = 16
@@ -82,13 +79,6 @@ def pattern_of(
     pattern = Pattern(treedef, roots, is_flat, tuple(sorted(others)), len(args), None)
     rest = jtu.tree_structure(pattern.rest_of(args, kwargs, leaves))
     return pattern._replace(rest=rest)
-
-
-class Slot(NamedTuple):
-    """Where an array that no Variable holds is read."""
-
-    holder: Any
-    key: Any
 
 
 class Operands(NamedTuple):
@@ -148,8 +138,8 @@ class Plan:
         self.pattern = pattern
         self.spec = spec
         self.structure: Any = None
-        self.watch = Watch()
-        self.thread = self.watch.thread
+        self.thread = threading.get_ident()
+        self.watch = Watch(thread=self.thread)
         # The plan is kept by the first object itself, so only the others need to be recognized.
         forget = functools.partial(_forget, weakref.ref(self))
         self._roots = [(i, weakref.ref(given[i], forget)) for i in pattern.roots[1:]]
@@ -173,28 +163,10 @@ class Plan:
     def _observe(self, flattener: Flattener) -> Snapshot | None:
         """Watches what reports its changes, and takes a snapshot of the rest."""
         snapshot = Snapshot()
+        observe(flattener, self.spec.record, self.watch, snapshot)
         for obj in flattener.table.objects:
-            if isinstance(obj, Variable):
-                watch_variable(obj, self.watch)
-                if obj._lease is not None:
-                    obj._lease.touch()
-                if not is_leaf(obj._slot):
-                    snapshot.add_check(functools.partial(_has_treedef, obj, _treedef(obj)))
-                snapshot.add_static(tuple(obj._metadata.values()))
-            elif isinstance(obj, Pytree):
-                if not watch_object(obj, self.watch):
-                    snapshot.add_container(attributes(obj))
-            else:
-                snapshot.add_container(obj)
-        for value in flattener.foreign:
-            if isinstance(value, State):
-                if not watch_state(value, self.watch):
-                    snapshot.add_levels(value._mapping)
-            else:
-                snapshot.add_foreign(value)
-        for _, record in iter_records(self.spec.record):
-            if isinstance(record, Static):
-                snapshot.add_static(record.value)
+            if isinstance(obj, Variable) and obj._lease is not None:
+                obj._lease.touch()
         return snapshot.close()
 
     def fits(self, given: Sequence[Any]) -> bool:
@@ -266,31 +238,15 @@ def _forget(plan: weakref.ref, _: Any) -> None:
 
 def _values(spec: Spec, flattener: Flattener) -> list[Any]:
     """Returns the Variable at each entry, or where an array is read, None for arguments."""
-    holders: dict[Path, Pytree] = {
-        spot.path: obj
-        for obj, spot in zip(flattener.table.objects, flattener.table.spots, strict=True)
-        if isinstance(obj, Pytree)
-    }
-    values: list[Any] = []
-    for entry, group in zip(flattener.entries, spec.layout, strict=True):
-        value: Any = entry.value
-        if group == ARRAYS:
-            value = None
-        elif not isinstance(value, Variable):
-            # Attributes may get another array without being reported, nothing else may.
-            own = attributes(holders[entry.path[:-1]]) if entry.path[:-1] in holders else {}
-            is_attribute = own.get(entry.path[-1]) is value
-            value = Slot(own, entry.path[-1]) if is_attribute else Slot((value,), 0)
-        values.append(value)
-    return values
+    slots = slots_of(flattener)
+    return [
+        None if group == ARRAYS else slots.get(i, entry.value)
+        for i, (entry, group) in enumerate(zip(flattener.entries, spec.layout, strict=True))
+    ]
 
 
 def _treedef(variable: Variable) -> Any:
     return jtu.tree_structure(get_slot(variable))
-
-
-def _has_treedef(variable: Variable, treedef: Any) -> bool:
-    return _treedef(variable) == treedef
 
 
 def gather(operands: Operands) -> list[Any]:
@@ -307,7 +263,6 @@ def gather(operands: Operands) -> list[Any]:
 
 _first = operator.itemgetter(0)
 _flat = itertools.chain.from_iterable
-_exhaust = collections.deque(maxlen=0).extend  # runs an iterator to its end, and keeps nothing
 
 
 def run_and_store(program: Program, operands: Operands, rest: Any) -> Any:
@@ -323,7 +278,7 @@ def run_and_store(program: Program, operands: Operands, rest: Any) -> Any:
     donated = operands.donated
     arrays = [variable._slot for variable in donated]
     run = map(box.append, map(program.jitted, (arrays,), (gather(operands),), (rest,)))
-    _exhaust(itertools.chain(run, map(set_slot, donated, _flat(map(_first, box)))))
+    exhaust(itertools.chain(run, map(set_slot, donated, _flat(map(_first, box)))))
     return box[0]
 
 
@@ -349,7 +304,7 @@ def store_others(
         for target in targets:
             if target._lease is not None:
                 target._lease.expose(target)
-    _exhaust(map(set_slot, targets, new))
+    exhaust(map(set_slot, targets, new))
 
 
 def make_plan(

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.tree_util as jtu
+import numpy as np
 
 from weft._graph.records import ARRAY, ArrayDef, Record, ValueDef, VariableDef, iter_records
 from weft._lift.interrupts import HeldInterrupts
@@ -288,6 +289,8 @@ def _entries_by_index(spec: Spec) -> dict[int, int]:
 
 def _same_aval(array: Any, new: Any) -> bool:
     """Returns whether an array may take the place of another one in memory."""
-    if not (isinstance(array, jax.Array) and hasattr(new, "shape") and hasattr(new, "dtype")):
+    if not isinstance(array, (jax.Array, np.ndarray)):
         return False
-    return array.shape == new.shape and array.dtype == new.dtype
+    aval = jax.typeof(array)
+    found = getattr(new, "shape", None), getattr(new, "dtype", None)
+    return found == (aval.shape, aval.dtype)

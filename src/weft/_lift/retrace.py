@@ -1,96 +1,190 @@
 """Why a function was traced again: the difference to the nearest earlier trace, by path.
 
-A *trace* is what one trace of a user's function saw: the structure of the arguments and the avals
-of their arrays.
+What a trace *saw* are facts by path: each object's type, each array's aval, each static value. Two
+traces are compared from the outermost paths inwards; what is inside of something that is new, gone
+or of another type is no news.
 """
 
 from __future__ import annotations
 
 import contextlib
-import threading
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+import dataclasses
+import functools
+import inspect
+import pathlib
+import types
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from weft._errors import RetraceError
-from weft._graph.records import NodeDef, Record, Ref, ValueDef, VariableDef, children_of
+import jax.tree_util as jtu
+
+from weft._graph.records import (
+    ArrayDef,
+    NodeDef,
+    Record,
+    Ref,
+    ValueDef,
+    VariableDef,
+    children_of,
+)
+from weft._lift.arguments import argument_paths, leaf_paths
+from weft._lift.lift import Spec
+from weft._lift.program import entry_sizes
 from weft._path import Path, format_path
-from weft._static import Static
+from weft._static import Static, key_of
 
 _SHOWN = 8
-_REMEMBERED = 16
+_LENGTH = 60
+_DEEPEST = 16
 
 
 class Fact(NamedTuple):
-    """What one trace saw at one path: what decides whether it is the same, and how to show it."""
+    """What one trace saw at one path.
+
+    Attributes:
+      value: decides whether another trace saw the same.
+      text: how to show it.
+      type: what else to show, beside something of another type.
+      note: what kind of thing it is, in parentheses.
+      avals: of its arrays.
+    """
 
     value: Any
     text: str
+    type: str = ""
+    note: str = ""
+    avals: Sequence[Any] = ()
+
+    def __str__(self) -> str:
+        note = f" ({self.note})" if self.note else ""
+        return f"{self.type} {self.text}".strip() + note
 
 
-TraceSeen = dict[Path, Fact]
+Seen = dict[Path, Fact]
+
 _ABSENT = Fact(None, "absent")
-
-
-class CacheInfo(NamedTuple):
-    """How often a function was traced.
-
-    Attributes:
-      traces: number of traces of the user's function.
-      hits: number of calls that needed none.
-      reasons: why each trace happened.
-    """
-
-    traces: int
-    hits: int
-    reasons: tuple[str, ...]
-
-
-_TYPE, _METADATA, _EXTRA = "<type>", "<metadata>", "<order and marks>"
+_TREE = Fact(None, "a container")
 _ARGUMENTS = ("arguments",)
+_EXTRA = "<extra>"
 
 
-def see(
-    records: Iterable[tuple[Path, Record]], how: Any, paths: list[Path], avals: list[Any]
-) -> TraceSeen:
+class Reason(NamedTuple):
+    """Why a trace happened: the differences in words, and what to do about the first of them."""
+
+    text: str
+    advice: str
+
+
+# -- what a trace sees
+def see(f: Callable[..., Any], spec: Spec, groups: Any) -> Seen:
     """Describes the arguments of a trace.
 
     Args:
-      records: path and record of each object, array and static argument.
-      how: the structure around them.
-      paths: the path of each entry.
-      avals: the types of the arrays of each entry, in order.
+      f: the function that is traced.
+      spec: the static side of the call.
+      groups: the avals of the arrays, by group.
     """
-    facts: TraceSeen = {}
+    record = spec.record
+    facts: Seen = {}
+    if record.how is tuple:
+        names = argument_paths(f, sum(isinstance(key, int) for key in record.keys))
+        paths = [names[key] if isinstance(key, int) else (key,) for key in record.keys]
+    else:
+        paths = record.keys
+        facts |= _see_containers(f, record.how, record.children)
+    inputs = [iter(group) for group in groups]
+    sizes = zip(entry_sizes(record), spec.layout, strict=True)
+    avals = iter([[next(inputs[group]) for _ in range(number)] for number, group in sizes])
+    places: dict[int, Path] = {}
 
     def describe(record: Record, path: Path) -> None:
         match record:
             case Static():
-                facts[path] = Fact(record, f"{_short(record.value)} (static)")
-            case NodeDef():
-                facts[(*path, _TYPE)] = Fact(record.type, record.type.__name__)
-                note_extra(path, _EXTRA, record.extra)
+                facts[path] = Fact(record, _short(record.value), note="static")
+            case ArrayDef():
+                (aval,) = next(avals)
+                facts[path] = Fact(aval, _aval_text(aval), avals=[aval])
             case VariableDef():
-                facts[(*path, _TYPE)] = Fact(record.type, record.type.__name__)
-                note_extra(path, _METADATA, record.metadata)
+                places[record.index] = path
+                inside = next(avals)
+                value = (record.type, record.treedef, inside)
+                text = _tree_text(record.treedef, inside)
+                facts[path] = Fact(value, text, record.type.__name__, avals=inside)
+                for key, x in record.metadata.value.items():
+                    facts[(*path, key)] = Fact(Static(x), _short(x), note="metadata")
+            case NodeDef():
+                places[record.index] = path
+                facts[path] = Fact(record.type, record.type.__name__)
+                if record.extra.value:
+                    note = "order" if issubclass(record.type, dict) else "marks"
+                    extra = Fact(record.extra, _short(record.extra.value), note=note)
+                    facts[(*path, _EXTRA)] = extra
             case ValueDef():
-                name = getattr(record.how, "__name__", None) or _short(record.how)
-                facts[(*path, _TYPE)] = Fact(record.how, name)
+                facts[path] = Fact(record.how, _type_name(record.how))
             case Ref():
-                facts[path] = Fact(record, f"shared reference {record.index}")
+                shared = format_path(places[record.index])
+                facts[path] = Fact(record, f"the same object as {shared}")
         for key, child in children_of(record):
             describe(child, (*path, key))
 
-    def note_extra(path: Path, name: str, extra: Static) -> None:
-        if extra.value:
-            facts[(*path, name)] = Fact(extra, _short(extra.value))
-
-    for path, record in records:
-        describe(record, path)
-    for path, types in zip(paths, avals, strict=True):
-        facts[path] = Fact(types, ", ".join(map(_aval_text, types)))
-    facts[_ARGUMENTS] = Fact(how, _short(how))
+    for path, child in zip(paths, record.children, strict=True):
+        describe(child, path)
     return facts
+
+
+def _see_containers(f: Callable[..., Any], how: Any, leaves: Iterable[Record]) -> Seen:
+    """Describes containers, None and static arguments, which are a part of a call's treedef."""
+    try:
+        args, kwargs = jtu.tree_unflatten(how, leaves)
+    except Exception:  # a user's pytree may check what it is made of
+        return {_ARGUMENTS: Fact(how, _shortened(str(how)))}
+    facts = {_ARGUMENTS: Fact(how, _call_text(args, kwargs))}
+    roots = [*zip(argument_paths(f, len(args)), args, strict=True)]
+    roots += [((name,), x) for name, x in kwargs.items()]
+    facts |= {path: Fact(type(x), type(x).__name__) for path, x in roots if not _is_record(x)}
+    for path, leaf in leaf_paths(f, args, kwargs, _is_record):
+        if leaf is None:
+            facts[path] = Fact(None, "None")
+        elif isinstance(leaf, Static):
+            facts[path] = Fact(leaf, _short(leaf.value), note="static")
+    return facts
+
+
+def _is_record(x: Any) -> bool:
+    return x is None or isinstance(x, (Static, ArrayDef, VariableDef, NodeDef, ValueDef, Ref))
+
+
+class _Shown(str):
+    """A text whose repr is the text itself."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _tree_text(treedef: Any, avals: list[Any]) -> str:
+    """Shows the value of a Variable: `f32[2]`, `{'a': f32[2]}`."""
+    texts = [_Shown(_aval_text(aval)) for aval in avals]
+    if treedef is None:
+        return texts[0]
+    try:
+        return _short(treedef.unflatten(texts))
+    except Exception:  # a user's pytree may check what it is made of
+        return _shortened(", ".join(texts))
+
+
+def _call_text(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Shows the containers of a call: `(*, [*, *], mode='a')`."""
+
+    def show(x: Any) -> str:
+        leaf = lambda x: _Shown(_short(x.value)) if type(x) is Static else _Shown("*")  # noqa: E731
+        is_leaf = lambda x: x is not None and _is_record(x)  # noqa: E731
+        return _short(jtu.tree_map(leaf, x, is_leaf=is_leaf))
+
+    return _shortened(
+        f"({', '.join([*map(show, args), *(f'{k}={show(x)}' for k, x in kwargs.items())])})"
+    )
 
 
 def _aval_text(aval: Any) -> str:
@@ -101,142 +195,155 @@ def _aval_text(aval: Any) -> str:
     return f"{text}{weak}" + (f" sharded {spec}" if is_explicit else "")
 
 
+def _type_name(how: Any) -> str:
+    kind = how if isinstance(how, type) else how.node_data()[0]
+    return kind.__name__
+
+
 def _short(value: Any) -> str:
     try:
         text = getattr(value, "__qualname__", None) or repr(value)
     except Exception:  # a report must not fail because of a repr that does
         text = f"<{type(value).__name__}>"
-    return text if len(text) <= 60 else text[:57] + "..."
+    return _shortened(text)
 
 
-def differences(before: TraceSeen, after: TraceSeen) -> list[str]:
-    """Lists the paths at which two traces saw different things, and both sides."""
-    found = []
-    for path in [*before, *(path for path in after if path not in before)]:
-        old, new = before.get(path, _ABSENT), after.get(path, _ABSENT)
-        # Only what is of one type is compared: a treedef refuses to be compared with None.
-        same = type(old.value) is type(new.value) and old.value == new.value
-        if same or (path == _ARGUMENTS and found):
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LENGTH else text[: _LENGTH - 3] + "..."
+
+
+# -- what differs
+class Difference(NamedTuple):
+    """A path at which two traces saw different things, in words, and what to do about it."""
+
+    path: Path
+    text: str
+    advice: str
+
+
+def differences(before: Seen, after: Seen) -> list[Difference]:
+    """Lists where two traces saw different things, the outermost paths first."""
+    found: list[Difference] = []
+    explained: set[Path] = set()
+    unsure: list[tuple[Path, Fact, Fact]] = []
+    paths = sorted(dict.fromkeys([*before, *after]), key=len)
+    for path in paths:
+        old, new = before.get(path), after.get(path)
+        if _is_same(old, new) or any(path[:i] in explained for i in range(len(path))):
             continue
-        *inside, last = path
-        suffix = f" ({last[1:-1]})" if last in (_METADATA, _EXTRA) else ""
-        where = format_path(tuple(inside) if last in (_TYPE, _METADATA, _EXTRA) else path)
-        other = f"another {new.text}" if old.text == new.text else new.text
-        found.append(f"{where}{suffix}: {old.text} -> {other}")
+        old, new = (x or _missing(path, seen) for x, seen in ((old, before), (new, after)))
+        if path == _ARGUMENTS or path[-1] == _EXTRA or (old.note == "" and str(old) == str(new)):
+            unsure.append((path, old, new))
+        else:
+            explained.add(path)
+            found.append(_difference(path, old, new))
+    # These may follow from other differences, and are told only if there are none.
+    for path, old, new in unsure:
+        inside = path[:-1] if path[-1] == _EXTRA else () if path == _ARGUMENTS else path
+        if not any(difference.path[: len(inside)] == inside for difference in found):
+            found.append(_difference(inside or path, old, new))
     return found
 
 
-def explain(seen: list[TraceSeen], new: TraceSeen) -> str:
-    """Says why a trace happened, given all earlier ones."""
+def _is_same(old: Fact | None, new: Fact | None) -> bool:
+    if old is None or new is None or type(old.value) is not type(new.value):
+        return False  # a treedef refuses to be compared with None
+    return old.value == new.value and old.note == new.note
+
+
+def _missing(path: Path, seen: Seen) -> Fact:
+    return _TREE if any(other[: len(path)] == path for other in seen) else _ABSENT
+
+
+def _difference(path: Path, old: Fact, new: Fact) -> Difference:
+    is_alike = (old.type, old.note) == (new.type, new.note)
+    before, after = (old.text, new.text) if is_alike else (str(old), str(new))
+    if isinstance(old.value, Static) and isinstance(new.value, Static) and is_alike:
+        if before == after or before.endswith("...") or after.endswith("..."):
+            path, before, after = _narrowed(path, old, new)
+    after = f"another {after}" if before == after else after
+    note = f" ({old.note})" if is_alike and old.note else ""
+    return Difference(path, f"{format_path(path)}: {before} -> {after}{note}", _advice(old, new))
+
+
+def _advice(old: Fact, new: Fact) -> str:
+    if old.note or new.note:
+        return "Make what changes a Variable, or pass it as an array"
+    if old.avals and len(old.avals) == len(new.avals):
+        shapes = [[getattr(aval, "shape", None) for aval in fact.avals] for fact in (old, new)]
+        is_shape = shapes[0] != shapes[1]
+        return "Pad arrays to one shape" if is_shape else "Convert arrays to one dtype first"
+    return "Set up objects and containers before the first call"
+
+
+# -- inside of static values
+def _narrowed(path: Path, old: Fact, new: Fact) -> tuple[Path, str, str]:
+    """Goes into two static values, to the first part that differs as far as parts have names."""
+    a, b, inside = old.value.value, new.value.value, path
+    for _ in range(_DEEPEST):
+        parts, others = _parts_of(a), _parts_of(b)
+        keys = [key for key in parts if key in others and key_of(parts[key]) != key_of(others[key])]
+        if type(a) is not type(b) or not keys:
+            break
+        inside, a, b = (*inside, keys[0]), parts[keys[0]], others[keys[0]]
+    if inside == path:  # it may have been changed in place, so that only the texts are different
+        before, after = old.text, new.text
+    else:
+        before, after = _short(a), _short(b)
+    return inside, *((_located(a), _located(b)) if before == after else (before, after))
+
+
+def _parts_of(value: Any) -> dict[Any, Any]:
+    """Returns what is directly inside of a static value, by name or position."""
+    for kinds, parts in _PARTS:
+        if isinstance(value, kinds):
+            return parts(value)
+    if dataclasses.is_dataclass(value):
+        return {f.name: getattr(value, f.name, None) for f in dataclasses.fields(value)}
+    return {}
+
+
+def _parts_of_tuple(value: tuple[Any, ...]) -> dict[Any, Any]:
+    return dict(zip(getattr(value, "_fields", range(len(value))), value, strict=True))
+
+
+def _parts_of_function(value: types.FunctionType) -> dict[Any, Any]:
+    parts = dict(value.__kwdefaults__ or {})
+    for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # still empty
+            parts[name] = cell.cell_contents
+    return parts
+
+
+_PARTS: list[tuple[type | tuple[type, ...], Callable[[Any], dict[Any, Any]]]] = [
+    (tuple, _parts_of_tuple),
+    (list, lambda value: dict(enumerate(value))),
+    (dict, dict),
+    (types.FunctionType, _parts_of_function),
+    (functools.partial, lambda value: {"func": value.func, "args": value.args, **value.keywords}),
+]
+
+
+def _located(value: Any) -> str:
+    """Shows a value; a function with the line where it is defined."""
+    code = getattr(inspect.unwrap(value), "__code__", None) if callable(value) else None
+    if code is None:
+        return _short(value)
+    return f"{_short(value)} ({pathlib.PurePath(code.co_filename).name}:{code.co_firstlineno})"
+
+
+# -- why
+def explain(seen: Sequence[Seen], new: Seen) -> Reason:
+    """Says why a trace happened, given earlier ones."""
     if not seen:
-        return "first trace"
-    nearest = min((differences(old, new) for old in seen), key=len)
+        return Reason("first trace", "")
+    nearest = min((differences(old, new) for old in reversed(seen)), key=len)
     if not nearest:
-        return "same arguments: a JAX setting, the mesh or the donation of arrays changed"
+        return Reason(
+            "same arguments, but a JAX setting, the mesh or what may be donated changed, or the "
+            "earlier trace failed",
+            "Call it in one context",
+        )
     more = f"; and {len(nearest) - _SHOWN} more" if len(nearest) > _SHOWN else ""
-    return "; ".join(nearest[:_SHOWN]) + more
-
-
-_ADVICE = (
-    "Pad to a fixed shape, or hold what changes in a Variable. Change the limit with "
-    "`nnx.jit(f, max_traces=N)` or `nnx.set_retrace_limit(N)`"
-)
-
-
-class Log:
-    """The traces of one function.
-
-    Args:
-      name: the function's name.
-      max_traces: how many traces are allowed; None for any number.
-      on_retrace: "warn" to warn beyond the setting's limit, "explain" to warn of every retrace,
-        a function called with each reason, or None for silence.
-    """
-
-    def __init__(self, name: str, max_traces: int | None, on_retrace: Any):
-        if not (on_retrace in ("warn", "explain", None) or callable(on_retrace)):
-            raise ValueError(
-                f"on_retrace must be 'warn', 'explain', a function or None, found {on_retrace!r}"
-            )
-        self._name = name
-        self._max_traces = max_traces
-        self._on_retrace = on_retrace
-        self._seen: list[TraceSeen] = []
-        self._next_warning = 0
-        self.reasons: list[str] = []
-
-    def note(self, new: TraceSeen, limit: int) -> None:
-        """Notes a trace about to happen.
-
-        Raises:
-          RetraceError: if it is one too many.
-        """
-        reason = explain(self._seen, new)
-        number = len(self.reasons) + 1
-        if self._max_traces is not None and number > self._max_traces:
-            raise RetraceError(
-                f"{self._name!r} would be traced {number} times, max_traces={self._max_traces}: "
-                f"{reason}. {_ADVICE}"
-            )
-        self._seen = [*self._seen[1 - _REMEMBERED :], new]
-        self.reasons.append(reason)
-        _total.count(f"{self._name}: {reason}")
-        if number == 1 or self._on_retrace is None:
-            return
-        if callable(self._on_retrace):
-            self._on_retrace(reason)
-        elif self._on_retrace == "explain" or number > max(limit, self._next_warning):
-            self._next_warning = 2 * number  # a function that is always traced says so less often
-            warnings.warn(
-                f"{self._name!r} is traced for the {number}th time: {reason}. {_ADVICE}",
-                UserWarning,
-                stacklevel=2,
-            )
-
-
-class _Total:
-    """All traces of the process, for those who count."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.reasons: list[list[str]] = []
-
-    def count(self, reason: str) -> None:
-        with self._lock:
-            for listener in self.reasons:
-                listener.append(reason)
-
-
-_total = _Total()
-
-
-@contextlib.contextmanager
-def assert_max_traces(number: int) -> Iterator[None]:
-    """Raises at the end of a block if `nnx.jit` traced functions more often than a number.
-
-    Args:
-      number: how many traces are allowed, of all functions together.
-
-    Raises:
-      RetraceError: listing why each trace happened.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> import weft as nnx
-      >>> double = nnx.jit(lambda x: 2 * x)
-      >>> with nnx.assert_max_traces(1):
-      ...     for i in range(3):
-      ...         y = double(jnp.float32(i))
-    """
-    reasons: list[str] = []
-    _total.reasons.append(reasons)
-    try:
-        yield
-    finally:
-        _total.reasons.remove(reasons)
-    if len(reasons) > number:
-        listed = "\n".join(f"  {reason}" for reason in reasons)
-        raise RetraceError(f"expected at most {number} traces, found {len(reasons)}:\n{listed}")
-
-
-OnRetrace = str | Callable[[str], None] | None
+    text = "; ".join(difference.text for difference in nearest[:_SHOWN]) + more
+    return Reason(text, nearest[0].advice)

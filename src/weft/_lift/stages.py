@@ -30,7 +30,17 @@ class _Stage:
 
 
 class Traced(_Stage):
-    """A traced function: `.jaxpr`, `.lower()`, and the rest of `jax.stages.Traced`."""
+    """A traced function: `.jaxpr`, `.lower()`, and the rest of `jax.stages.Traced`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> layer = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+      >>> forward = nnx.jit(lambda layer, x: layer(x))
+      >>> traced = forward.trace(layer, jnp.ones((1, 2)))
+      >>> traced.jaxpr.out_avals
+      [ShapedArray(float32[1,3])]
+    """
 
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         """Lowers to the compiler's input language."""
@@ -38,7 +48,17 @@ class Traced(_Stage):
 
 
 class Lowered(_Stage):
-    """A lowered function: `.as_text()`, `.compile()`, and the rest of `jax.stages.Lowered`."""
+    """A lowered function: `.as_text()`, `.compile()`, and the rest of `jax.stages.Lowered`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> layer = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+      >>> forward = nnx.jit(lambda layer, x: layer(x))
+      >>> lowered = forward.lower(layer, jnp.ones((1, 2)))
+      >>> "dot_general" in lowered.as_text()
+      True
+    """
 
     def compile(self, *args: Any, **kwargs: Any) -> Compiled:
         """Compiles for the devices at hand."""
@@ -46,7 +66,17 @@ class Lowered(_Stage):
 
 
 class Compiled(_Stage):
-    """A compiled function: called like the original, with objects of the same structure."""
+    """A compiled function: called like the original, with objects of the same structure.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> layer = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+      >>> forward = nnx.jit(lambda layer, x: layer(x))
+      >>> compiled = forward.lower(layer, jnp.ones((1, 2))).compile()
+      >>> compiled(layer, jnp.ones((1, 2))).shape
+      (1, 3)
+    """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         wrapped = self.jit_wrapped

@@ -22,7 +22,7 @@ from weft._types import ARRAY_TYPES
 from weft._variable import Variable
 
 
-class Kind(enum.Enum):
+class Kind(enum.IntEnum):
     """How to look into a value."""
 
     STATIC = enum.auto()
@@ -126,6 +126,16 @@ def kind_of(value: Any) -> Kind:
     return kind
 
 
+def is_array_type(cls: type) -> bool:
+    """Returns whether values of a type are arrays; False also where none was met before."""
+    return _KINDS.get(cls) is Kind.ARRAY
+
+
+def is_settled(value: Any) -> bool:
+    """Returns whether all values of this type are and will be of one kind."""
+    return kind_of(value) is not Kind.STATIC or type(value) in _KINDS
+
+
 def _find_kind(cls: type, value: Any) -> Kind:
     if issubclass(cls, Variable):
         return Kind.VARIABLE
@@ -146,6 +156,9 @@ def _find_kind(cls: type, value: Any) -> Kind:
 
 
 def _nearest(table: dict[type, Any], cls: type) -> Any:
+    found = table.get(cls)
+    if found is not None:
+        return found
     return next(table[base] for base in cls.__mro__ if base in table)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 import re
 import sys
 import typing
@@ -25,7 +26,7 @@ from weft._module.cycles import refuse_cycle
 from weft._module.kinds import Kind, holds_data, kind_of
 from weft._path import format_path, sorted_keys
 from weft._static import Static, compare_by_identity
-from weft._types import MISSING, NO_PLANS, SCALAR_TYPES, Root
+from weft._types import MISSING, NO_PLANS, SCALAR_TYPES, Root, exhaust
 
 A = TypeVar("A")
 
@@ -99,13 +100,14 @@ def static(value: Any = MISSING, /, **kwargs: Any) -> Any:
 
 
 class _Slots(Root):
-    """Storage of an object that is no attribute of it: its trace and its marks."""
+    """Storage of an object that is no attribute of it: its trace, its marks, what is remembered."""
 
     __slots__ = (
         "__dict__",
         "__weakref__",
         "_pytree_is_open",
         "_pytree_marks",
+        "_pytree_memory",
         "_pytree_trace",
         "_pytree_watches",
         "_root_plans",
@@ -115,11 +117,15 @@ class _Slots(Root):
 attributes: Callable[[Any], dict[str, Any]] = _Slots.__dict__["__dict__"].__get__
 """Returns the attributes of an object as the dict that holds them."""
 
+set_attributes: Callable[[Any, dict[str, Any]], None] = _Slots.__dict__["__dict__"].__set__
+"""Gives an object the dict that holds its attributes."""
+
 _set_marks = _Slots._pytree_marks.__set__  # type: ignore[attr-defined]
 _set_trace = _Slots._pytree_trace.__set__  # type: ignore[attr-defined]
 _set_is_open = _Slots._pytree_is_open.__set__  # type: ignore[attr-defined]
 _set_watches = _Slots._pytree_watches.__set__  # type: ignore[attr-defined]
 _set_plans = _Slots._root_plans.__set__  # type: ignore[attr-defined]
+set_memory = _Slots._pytree_memory.__set__  # type: ignore[attr-defined]
 _NO_MARKS: dict[Any, bool] = {}
 
 
@@ -143,6 +149,7 @@ class Pytree(_Slots):
 
     _pytree_is_pytree: ClassVar[bool] = True
     _pytree_class_marks: ClassVar[dict[str, bool]] = _NO_MARKS
+    _pytree_layouts: ClassVar[dict[Any, Any]] = {}
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         return blank(cls)
@@ -150,6 +157,7 @@ class Pytree(_Slots):
     def __init_subclass__(cls, *, pytree: bool = True, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._pytree_is_pytree = pytree
+        cls._pytree_layouts = {}
         cls._pytree_class_marks = {**cls._pytree_class_marks, **_annotated_marks(cls)}
         if pytree:
             jtu.register_pytree_with_keys(
@@ -227,9 +235,23 @@ def blank(cls: type) -> Any:
     _set_marks(new, cls._pytree_class_marks)
     _set_trace(new, _trace.current())
     _set_is_open(new, False)
+    set_memory(new, None)
     _set_watches(new, None)
     _set_plans(new, NO_PLANS)
     return new
+
+
+def make_blank(objects: list[Any], marks: list[dict[Any, bool]]) -> None:
+    """Makes new objects blank, many at once; as `blank`, but with marks of their own."""
+    exhaust(map(_set_marks, objects, marks))
+    for set_slot, value in (
+        (_set_trace, _trace.current()),
+        (_set_is_open, False),
+        (set_memory, None),
+        (_set_watches, None),
+        (_set_plans, NO_PLANS),
+    ):
+        exhaust(map(set_slot, objects, itertools.repeat(value)))
 
 
 def set_marks(obj: Pytree, marks: dict[Any, bool]) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from weft._rng import Rngs, RngStream
+from weft._rng import Rngs
 from weft.nn import initializers
+from weft.nn.activations import sigmoid, tanh
 from weft.nn.dtypes import Dtype, PromoteDtype, promote_dtype
 from weft.nn.initializers import Initializer
 from weft.nn.parameters import NO_METADATA
@@ -17,8 +18,6 @@ from weft.nn.recurrent_cell import (
     Activation,
     HiddenStateCell,
     modified_orthogonal,
-    sigmoid,
-    tanh,
 )
 
 
@@ -104,24 +103,6 @@ class GRUCell(HiddenStateCell):
             bias_metadata,
             rngs,
         )
-
-    def initialize_carry(
-        self,
-        input_shape: tuple[int, ...],
-        rngs: Rngs | RngStream | None = None,
-        carry_init: Initializer | None = None,
-    ) -> jax.Array:
-        """Returns the first hidden state, by default zeros.
-
-        Args:
-          input_shape: the shape of the inputs of one step, (batch..., in_features).
-          rngs: what to draw from, the stream `carry`; zeros need none.
-          carry_init: its initializer, in place of the cell's.
-
-        Raises:
-          ValueError: if there is an initializer, but nothing to draw from.
-        """
-        return self.new_carries(1, input_shape, rngs, carry_init)[0]
 
     def __call__(self, carry: jax.Array, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the new hidden state, twice: as carry and as output.

@@ -90,8 +90,31 @@ def _identity_of(argument: Any) -> Any:
     return type(argument), repr(argument)
 
 
-def _recorded(make: Callable[P, Any], summary: str) -> Callable[P, NamedInitializer]:
-    """Wraps a function of JAX that makes initializers such that it makes records of them."""
+_DOCUMENTATION = """{summary}
+
+Takes the arguments of `jax.nn.initializers.{name}`.
+
+Returns:
+  An initializer `(key, shape, dtype=None, out_sharding=None) -> array`.
+
+Example:
+  >>> import jax
+  >>> import weft as nnx
+  >>> nnx.initializers.{name}({example})(jax.random.key(0), (3, 4, 4)).shape
+  (3, 4, 4)
+"""
+
+
+def _recorded(
+    make: Callable[P, Any], summary: str, example: str = ""
+) -> Callable[P, NamedInitializer]:
+    """Wraps a function of JAX that makes initializers such that it makes records of them.
+
+    Args:
+      make: the function of JAX.
+      summary: what the arrays are like, for the docstring.
+      example: arguments to show in the docstring.
+    """
     name = make.__name__
     signature = inspect.signature(make)
 
@@ -105,7 +128,7 @@ def _recorded(make: Callable[P, Any], summary: str) -> Callable[P, NamedInitiali
         return NamedInitializer(name, tuple(arguments.items()))
 
     recorded.__module__ = __name__  # so that the function itself can be pickled
-    recorded.__doc__ = f"{summary}\n\nTakes the arguments of `jax.nn.initializers.{name}`."
+    recorded.__doc__ = _DOCUMENTATION.format(name=name, summary=summary, example=example)
     return recorded
 
 
@@ -114,7 +137,7 @@ _jax = jax.nn.initializers
 zeros = _jax.zeros
 ones = _jax.ones
 
-constant = _recorded(_jax.constant, "Every element is `value`.")
+constant = _recorded(_jax.constant, "Every element is `value`.", "0.5")
 normal = _recorded(_jax.normal, "Normal with mean 0 and standard deviation `stddev`.")
 truncated_normal = _recorded(
     _jax.truncated_normal,
@@ -124,6 +147,7 @@ uniform = _recorded(_jax.uniform, "Uniform on [0, `scale`).")
 variance_scaling = _recorded(
     _jax.variance_scaling,
     "Random with a variance of `scale` divided by the fan of `mode`; the others are cases of it.",
+    "2.0, 'fan_in', 'truncated_normal'",
 )
 lecun_normal = _recorded(
     _jax.lecun_normal,

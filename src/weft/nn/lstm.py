@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from weft._rng import Rngs, RngStream
 from weft.nn import initializers
+from weft.nn.activations import sigmoid, tanh
 from weft.nn.dtypes import Dtype, PromoteDtype, promote_dtype
 from weft.nn.initializers import Initializer
 from weft.nn.parameters import NO_METADATA
@@ -17,8 +18,6 @@ from weft.nn.recurrent_cell import (
     Activation,
     HiddenStateCell,
     modified_orthogonal,
-    sigmoid,
-    tanh,
 )
 
 

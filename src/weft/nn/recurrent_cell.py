@@ -24,17 +24,6 @@ from weft.nn.linear import Linear
 Activation = Callable[..., Any]
 
 
-# The default activations are plain functions, because JAX's compiled ones cannot be pickled.
-def sigmoid(x: jax.Array) -> jax.Array:
-    """Returns `jax.nn.sigmoid(x)`."""
-    return jax.nn.sigmoid(x)
-
-
-def tanh(x: jax.Array) -> jax.Array:
-    """Returns `jax.numpy.tanh(x)`."""
-    return jnp.tanh(x)
-
-
 def modified_orthogonal(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Any:
     """Returns an orthogonal matrix made in float32, then cast: for dtypes LAPACK does not know.
 
@@ -137,6 +126,24 @@ class HiddenStateCell(RNNCellBase):
     def draws_carry(self) -> bool:
         """Whether the carry is not simply zeros."""
         return self.carry_init is not None
+
+    def initialize_carry(
+        self,
+        input_shape: tuple[int, ...],
+        rngs: Rngs | RngStream | None = None,
+        carry_init: Initializer | None = None,
+    ) -> Any:
+        """Returns the first hidden state, by default zeros.
+
+        Args:
+          input_shape: the shape of the inputs of one step, (batch..., in_features).
+          rngs: what to draw from, the stream `carry`; zeros need none.
+          carry_init: its initializer, in place of the cell's.
+
+        Raises:
+          ValueError: if there is an initializer, but nothing to draw from.
+        """
+        return self.new_carries(1, input_shape, rngs, carry_init)[0]
 
     def project(
         self,

@@ -59,12 +59,12 @@ _HOLE = object()
 
 def take_parts(value: Any) -> Parts:
     """Takes an object or a container of objects apart, with abstract arrays."""
-    graphdef, entries = take_apart(value)
-    raws = [e.value.get_raw_value() if isinstance(e.value, Variable) else e.value for e in entries]
+    content = take_apart(value)
+    raws = [x.get_raw_value() if isinstance(x, Variable) else x for x in content.leaves]
     leaves, treedef = jax.tree.flatten(raws)
     arrays = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves if isinstance(x, ARRAY_TYPES)]
     others = [_HOLE if isinstance(x, ARRAY_TYPES) else x for x in leaves]
-    return Parts(graphdef, treedef, arrays, others)
+    return Parts(content.graphdef, treedef, arrays, others)
 
 
 class RecordedCall(NamedTuple):

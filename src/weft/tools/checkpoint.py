@@ -99,6 +99,19 @@ def restore(file: str | os.PathLike[str], node: Any) -> Any:
       StructureError: if it does not fit the objects; lists every path that is missing, unexpected
         or of another shape, dtype or PRNG implementation.
       FileNotFoundError: if there is no such file.
+
+    Example:
+      >>> import os, tempfile
+      >>> import weft as nnx
+      >>> from weft.tools import checkpoint
+      >>> file = os.path.join(tempfile.mkdtemp(), "model")
+      >>> model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+      >>> checkpoint.save(file, model, {"step": 7})
+      >>> other = nnx.Linear(2, 3, rngs=nnx.Rngs(1))
+      >>> checkpoint.restore(file, other)
+      {'step': 7}
+      >>> bool((other.kernel == model.kernel).all())
+      True
     """
     checkpoint = load(file)
     own = dict(_leaves(node))

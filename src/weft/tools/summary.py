@@ -41,6 +41,17 @@ class CallInfo:
       outputs: its outputs, arrays abstract.
       flops: floating point operations of the call, None if they were not asked for.
       vjp_flops: those of the call and its vector-Jacobian product, likewise.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> model = nnx.Sequential(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+      >>> paths = []
+      >>> table = nnx.tabulate(
+      ...     model, jnp.ones((1, 2)), row_filter=lambda row: paths.append(row.path) or True
+      ... )
+      >>> paths
+      [(), ('layers', 0)]
     """
 
     call_order: int
@@ -182,12 +193,12 @@ def _arrays(value: Any) -> list[Any]:
 def _sizes(part: Pytree) -> dict[str, tuple[int, int]]:
     """Returns how many elements and bytes an object holds, by group."""
     totals: dict[str, tuple[int, int]] = {}
-    for entry in take_apart(part)[1]:
-        arrays = _arrays(entry.value)
-        number, size = totals.get(_group(entry.value), (0, 0))
+    for leaf in take_apart(part).leaves:
+        arrays = _arrays(leaf)
+        number, size = totals.get(_group(leaf), (0, 0))
         number += sum(x.size for x in arrays)
         size += sum(x.size * x.dtype.itemsize for x in arrays)
-        totals[_group(entry.value)] = number, size
+        totals[_group(leaf)] = number, size
     return totals
 
 
@@ -195,7 +206,7 @@ def _own_variables(part: Pytree) -> dict[str, list[str]]:
     """Lists the Variables of an object that are in no object below it, by group."""
     below = {path for path, x in iter_graph(part) if isinstance(x, Pytree) and path}
     lines: dict[str, list[str]] = {}
-    for path, value, _ in take_apart(part)[1]:
+    for path, value in take_apart(part).items():
         if not any(path[:n] in below for n in range(1, len(path))):
             raw = value.get_raw_value() if isinstance(value, Variable) else value
             name = "/".join(map(str, path))

@@ -11,12 +11,7 @@ from weft._filters import Filter
 from weft._graph import State, state, to_flat_state
 from weft._module import Pytree
 from weft._path import Path, key_of_entry
-from weft._variable import Variable
-
-
-def is_variable(x: Any) -> bool:
-    """Says whether something is a Variable; the `is_leaf` of trees that hold Variables."""
-    return isinstance(x, Variable)
+from weft._variable import Variable, is_variable
 
 
 def raw_value(leaf: Any) -> Any:

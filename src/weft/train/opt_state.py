@@ -19,8 +19,8 @@ import jax.tree_util as jtu
 from weft._graph import from_flat_state
 from weft._metadata import HOOKS
 from weft._path import Path, format_path
-from weft._variable import Variable
-from weft.train.leaves import is_variable, strip
+from weft._variable import Variable, is_variable
+from weft.train.leaves import strip
 
 A = TypeVar("A")
 

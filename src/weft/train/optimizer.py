@@ -16,10 +16,9 @@ from weft._errors import StructureError
 from weft._filters import Filter
 from weft._graph import State, from_flat_state, state, to_flat_state
 from weft._module import Pytree, data
-from weft._partitioning import is_variable
 from weft._path import Path, format_path
 from weft._types import MISSING
-from weft._variable import Variable
+from weft._variable import Variable, is_variable
 from weft._variable_types import Param
 from weft.train.leaves import by_path, raw_value, strip
 from weft.train.opt_state import (

@@ -26,6 +26,17 @@ def test_accuracy_of_sequences_with_a_mask():
     np.testing.assert_allclose(metric.compute(), right[mask].mean(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [metrics.Accuracy, lambda: metrics.TopKAccuracy(1)])
+@pytest.mark.parametrize("shape", [(5,), (10, 1)])
+def test_masks_broadcast(kind, shape):
+    metric = kind()
+    mask = np.arange(np.prod(shape)).reshape(shape) % 2 == 0
+    metric.update(logits=LOGITS.reshape(10, 5, 4), labels=LABELS.reshape(10, 5), mask=mask)
+    right = (LOGITS.argmax(1) == LABELS).reshape(10, 5)
+    expected = right[np.broadcast_to(mask, (10, 5))].mean()
+    np.testing.assert_allclose(metric.compute(), expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.int8, bool])
 def test_accuracy_with_a_threshold(dtype):
     metric = metrics.Accuracy(threshold=0.5)

@@ -134,9 +134,12 @@ def test_what_is_no_metric():
 def test_reset_keeps_the_shape_of_stacked_metrics():
     stacked = jax.vmap(lambda i: _updated(metrics.Average(), i))(jnp.arange(4.0))
     assert stacked.total.shape == (4,)
-    stacked.reset()
-    assert stacked.total.shape == stacked.count.shape == (4,)
-    assert not stacked.total[...].any()
+    for reset in (lambda m: m.reset(), nnx.vmap(lambda m: m.reset())):
+        reset(stacked)
+        assert stacked.total.shape == stacked.count.shape == (4,)
+        assert not stacked.total[...].any()
+        nnx.vmap(_updated)(stacked, jnp.arange(4.0))
+        np.testing.assert_array_equal(stacked.compute(), jnp.arange(4.0))
 
 
 def _updated(metric, value):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from weft._filters import Filter
 from weft._graph import split
 from weft._module import Pytree
-from weft._variable import Variable
+from weft._variable import Variable, is_variable
 
 A = TypeVar("A")
 
@@ -206,5 +206,5 @@ def zero(*variables: Variable) -> None:
 
 
 def _states(metrics: Mapping[str, Metric]) -> list[Variable]:
-    leaves = jax.tree.leaves(dict(metrics), is_leaf=lambda x: isinstance(x, Variable))
-    return [leaf for leaf in leaves if isinstance(leaf, Variable)]
+    leaves = jax.tree.leaves(dict(metrics), is_leaf=is_variable)
+    return [leaf for leaf in leaves if is_variable(leaf)]

@@ -21,7 +21,13 @@ from typing import Any
 import jax.tree_util as jtu
 import numpy as np
 
-from weft._static import ByIdentity, key_of
+from weft._graph.records import Record, iter_records
+from weft._graph.state import State, watch_state
+from weft._graph.walk import Flattener
+from weft._module.pytree import Pytree, attributes, watch_object
+from weft._static import ByIdentity, Static, key_of
+from weft._variable import Variable, get_slot, is_leaf, watch_variable
+from weft._watch import Watch
 
 _values_of = dict.values
 _flat = itertools.chain.from_iterable
@@ -205,3 +211,34 @@ _RULES: dict[type, Callable[[Snapshot, Any], None]] = {
     types.MethodType: Snapshot._add_method,
     types.FunctionType: Snapshot._add_function,
 }
+
+
+def observe(flattener: Flattener, record: Record, watch: Watch, snapshot: Snapshot) -> None:
+    """Watches what was walked where changes are reported, and adds the rest to a snapshot."""
+    for obj in flattener.table.objects:
+        if isinstance(obj, Variable):
+            watch_variable(obj, watch)
+            raw = get_slot(obj)
+            if not is_leaf(raw):
+                treedef = jtu.tree_structure(raw)
+                snapshot.add_check(functools.partial(_has_treedef, obj, treedef))
+            if obj._metadata:
+                snapshot.add_static(tuple(obj._metadata.values()))
+        elif isinstance(obj, Pytree):
+            if not watch_object(obj, watch):
+                snapshot.add_container(attributes(obj))
+        else:
+            snapshot.add_container(obj)
+    for value in flattener.foreign:
+        if isinstance(value, State):
+            if not watch_state(value, watch):
+                snapshot.add_levels(value._mapping)
+        else:
+            snapshot.add_foreign(value)
+    for _, inner in iter_records(record):
+        if isinstance(inner, Static):
+            snapshot.add_static(inner.value)
+
+
+def _has_treedef(variable: Variable, treedef: Any) -> bool:
+    return jtu.tree_structure(get_slot(variable)) == treedef

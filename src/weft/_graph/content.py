@@ -1,0 +1,194 @@
+"""Content: what an object consists of, and remembering it while it stays so.
+
+The *content* of an object are its GraphDef and its leaves, as one walk finds them. The second time
+that an object is walked they are kept by the object itself, as its *memory*, and are good until
+something in its structure changes: objects and Variables report that, all else is compared.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from weft import _filters
+from weft._graph.levels import Levels, levels_of
+from weft._graph.records import GraphDef
+from weft._graph.snapshot import Snapshot, observe
+from weft._graph.state import State, filter_flat, split_flat
+from weft._graph.walk import Entry, Flattener
+from weft._module.pytree import Pytree, attributes, set_memory
+from weft._path import Path
+from weft._variable import Variable, get_slot, is_leaf, is_variable
+from weft._watch import Watch
+
+
+class Slot(NamedTuple):
+    """Where an array that no Variable holds is read."""
+
+    holder: Any
+    key: Any
+
+    def read(self) -> Any:
+        return self.holder[self.key]
+
+
+def slots_of(flattener: Flattener) -> dict[int, Slot]:
+    """Returns where the arrays that no Variable holds are read, by entry."""
+    holders = {
+        spot.path: obj
+        for obj, spot in zip(flattener.table.objects, flattener.table.spots, strict=True)
+        if isinstance(obj, Pytree)
+    }
+    slots: dict[int, Slot] = {}
+    for i, (path, value, _) in enumerate(flattener.entries):
+        if not isinstance(value, Variable):
+            # Attributes may get another array without being reported, nothing else may.
+            own = attributes(holders[path[:-1]]) if path[:-1] in holders else {}
+            is_attribute = bool(path) and own.get(path[-1]) is value
+            slots[i] = Slot(own, path[-1]) if is_attribute else Slot((value,), 0)
+    return slots
+
+
+class Content:
+    """What an object consists of.
+
+    Attributes:
+      graphdef: its structure.
+      paths: where its leaves are.
+      leaves: its Variables and arrays.
+    """
+
+    __slots__ = ("_is_plain", "_known", "graphdef", "leaves", "paths")
+
+    def __init__(self, graphdef: GraphDef, entries: Sequence[Entry]):
+        self.graphdef = graphdef
+        self.paths = [entry.path for entry in entries]
+        self.leaves = [entry.value for entry in entries]
+        self._known: dict[Any, list[Group]] = {}
+        self._is_plain: bool | None = None
+
+    def items(self) -> Iterator[tuple[Path, Any]]:
+        """Returns the leaves with their paths."""
+        return zip(self.paths, self.leaves, strict=True)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all leaves are Variables without metadata, each with an array or a number."""
+        if self._is_plain is None:
+            self._is_plain = all(
+                is_variable(leaf) and not leaf._metadata and is_leaf(get_slot(leaf))
+                for leaf in self.leaves
+            )
+        return self._is_plain
+
+    @property
+    def levels(self) -> Levels | None:
+        """The levels of a State of all leaves; None where the object is a leaf itself."""
+        return self._groups((), exhaustive=True)[0].levels
+
+    def states(self, filters: Sequence[_filters.Filter], *, exhaustive: bool) -> list[Any]:
+        """Returns one State per filter, one of all leaves without filters.
+
+        Args:
+          filters: tried in order.
+          exhaustive: whether it is an error if a leaf is left over.
+
+        Raises:
+          FilterError: if one is.
+        """
+        return [self._state(group) for group in self._groups(filters, exhaustive)]
+
+    def _groups(self, filters: Sequence[_filters.Filter], exhaustive: bool) -> list[Group]:
+        predicates = _filters.filters_to_predicates(filters)
+        if not all(map(_filters.is_structural, predicates)):
+            return self._find_groups(filters, exhaustive)
+        groups = self._known.get((predicates, exhaustive))
+        if groups is None:
+            groups = self._find_groups(filters, exhaustive)
+            self._known[predicates, exhaustive] = groups
+        return groups
+
+    def _find_groups(self, filters: Sequence[_filters.Filter], exhaustive: bool) -> list[Group]:
+        if not filters:
+            return [Group(range(len(self.paths)), levels_of(self.paths))]
+        choose = split_flat if exhaustive else filter_flat
+        index = {path: i for i, path in enumerate(self.paths)}
+        chosen = choose(self.items(), filters)
+        groups = [[path for path, _ in group] for group in chosen]
+        return [Group([index[path] for path in paths], levels_of(paths)) for paths in groups]
+
+    def _state(self, group: Group) -> Any:
+        leaves = list(map(self.leaves.__getitem__, group.positions))
+        if group.levels is None:
+            return leaves[0]
+        return State(group.levels.nest(leaves), _copy=False)
+
+
+class Group(NamedTuple):
+    """Leaves that make one State: which, and its levels; no levels where the leaf is all."""
+
+    positions: Sequence[int]
+    levels: Levels | None
+
+
+class Memory:
+    """The content of an object, for as long as its structure stays the same."""
+
+    __slots__ = ("__weakref__", "_content", "_share", "_slots", "_snapshot", "_watch")
+
+    def __init__(self, node: Pytree, content: Content, flattener: Flattener):
+        self._content = content
+        self._share = flattener.share
+        self._watch = Watch(functools.partial(_forget, weakref.ref(node)))
+        self._slots = slots_of(flattener)
+        snapshot = Snapshot()
+        observe(flattener, content.graphdef.root, self._watch, snapshot)
+        self._snapshot = snapshot.close()
+
+    def __del__(self) -> None:
+        self._watch.valid = False  # so that the objects forget it
+
+    def recall(self, share: bool) -> Content | None:
+        """Returns the content, None if they are out of date or were looked for otherwise."""
+        if share != self._share or not self._watch.valid:
+            return None
+        if self._snapshot is not None and not self._snapshot.holds():
+            return None
+        for i, slot in self._slots.items():
+            self._content.leaves[i] = slot.read()
+        return self._content
+
+
+def _forget(node: weakref.ref) -> None:
+    found = node()
+    if found is not None:
+        set_memory(found, None)
+
+
+WALKED = object()
+"""Memory of an object that was walked once: it is remembered if that happens again."""
+
+
+def content_of(node: Any, *, share: bool) -> Content:
+    """Takes an object apart.
+
+    Args:
+      node: an object, or a pytree of objects.
+      share: False to refuse shared references.
+
+    Raises:
+      SharedReferenceError: if `share` is False and an object is met twice.
+    """
+    is_object = isinstance(node, Pytree)
+    memory = node._pytree_memory if is_object else None
+    if type(memory) is Memory:
+        content = memory.recall(share)
+        if content is not None:
+            return content
+    flattener = Flattener(share=share, root=type(node).__name__)
+    content = Content(GraphDef(flattener.flatten(node)), flattener.entries)
+    if is_object:
+        set_memory(node, WALKED if memory is None else Memory(node, content, flattener))
+    return content

@@ -1,0 +1,98 @@
+"""Many Variables at once: loops over them that run in C.
+
+What these do to each Variable is what `make` and `Variable.update_from_state` do to one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from weft import _trace
+from weft._part import Part
+from weft._types import NO_PLANS, exhaust
+from weft._variable import (
+    Variable,
+    get_lease,
+    get_metadata,
+    get_slot,
+    get_trace,
+    is_variable,
+    set_lease,
+    set_metadata_slot,
+    set_origin,
+    set_plans,
+    set_slot,
+    set_trace,
+    set_watches,
+)
+
+
+def copies_of(variables: Sequence[Variable]) -> list[Variable]:
+    """Makes a Variable of the running trace of each, around the same value."""
+    raws = list(map(get_slot, variables))
+    if any(map(get_lease, variables)):  # asked after reading: see `_raw`
+        raws = [variable._raw for variable in variables]
+    return around(variables, raws)
+
+
+def around(variables: Sequence[Variable], raws: Sequence[Any]) -> list[Variable]:
+    """Makes a Variable of the running trace of each, around another value."""
+    copies = list(map(object.__new__, map(type, variables)))
+    exhaust(map(set_metadata_slot, copies, map(get_metadata, variables)))
+    exhaust(map(set_slot, copies, raws))
+    for set_one, value in (
+        (set_trace, _trace.current()),
+        (set_origin, None),
+        (set_lease, None),
+        (set_plans, NO_PLANS),
+        (set_watches, None),
+    ):
+        exhaust(map(set_one, copies, itertools.repeat(value)))
+    return copies
+
+
+def overwrite(targets: Sequence[Variable], values: list[Any]) -> bool:
+    """Writes values to Variables, if there is nothing else to it.
+
+    Args:
+      targets: Variables without metadata whose values are single leaves.
+      values: Variables, of which the values are taken, or raw values.
+
+    Returns:
+      False where more than arrays would change, or where it is an error; nothing is written then.
+    """
+    raws = values
+    if all(map(is_variable, values)):
+        raws = list(map(get_slot, values))
+        if any(map(get_metadata, values)) or any(map(get_lease, values)):
+            return False
+    traces = map(get_trace, targets)
+    if not are_arrays(raws) or not all(
+        map(operator.eq, traces, itertools.repeat(_trace.current()))
+    ):
+        return False
+    if any(map(get_lease, targets)):
+        if any(isinstance(target._lease, Part) for target in targets):
+            return False
+        for target in targets:
+            if target._lease is not None:
+                target._lease.expose(target)
+    exhaust(map(set_slot, targets, raws))
+    return True
+
+
+_array_types: set[type] = set()
+
+
+def are_arrays(values: list[Any]) -> bool:
+    """Returns whether all values are JAX's arrays."""
+    if not _array_types.issuperset(map(type, values)):
+        if not all(isinstance(value, jax.Array) for value in values):
+            return False
+        _array_types.update(map(type, values))
+    return True

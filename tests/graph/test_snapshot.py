@@ -1,0 +1,200 @@
+"""Snapshots: whatever decides about a static value's key is compared, and nothing else."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from weft._graph.snapshot import Snapshot
+from weft._static import key_of
+
+
+class Method:
+    def __init__(self) -> None:
+        self.sizes = [1]
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Method) and self.sizes == other.sizes
+
+    def call(self) -> Any:
+        return self.sizes
+
+
+class Words(list):
+    """A list with attributes of its own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    sizes: list[int]
+
+
+@dataclasses.dataclass
+class Mutable:
+    size: int
+
+
+class Point(tuple):
+    __slots__ = ()
+
+
+class Slots:
+    """Unhashable, without an attribute dict."""
+
+    __slots__ = ("size",)
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        self.size = 1
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Slots) and self.size == other.size
+
+    def __deepcopy__(self, memo: Any) -> Slots:
+        new = Slots()
+        new.size = self.size
+        return new
+
+
+def closure_over(value: Any) -> Callable[..., Any]:
+    def inner(new: Any = None) -> Any:
+        nonlocal value
+        value = new
+        return value
+
+    return inner
+
+
+def closure_over_nothing_yet() -> tuple[Callable[[], Any], Callable[[], None]]:
+    def inner() -> Any:
+        return value
+
+    def fill() -> None:
+        nonlocal value
+        value = 1
+
+    value: int
+    return inner, fill
+
+
+def closure_that_empties() -> tuple[Callable[[], Any], Callable[[], None]]:
+    value = 1
+
+    def inner() -> Any:
+        return value
+
+    def empty() -> None:
+        nonlocal value
+        del value
+
+    return inner, empty
+
+
+def keyword_default(x: Any, *, sizes: Any) -> Any:
+    return x
+
+
+def defaults_of(default: Any) -> Any:
+    def inner(x: Any = default, *, y: Any = default) -> Any:
+        return x, y
+
+    return inner
+
+
+CHANGES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "list": (lambda: [1, [2]], lambda x: x[1].append(3)),
+    "list of equal length": (lambda: [1, [2]], lambda x: x[1].__setitem__(0, 3)),
+    "tuple": (lambda: (1, [2]), lambda x: x[1].append(3)),
+    "subclass of tuple": (lambda: Point((1, [2])), lambda x: x[1].append(3)),
+    "dict": (lambda: {"a": [1]}, lambda x: x["a"].append(3)),
+    "key of a dict": (lambda: {"a": 1}, lambda x: x.update(b=x.pop("a"))),
+    "ordered dict": (lambda: collections.OrderedDict(a=1, b=2), lambda x: x.move_to_end("a")),
+    "set": (lambda: {1}, lambda x: x.add(2)),
+    "array": (lambda: np.zeros(2), lambda x: x.__setitem__(0, 1)),
+    "subclass of list": (lambda: Words([1]), lambda x: x.append(2)),
+    "attribute of a list": (lambda: Words([1]), lambda x: setattr(x, "language", "en")),
+    "dataclass": (lambda: Mutable(1), lambda x: setattr(x, "size", 2)),
+    "attributes of a dataclass": (
+        lambda: Mutable(1),
+        lambda x: setattr(x, "__dict__", {"size": 2}),
+    ),
+    "frozen dataclass": (lambda: Frozen([1]), lambda x: x.sizes.append(2)),
+    "slots": (lambda: Slots(), lambda x: setattr(x, "size", 2)),
+    "method": (lambda: Method().call, lambda x: x.__self__.sizes.append(2)),
+    "partial": (
+        lambda: functools.partial(keyword_default, sizes=[1]),
+        lambda x: x.keywords["sizes"].append(2),
+    ),
+    "argument of a partial": (
+        lambda: functools.partial(keyword_default, [1]),
+        lambda x: x.args[0].append(2),
+    ),
+    "closure": (lambda: closure_over(1), lambda x: x(2)),
+    "list in a closure": (
+        lambda: closure_over([1]),
+        lambda x: x.__closure__[0].cell_contents.append(2),
+    ),
+    "closure and a list": (lambda: [closure_over(1)], lambda x: x[0](2)),
+    "default": (lambda: defaults_of([1]), lambda x: x.__defaults__[0].append(2)),
+    "keyword default": (lambda: defaults_of([1]), lambda x: x.__kwdefaults__["y"].append(2)),
+    "empty closure": (closure_over_nothing_yet, lambda x: x[1]()),
+    "closure that empties": (closure_that_empties, lambda x: x[1]()),
+}
+
+
+def snapshot_of(value: Any) -> Snapshot | None:
+    snapshot = Snapshot()
+    snapshot.add_static(value)
+    return snapshot.close()
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_changes_in_place_are_seen(name: str) -> None:
+    make, change = CHANGES[name]
+    value = make()
+    snapshot, key = snapshot_of(value), key_of(value)
+    assert snapshot is not None
+    assert snapshot.holds()
+    change(value)
+    assert key_of(value) != key
+    assert not snapshot.holds()
+
+
+FIXED: list[Any] = [
+    *(None, True, 1, 1.5, 1j, "text", b"bytes", int, ..., len, np.float32(1), jnp.float32),
+    *((), (1, ("a",)), frozenset({1}), keyword_default, closure_over, Slots, object()),
+]
+
+
+@pytest.mark.parametrize("value", FIXED, ids=range(len(FIXED)))
+def test_what_cannot_change_is_not_compared(value: Any) -> None:
+    assert snapshot_of(value) is None
+
+
+def test_attributes_that_are_gone() -> None:
+    value = Mutable(1)
+    snapshot = Snapshot()
+    snapshot.add_static(value)
+    closed = snapshot.close()
+    assert closed is not None
+    vars(value).clear()
+    assert not closed.holds()
+
+
+def test_what_holds_itself() -> None:
+    value: list[Any] = [1]
+    value.append(value)
+    snapshot = snapshot_of(value)
+    assert snapshot is not None
+    assert snapshot.holds()
+    value[0] = 2
+    assert not snapshot.holds()

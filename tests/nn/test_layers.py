@@ -1,0 +1,100 @@
+"""What holds for every layer: its structure is a value, and copies and pickles keep all of it."""
+
+import copy
+import functools
+import importlib
+import pickle
+from pathlib import Path
+
+import cloudpickle
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import weft as nnx
+from tests.parity.cases import Layer, quick_init
+
+LAYERS = {
+    f"{file.stem}: {case.name}": case.make
+    for file in sorted(Path(__file__).parents[1].glob("parity/cases/[!_]*.py"))
+    for case in importlib.import_module(f"tests.parity.cases.{file.stem}").CASES
+    if isinstance(case.make, Layer)
+} | {
+    "AdaptiveAvgPool": Layer("AdaptiveAvgPool", (2,)),
+    "AdaptiveMaxPool": Layer("AdaptiveMaxPool", 2),
+    "AvgPool": Layer("AvgPool", (2,), count_include_pad=False),
+    "Flatten": Layer("Flatten", 1, -1),
+    "GlobalAvgPool": Layer("GlobalAvgPool", (1,)),
+    "GlobalMaxPool": Layer("GlobalMaxPool", (1,)),
+    "GRUCell": Layer("GRUCell", 2, 3, carry_init=jax.nn.initializers.zeros),
+    "Identity": Layer("Identity"),
+    "LSTMCell": Layer("LSTMCell", 2, 3, keep_rngs=True),
+    "MaxPool": Layer("MaxPool", (2,), padding="SAME"),
+    "MinPool": Layer("MinPool", (2,)),
+    "OptimizedLSTMCell": Layer("OptimizedLSTMCell", 2, 3),
+    "RoPE": Layer("RoPE", embedding_size=4, max_seq_len=3),
+    "Sequential": Layer("Sequential", Layer("Linear", 2, 3), nnx.relu),
+    "SimpleCell": Layer("SimpleCell", 2, 3, activation_fn=nnx.hard_tanh),
+    "Stack": lambda nnx, rngs: nnx.Stack(
+        lambda rngs: nnx.Linear(2, 2, kernel_init=quick_init, rngs=rngs), n=2, rngs=rngs
+    ),
+}
+NO_LAYERS = {"RNNCellBase"}
+"""Modules that are only the interface of some."""
+
+WITH_FUNCTION_OF_JAX = {"recurrent: Bidirectional time-major"}
+"""Keeps `jnp.add`, which JAX compiles, and of which pickle and copy make no second."""
+
+
+@functools.cache
+def make(name, seed):
+    return LAYERS[name](nnx, nnx.Rngs(seed, params=seed + 1, dropout=seed + 2))
+
+
+def bits(node):
+    found = {}
+    for path, leaf in nnx.to_flat_state(nnx.state(node)):
+        value = leaf.get_value() if isinstance(leaf, nnx.Variable) else leaf
+        if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+            value = jax.random.key_data(value)
+        found[path] = np.asarray(value).tobytes()
+    return found
+
+
+def names_in(made):
+    """The names of a layer and of those that are its arguments."""
+    if isinstance(made, Layer):
+        yield made.name
+        for part in (*made.args, *made.kwargs.values()):
+            yield from names_in(part)
+
+
+def test_no_layer_is_left_out():
+    public = {
+        name
+        for name, value in vars(nnx.nn).items()
+        if isinstance(value, type) and issubclass(value, nnx.Module)
+    }
+    there = {"Stack", *(name for made in LAYERS.values() for name in names_in(made))}
+    assert public - there == NO_LAYERS
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_its_structure_is_a_value(name):
+    one, other = nnx.graphdef(make(name, 0)), nnx.graphdef(make(name, 7))
+    assert one == other
+    assert hash(one) == hash(other)
+
+
+@pytest.mark.parametrize("name", sorted(LAYERS.keys() - WITH_FUNCTION_OF_JAX))
+def test_copies_and_pickles_are_whole(name):
+    layer = make(name, 0)
+    for twin in (
+        copy.deepcopy(layer),
+        nnx.clone(layer),
+        pickle.loads(pickle.dumps(layer)),
+        cloudpickle.loads(cloudpickle.dumps(layer)),
+    ):
+        assert nnx.graphdef(twin) == nnx.graphdef(layer)
+        assert bits(twin) == bits(layer)

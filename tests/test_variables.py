@@ -1,0 +1,110 @@
+"""Many Variables at once: the same as one after the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import weft as nnx
+
+
+class Model(nnx.Module):
+    def __init__(self, scale: float = 1.0, **metadata: Any):
+        self.a = nnx.Param(jnp.full(2, scale), **metadata)
+        self.b = nnx.BatchStat(jnp.full(3, scale))
+        self.c = nnx.Variable(jnp.asarray(scale))
+
+
+def test_copies_have_metadata_of_their_own() -> None:
+    m = Model(tag="x")
+    copy = nnx.merge(*nnx.split(m))
+    copy.a.set_metadata(tag="y")
+    assert (m.a.tag, copy.a.tag) == ("x", "y")
+    assert [type(x) for x in (copy.a, copy.b, copy.c)] == [nnx.Param, nnx.BatchStat, nnx.Variable]
+    copy.a[...] = jnp.zeros(2)
+    np.testing.assert_array_equal(m.a, [1.0, 1.0])
+
+
+SOURCES: dict[str, Any] = {
+    "State": lambda m: nnx.state(m),
+    "mapped State": lambda m: jax.tree.map(lambda x: x, nnx.state(m)),
+    "pure dict": lambda m: nnx.to_pure_dict(nnx.state(m)),
+    "abstract State": lambda m: nnx.pure(nnx.state(m)),
+    "object": lambda m: m,
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("times", [1, 4])
+def test_update(name: str, times: int) -> None:
+    target = Model()
+    for i in range(times):
+        nnx.update(target, SOURCES[name](Model(2.0 + i)))
+    np.testing.assert_array_equal(target.a, np.full(2, 1.0 + times))
+    np.testing.assert_array_equal(target.b, np.full(3, 1.0 + times))
+    assert target.c.value == 1.0 + times
+    assert type(target.b) is nnx.BatchStat
+
+
+def test_update_brings_metadata_and_values_of_other_kinds() -> None:
+    for times in range(3):
+        target = Model(tag="old")
+        for _ in range(times):
+            nnx.state(target)
+        nnx.update(target, nnx.state(Model(3.0, tag="new")))
+        assert target.a.tag == "new"
+        nnx.update(target, {"a": jnp.ones(5)})
+        assert target.a.shape == (5,)
+        plain = Model()
+        for _ in range(times):
+            nnx.state(plain)
+        nnx.update(plain, {"a": np.ones(2), "b": 2.0, "c": None})
+        assert isinstance(plain.a.get_raw_value(), np.ndarray)
+        assert (plain.b.value, plain.c.value) == (2.0, None)
+
+
+def test_update_of_what_was_donated_and_handed_out() -> None:
+    @nnx.jit
+    def train(m: Model) -> None:
+        m.a[...] = m.a + 1
+        m.b[...] = m.b + 1
+
+    m, other = Model(), Model(5.0)
+    for model in (m, m, m, other, other):
+        train(model)
+    nnx.state(m)
+    nnx.update(m, nnx.state(other))  # both have arrays that only the library has seen
+    for _ in range(3):
+        train(m)
+    np.testing.assert_array_equal(other.a, np.full(2, 7.0))
+    np.testing.assert_array_equal(m.a, np.full(2, 10.0))
+
+
+def test_update_of_a_captured_model_is_an_error() -> None:
+    m, state = Model(), nnx.state(Model(2.0))
+    for _ in range(3):
+        nnx.state(m)
+
+    @jax.jit
+    def write(x: Any) -> Any:
+        nnx.update(m, state)
+        return x
+
+    with pytest.raises(nnx.TraceContextError, match="cannot write"):
+        write(jnp.ones(1))
+    np.testing.assert_array_equal(m.a, [1.0, 1.0])
+
+
+def test_update_of_a_layer_of_a_stack() -> None:
+    stack = nnx.Stack(lambda rngs: nnx.Linear(2, 2, rngs=rngs), 3, rngs=nnx.Rngs(0))
+    layer = stack[1]
+    for _ in range(3):
+        nnx.state(layer)
+    nnx.update(layer, {"kernel": jnp.zeros((2, 2)), "bias": jnp.ones(2)})
+    np.testing.assert_array_equal(stack[1].kernel, np.zeros((2, 2)))
+    np.testing.assert_array_equal(stack[1].bias, np.ones(2))
+    assert float(jnp.abs(stack[0].kernel[...]).sum()) > 0
