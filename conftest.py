@@ -1,8 +1,9 @@
 """The setting of every test, docstring example and Markdown example.
 
 It is made of environment variables, set before anything imports jax, so that processes started by
-a test have it too: four CPU devices, strict dtype promotion, and compiled programs shared by the
-processes of one run (the same small programs are needed over and over), but not kept for the next.
+a test have it too: four CPU devices, strict dtype promotion, and what makes compiling cheap, which
+is most of what tests of small shapes do: few optimizations, and programs shared by the processes of
+one run, but not kept for the next.
 """
 
 import os
@@ -19,6 +20,7 @@ FOUR_DEVICES = "--xla_force_host_platform_device_count=4"
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 IS_MAIN_PROCESS = "PYTEST_XDIST_WORKER" not in os.environ
 if IS_MAIN_PROCESS:  # pytest-xdist's workers inherit what it sets
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="weft_compiled_")

@@ -108,3 +108,16 @@ def test_update_of_a_layer_of_a_stack() -> None:
     np.testing.assert_array_equal(stack[1].kernel, np.zeros((2, 2)))
     np.testing.assert_array_equal(stack[1].bias, np.ones(2))
     assert float(jnp.abs(stack[0].kernel[...]).sum()) > 0
+
+
+def test_update_of_a_part_of_a_new_model() -> None:
+    m = Model()
+    m.inner = [Model(), {"x": Model()}]
+    nnx.update(m, {"inner": {1: {"x": {"a": jnp.zeros(2)}}, 0: {"c": jnp.zeros(())}}})
+    np.testing.assert_array_equal(m.inner[1]["x"].a, [0.0, 0.0])
+    assert m.inner[0].c.value == 0.0
+    for wrong in ({"inner": {2: {"a": jnp.ones(2)}}}, {"a": {"x": 1}}, {"none": {}, "x": 1}):
+        new = nnx.clone(m)
+        with pytest.raises(nnx.StructureError, match="nothing was written"):
+            nnx.update(new, {"b": jnp.zeros(3), **wrong})
+        np.testing.assert_array_equal(new.b, np.ones(3))

@@ -10,6 +10,7 @@ from weft.nn import initializers
 flax_initializers = pytest.importorskip("flax.nnx", reason="flax is not installed").initializers
 
 MATRIX, KERNEL = (4, 6), (3, 4, 6)
+LARGE = (64, 192)  # compiled with its draw, a scale would be rounded otherwise in some elements
 CASES = [
     ("constant", (2.5,), {}, MATRIX),
     ("delta_orthogonal", (), {}, KERNEL),
@@ -22,10 +23,12 @@ CASES = [
     ("lecun_normal", (), {}, MATRIX),
     ("lecun_uniform", (), {}, MATRIX),
     ("normal", (0.5,), {}, MATRIX),
+    ("normal", (0.02,), {}, LARGE),
     ("orthogonal", (), {"scale": 2.0, "column_axis": 0}, MATRIX),
     ("truncated_normal", (1.0,), {"lower": -1.0}, MATRIX),
     ("uniform", (), {}, MATRIX),
     ("variance_scaling", (1.0, "fan_avg", "uniform"), {}, MATRIX),
+    ("variance_scaling", (1.0, "fan_in", "normal"), {}, LARGE),
     ("xavier_normal", (), {}, MATRIX),
     ("xavier_uniform", (), {}, MATRIX),
     ("zeros_init", (), {}, MATRIX),
@@ -34,7 +37,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(
-    ("name", "args", "kwargs", "shape"), CASES, ids=[case[0] for case in CASES]
+    ("name", "args", "kwargs", "shape"), CASES, ids=[f"{case[0]}{case[1]}" for case in CASES]
 )
 def test_same_bits(name, args, kwargs, shape):
     ours = getattr(initializers, name)(*args, **kwargs)

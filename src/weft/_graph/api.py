@@ -16,6 +16,7 @@ from weft._errors import StructureError
 from weft._graph.assembly import assembly_of
 from weft._graph.content import Content, content_of
 from weft._graph.copies import copy_arrays
+from weft._graph.overwrite import overwrite_values
 from weft._graph.records import (
     ArrayDef,
     GraphDef,
@@ -41,7 +42,7 @@ from weft._path import Path, format_path, path_sort_key
 from weft._types import MISSING
 from weft._variable import Variable, is_variable, make
 from weft._variable_guard import check_write
-from weft._variables import around, copies_of, overwrite
+from weft._variables import around, copies_of
 
 N = TypeVar("N")
 
@@ -261,9 +262,9 @@ def update(node: Any, state: Any, /, *states: Any) -> None:
       >>> float(model.bias.sum())
       3.0
     """
-    content = take_apart(node)
-    if not states and _overwrite(content, state):
+    if not states and overwrite_values(node, state, share=shares(None)):
         return
+    content = take_apart(node)
     own = dict(zip(content.paths, content.leaves, strict=True))
     trees = {path for path, value in own.items() if holds_tree(value)}
     new: dict[Path, Any] = {}
@@ -290,15 +291,6 @@ def update(node: Any, state: Any, /, *states: Any) -> None:
             _put(homes[path], path[-1], value._raw if isinstance(value, Variable) else value)
         else:
             _put(homes[path], path[-1], _own_copy(value))
-
-
-def _overwrite(content: Content, state: Any) -> bool:
-    """Writes a State of all the Variables there are, if there is nothing else to it."""
-    levels = content.levels
-    if levels is None or not content.is_plain:
-        return False
-    values = levels.leaves(nested_dict(state))
-    return values is not None and overwrite(content.leaves, values)
 
 
 def _own_copy(value: Any) -> Any:

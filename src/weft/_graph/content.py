@@ -171,6 +171,14 @@ WALKED = object()
 """Memory of an object that was walked once: it is remembered if that happens again."""
 
 
+def is_first_look(node: Any) -> bool:
+    """Returns whether nobody has walked an object yet, and notes that it was walked now."""
+    if not isinstance(node, Pytree) or node._pytree_memory is not None:
+        return False
+    set_memory(node, WALKED)
+    return True
+
+
 def content_of(node: Any, *, share: bool) -> Content:
     """Takes an object apart.
 

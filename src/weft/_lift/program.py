@@ -14,6 +14,7 @@ another.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 import weakref
 from collections.abc import Callable
@@ -61,15 +62,17 @@ class Outcome:
 
 
 class Handover(NamedTuple):
-    """The jaxpr of a first trace, for one use in the call that traced it.
+    """A first trace, for one use in the call that traced it.
 
     Attributes:
-      jaxpr: takes kept arrays and arguments, in the order of the entries.
+      avals: of kept arrays and arguments, in the order of the entries.
+      call: does with such arrays what was traced; returns a list.
       donated: for each donated Variable, where its value is among the outputs.
       thread: the thread of the call; another may have other settings.
     """
 
-    jaxpr: Any
+    avals: list[Any]
+    call: Callable[[list[Any]], list[Any]]
     donated: tuple[int, ...]
     thread: int
 
@@ -104,7 +107,7 @@ class Program:
     Attributes:
       jitted: the compiled function.
       outcomes: what came out of the traces.
-      handover: the jaxpr of the first trace, as long as the call lasts that traced it.
+      handover: the first trace, as long as the call lasts that traced it.
       has_effects: whether each call goes through Python code of JAX, for the sake of callbacks.
       interrupts: what holds interrupts back meanwhile.
       token: stands for the program where nothing shall keep it alive.
@@ -141,6 +144,7 @@ class Program:
 
         run.__name__ = run.__qualname__ = lift.name.rpartition(".")[2]
         self.jitted = jax.jit(run, donate_argnums=0, **options)
+        self._has_options = bool(options)
 
     def _run(self, donated: list[Any], kept: list[Any], rest: Any) -> Any:
         arrays, found = jtu.tree_flatten(rest)
@@ -152,7 +156,7 @@ class Program:
             self.handover = None
             inputs = [iter(group) for group in groups]
             flat = self._in_order(inputs, self.spec)
-            if [jax.typeof(x) for x in flat] == list(handover.jaxpr.in_avals):
+            if [jax.typeof(x) for x in flat] == handover.avals:
                 self.interrupts.hold()
                 return self._replay(handover, flat)
         self._on_trace(self.spec, jax.tree.map(jax.typeof, groups))
@@ -172,10 +176,18 @@ class Program:
                 kept.extend(next(inputs[group]) for _ in range(number))
         return kept + list(inputs[ARRAYS])
 
-    def _replay(self, handover: Handover, flat: list[Any]) -> Any:
-        from jax.extend.core import jaxpr_as_fun  # takes long to import
+    def _call_traced(self, jaxpr: Any, flat: list[Any]) -> list[Any]:
+        """Does inside another trace what was traced before."""
+        if self._has_options:  # some are refused inside of a trace
+            from jax.extend.core import jaxpr_as_fun  # takes long to import
 
-        values = jaxpr_as_fun(handover.jaxpr)(*flat)
+            return jaxpr_as_fun(jaxpr)(*flat)
+        number = len(flat) - self._rest.num_leaves
+        rest = jtu.tree_unflatten(self._rest, flat[number:])
+        return self.jitted([], flat[:number], rest)[1]  # JAX finds the trace in its cache
+
+    def _replay(self, handover: Handover, flat: list[Any]) -> Any:
+        values = handover.call(flat)
         chosen = frozenset(handover.donated)
         others = [value for i, value in enumerate(values) if i not in chosen]
         return [values[i] for i in handover.donated], others, []
@@ -258,7 +270,9 @@ class Program:
             exit = Exit(tuple(kept), exit.changed, exit.out, exit.layout[len(chosen) :])
             program.outcomes.append(Outcome(exit, outcome.treedef, False))
             positions = tuple(chosen[entry] for entry in program.donated)
-            program.handover = Handover(traced.jaxpr, positions, threading.get_ident())
+            call = functools.partial(self._call_traced, traced.jaxpr)
+            avals = list(traced.jaxpr.in_avals)
+            program.handover = Handover(avals, call, positions, threading.get_ident())
             program.has_effects = bool(traced.jaxpr.effects)
         return program
 

@@ -6,6 +6,7 @@ Drawing folds the counter into the base key and adds one to it, so that the n-th
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -96,6 +97,11 @@ def zero_count(key: jax.Array) -> jax.Array:
     return jnp.zeros(key.shape, jnp.uint32)
 
 
+@functools.partial(jax.jit, inline=True)  # one program, for keys of one implementation
+def _draw(key: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return jax.random.fold_in(key, count), count + 1
+
+
 class RngStream(KeySource, Pytree):
     """A stream of keys: the n-th call returns `jax.random.fold_in(key, n)`, with n from 0.
 
@@ -146,9 +152,8 @@ class RngStream(KeySource, Pytree):
         key = self.key.get_value()
         if key.shape:
             require_scalar(self)
-        count = self.count.get_value()
-        drawn = jax.random.fold_in(key, count)
-        self.count.set_value(count + 1)
+        drawn, count = _draw(key, self.count.get_value())
+        self.count.set_value(count)
         return drawn
 
     def split(self, k: Splits) -> RngStream:

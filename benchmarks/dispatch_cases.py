@@ -1,0 +1,298 @@
+"""The cases of dispatch.py: steps and forward passes of a small network, in all ways.
+
+A *case* is a function from a depth to variants that do the same work: raw JAX twice, the API of
+nnx in Weft and in flax, and equinox. The network is a multilayer perceptron of 8 x 8 layers, the
+step is one of Adam.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import harness
+import jax
+import jax.numpy as jnp
+import optax
+from harness import Variant
+
+WIDTH, BATCH = 8, 4
+ADAM = optax.adam(1e-3)
+RAW, TWIN, WEFT = "raw jax.jit", "raw jax.jit again", "weft nnx.jit"
+Step = Callable[..., Any]
+
+
+def data() -> tuple[jax.Array, jax.Array]:
+    x = jnp.linspace(0.0, 1.0, BATCH * WIDTH, dtype=jnp.float32).reshape(BATCH, WIDTH)
+    return x, x[::-1]
+
+
+def error(y: jax.Array, target: jax.Array) -> jax.Array:
+    return jnp.mean((y - target) ** 2)
+
+
+# -- by hand
+
+
+def raw_params(depth: int) -> dict[str, jax.Array]:
+    """Returns the parameters, one flat dict."""
+    init = jax.nn.initializers.lecun_normal()
+    kernels = {
+        f"{i:03}.kernel": init(jax.random.key(i), (WIDTH, WIDTH), jnp.float32) for i in range(depth)
+    }
+    return kernels | {f"{i:03}.bias": jnp.zeros(WIDTH) for i in range(depth)}
+
+
+def raw_forward(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+    for i in range(len(params) // 2):
+        x = jnp.tanh(x @ params[f"{i:03}.kernel"] + params[f"{i:03}.bias"])
+    return x
+
+
+def raw_step(params: Any, state: Any, x: jax.Array, y: jax.Array) -> Any:
+    loss, grads = jax.value_and_grad(lambda p: error(raw_forward(p, x), y))(params)
+    updates, state = ADAM.update(grads, state, params)
+    return loss, optax.apply_updates(params, updates), state
+
+
+def raw_step_of_four(params: Any, state: Any, metrics: Any, rngs: Any, x: Any, y: Any) -> Any:
+    key = jax.random.fold_in(rngs["key"], rngs["count"])
+    x = x + jax.random.normal(key, x.shape)
+    loss, params, state = raw_step(params, state, x, y)
+    metrics = {"total": metrics["total"] + loss, "count": metrics["count"] + 1}
+    return loss, params, state, metrics, {"key": rngs["key"], "count": rngs["count"] + 1}
+
+
+def stepping(step: Step, states: tuple[Any, ...], given: tuple[Any, ...]) -> Callable[[], Any]:
+    """Returns a call of a step that takes states and returns (loss, *states)."""
+
+    def call() -> Any:
+        nonlocal states
+        loss, *states = step(*states, *given)
+        return loss
+
+    return call
+
+
+def apart(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the same as another function, for which JAX compiles again: that too is noise."""
+    return lambda *given: f(*given)
+
+
+def twice(make: Callable[[], Callable[[], Any]]) -> list[Variant]:
+    return [Variant(name, make()) for name in (RAW, TWIN)]
+
+
+# -- the API of nnx, for Weft and for flax
+
+
+def mlp(nnx: Any, depth: int) -> Any:
+    class MLP(nnx.Module):
+        def __init__(self, rngs: Any):
+            self.layers = nnx.List([nnx.Linear(WIDTH, WIDTH, rngs=rngs) for _ in range(depth)])
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            for layer in self.layers:
+                x = jnp.tanh(layer(x))
+            return x
+
+    return MLP(nnx.Rngs(0))
+
+
+def nnx_forward(model: Any, x: jax.Array) -> jax.Array:
+    return model(x)
+
+
+def nnx_step(nnx: Any, **mode: Any) -> Step:
+    def train_step(model: Any, optimizer: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+        loss, grads = nnx.value_and_grad(lambda m: error(m(x), y), **mode)(model)
+        optimizer.update(model, grads)
+        return loss
+
+    return train_step
+
+
+def model_and_optimizer(nnx: Any, depth: int) -> tuple[Any, Any]:
+    model = mlp(nnx, depth)
+    return model, nnx.Optimizer(model, ADAM, wrt=nnx.Param)
+
+
+def nnx_variants(objects: Callable[[Any], tuple], step: Callable[..., Step], given: tuple):
+    """Returns the variants of the API of nnx.
+
+    Args:
+      objects: makes the objects that are passed first, given the library.
+      step: makes the function, given the library and its modes.
+      given: the other arguments.
+    """
+    import weft
+
+    def bound(f: Step, *leading: Any) -> Callable[[], Any]:
+        return lambda: f(*leading, *given)
+
+    variants = [Variant(WEFT, bound(weft.jit(step(weft)), *objects(weft)))]
+    if flax := harness.peer("flax.nnx"):
+        tree: dict[str, Any] = {"graph": False}
+        make = lambda: objects(flax)  # noqa: E731
+        calls = {
+            "flax nnx.jit": bound(flax.jit(step(flax)), *make()),
+            "flax nnx.jit, graph=False": bound(flax.jit(step(flax, **tree), **tree), *make()),
+            "flax jit_partial": bound(flax.jit_partial(step(flax, **tree), *make(), **tree)),
+            "flax cached_partial": bound(flax.cached_partial(flax.jit(step(flax)), *make())),
+        }
+        variants += [Variant(name, call) for name, call in calls.items()]
+    return variants
+
+
+# -- equinox
+
+
+def equinox_mlp(eqx: Any, depth: int) -> Any:
+    class Linear(eqx.Module):  # as nnx.Linear: for a batch, not for one example
+        kernel: jax.Array
+        bias: jax.Array
+
+    class MLP(eqx.Module):
+        layers: list[Linear]
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            for layer in self.layers:
+                x = jnp.tanh(x @ layer.kernel + layer.bias)
+            return x
+
+    params = raw_params(depth)
+    pairs = ((params[f"{i:03}.kernel"], params[f"{i:03}.bias"]) for i in range(depth))
+    return MLP([Linear(kernel, bias) for kernel, bias in pairs])
+
+
+def equinox_step(eqx: Any) -> Step:
+    def train_step(given: tuple[jax.Array, jax.Array], model: Any, state: Any) -> Any:
+        x, y = given
+        loss, grads = eqx.filter_value_and_grad(lambda m: error(m(x), y))(model)
+        updates, state = ADAM.update(grads, state, eqx.filter(model, eqx.is_array))
+        return loss, eqx.apply_updates(model, updates), state
+
+    return eqx.filter_jit(train_step, donate="all-except-first")
+
+
+# -- the cases
+
+
+def train_step(depth: int) -> list[Variant]:
+    def raw() -> Callable[[], Any]:
+        params, jitted = raw_params(depth), jax.jit(apart(raw_step), donate_argnums=(0, 1))
+        return stepping(jitted, (params, ADAM.init(params)), data())
+
+    variants = twice(raw)
+    variants += nnx_variants(lambda nnx: model_and_optimizer(nnx, depth), nnx_step, data())
+    if eqx := harness.peer("equinox"):
+        model, step = equinox_mlp(eqx, depth), equinox_step(eqx)
+        states = (model, ADAM.init(eqx.filter(model, eqx.is_array)))
+        call = stepping(lambda model, state, *given: step(given, model, state), states, data())
+        variants.append(Variant("equinox filter_jit", call))
+    return variants
+
+
+def forward(depth: int, given: Any = None) -> list[Variant]:
+    """Forward passes; `given` replaces the array that goes in, by a dict of which is the sum."""
+    x = data()[0] if given is None else given
+
+    def of_sum(f: Callable[..., Any]) -> Callable[..., Any]:
+        return f if given is None else lambda model, batch: f(model, sum(batch.values()))
+
+    def raw() -> Callable[[], Any]:
+        params, jitted = raw_params(depth), jax.jit(apart(of_sum(raw_forward)))
+        return lambda: jitted(params, x)
+
+    objects = lambda nnx: (mlp(nnx, depth),)  # noqa: E731
+    variants = twice(raw) + nnx_variants(objects, lambda nnx, **_: of_sum(nnx_forward), (x,))
+    if eqx := harness.peer("equinox"):
+        model, f = equinox_mlp(eqx, depth), eqx.filter_jit(of_sum(nnx_forward))
+        variants.append(Variant("equinox filter_jit", lambda: f(model, x)))
+    return variants
+
+
+def batch_of_20(depth: int) -> list[Variant]:
+    return forward(depth, {f"input_{i:02}": data()[0] / 20 for i in range(20)})
+
+
+def four_objects(nnx: Any, depth: int) -> tuple[Any, ...]:
+    metrics, rngs = nnx.metrics.Average("loss"), nnx.Rngs(noise=0)
+    return *model_and_optimizer(nnx, depth), metrics, rngs
+
+
+def step_of_four(nnx: Any, **mode: Any) -> Step:
+    step = nnx_step(nnx, **mode)
+
+    def train_step(model: Any, optimizer: Any, metrics: Any, rngs: Any, x: Any, y: Any) -> Any:
+        loss = step(model, optimizer, x + jax.random.normal(rngs.noise(), x.shape), y)
+        metrics.update(loss=loss)
+        return loss
+
+    return train_step
+
+
+def raw_objects(depth: int) -> tuple[Any, ...]:
+    params = raw_params(depth)
+    metrics = {"total": jnp.zeros(()), "count": jnp.zeros((), jnp.int32)}
+    rngs = {"key": jax.random.key(0), "count": jnp.zeros((), jnp.uint32)}
+    return params, ADAM.init(params), metrics, rngs
+
+
+def four_roots(depth: int) -> list[Variant]:
+    def raw() -> Callable[[], Any]:
+        jitted = jax.jit(apart(raw_step_of_four), donate_argnums=(0, 1, 2, 3))
+        return stepping(jitted, raw_objects(depth), data())
+
+    return twice(raw) + nnx_variants(lambda nnx: four_objects(nnx, depth), step_of_four, data())
+
+
+def one_root(depth: int) -> list[Variant]:
+    """The same four, held by one object."""
+
+    def raw_of_one(states: tuple[Any, ...], x: jax.Array, y: jax.Array) -> Any:
+        loss, *states = raw_step_of_four(*states, x, y)
+        return loss, tuple(states)
+
+    def objects(nnx: Any) -> tuple[Any]:
+        class Training(nnx.Module):
+            def __init__(self):
+                self.model, self.optimizer, self.metrics, self.rngs = four_objects(nnx, depth)
+
+        return (Training(),)
+
+    def step(nnx: Any, **mode: Any) -> Step:
+        f = step_of_four(nnx, **mode)
+        return lambda t, x, y: f(t.model, t.optimizer, t.metrics, t.rngs, x, y)
+
+    def raw() -> Callable[[], Any]:
+        jitted = jax.jit(apart(raw_of_one), donate_argnums=0)
+        return stepping(jitted, (raw_objects(depth),), data())
+
+    return twice(raw) + nnx_variants(objects, step, data())
+
+
+def fresh_modules(depth: int) -> list[Variant]:
+    """Forward passes with objects on each call that no call has seen; making them is not timed."""
+    x, _ = data()
+    jitted = jax.jit(raw_forward)
+
+    def copies(count: int) -> list[tuple[Any]]:
+        params = raw_params(depth)
+        return [(dict(params),) for _ in range(count)]
+
+    def modules(nnx: Any) -> Callable[[int], list[tuple[Any]]]:
+        graphdef, state = nnx.split(mlp(nnx, depth))
+        return lambda count: [(nnx.merge(graphdef, state),) for _ in range(count)]
+
+    def variant(name: str, nnx: Any) -> Variant:
+        f = nnx.jit(nnx_forward)
+        return Variant(name, lambda model: f(model, x), modules(nnx))
+
+    import weft
+
+    variants = [Variant(name, lambda params: jitted(params, x), copies) for name in (RAW, TWIN)]
+    variants.append(variant(WEFT, weft))
+    if flax := harness.peer("flax.nnx"):
+        variants.append(variant("flax nnx.jit", flax))
+    return variants

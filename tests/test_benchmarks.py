@@ -1,0 +1,277 @@
+"""The benchmarks run, at tiny sizes, and compare what does the same work. No clock is judged."""
+
+import dataclasses
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import weft as nnx
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+sys.path.insert(0, str(FOLDER))  # they import each other as scripts do
+try:
+    dispatch, cases, depth, depth_cases, graph, memory, train, startup, process = map(
+        importlib.import_module,
+        "dispatch dispatch_cases depth depth_cases graph memory train startup "
+        "startup_process".split(),
+    )
+    transformer, digits = map(importlib.import_module, ("transformer", "digits_network"))
+finally:
+    sys.path.remove(str(FOLDER))
+
+TINY = transformer.Size(1, width=4, heads=2, vocabulary=5, length=3, batch=2)
+
+
+@pytest.fixture(autouse=True)
+def simpler_rule(monkeypatch):
+    """Adam adds an int to a float, and is slow to compile."""
+    for module in (cases, memory, train):
+        monkeypatch.setattr(module, "ADAM", optax.sgd(0.1, momentum=0.5))
+    monkeypatch.setattr(digits, "adamw", lambda: optax.sgd(0.1))
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture
+def only_weft(monkeypatch):
+    """Leaves the peers out: tracing the same thing in five libraries takes long."""
+    for name in ("flax", "flax.nnx", "equinox", "torch"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+# -- dispatch
+
+
+def test_dispatch_steps_of_all_do_the_same(capsys):
+    losses = {v.name: [float(v.call()) for _ in range(3)] for v in cases.train_step(1)}
+    of_nnx = [found for name, found in losses.items() if name.startswith(("weft", "flax"))]
+    assert of_nnx == [losses[cases.WEFT]] * len(of_nnx)
+    assert losses[cases.RAW] == losses[cases.TWIN]
+    assert all(found[0] > found[-1] > 0 for found in losses.values())
+    capsys.readouterr()
+
+
+@pytest.mark.usefixtures("only_weft")
+def test_dispatch_other_cases():
+    for case in (cases.forward, cases.batch_of_20, cases.four_roots, cases.one_root):
+        found = {v.name: jax.block_until_ready(v.call()) for v in case(1)}
+        assert list(found) == [cases.RAW, cases.TWIN, cases.WEFT]
+        np.testing.assert_array_equal(found[cases.RAW], found[cases.TWIN])
+        assert found[cases.WEFT].shape == found[cases.RAW].shape
+    variants = cases.fresh_modules(1)
+    models = [model for (model,) in variants[-1].arguments(2)]
+    assert models[0] is not models[1]
+    np.testing.assert_array_equal(*(variants[-1].call(model) for model in models))
+
+
+@pytest.mark.usefixtures("only_weft")
+def test_dispatch_enters_no_frame_for_a_variable():
+    shallow, deep = (dispatch.frames_of(cases.train_step(depth)) for depth in (1, 4))
+    assert shallow[cases.WEFT] == deep[cases.WEFT] > 0
+    inner = lambda: abs(-1)  # noqa: E731
+    assert dispatch.frames(lambda: (inner(), inner())) == 3
+
+
+def test_dispatch_table():
+    samples = {name: [1.0, 2.0] for name in (cases.RAW, cases.TWIN, cases.WEFT)}
+    samples["flax nnx.jit"] = [4.0, 8.0]
+    row = dispatch.summary(dispatch.Case(cases.four_roots, 20, 1.1), samples)
+    assert row == [
+        *("four roots, depth 20", "1.5 s", "1.00", "1.00 (1.00 to 1.00)", "1.10 met", "4.0"),
+        *("-", "-", "-", "-"),
+    ]
+    samples[cases.WEFT] = [2.0, 4.0]
+    assert "**missed**" in dispatch.summary(dispatch.Case(cases.forward, 5, 1.1), samples)[4]
+    budgets = {case.name: case.budget for case in dispatch.all_cases(quick=False)}
+    assert budgets["train step, depth 20"] == 1.1 and budgets["forward, depth 400"] == 1.07
+
+
+# -- graph
+
+
+@pytest.mark.usefixtures("only_weft")
+def test_graph_runs(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(graph, "Size", lambda *_, **__: TINY)
+    graph.main(["--quick", "--rounds", "1", "--out", str(tmp_path)])
+    shown = capsys.readouterr().out
+    for name in graph.BUDGETS:
+        assert f"| {name} | first |" in shown and f"| {name} | again |" in shown
+    assert (tmp_path / "graph.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_graph_arguments_are_fresh():
+    operations = graph.nnx_operations(nnx, TINY)
+    split = operations["split"]
+    assert split.first()[0] is not split.first()[0]
+    assert split.again()[0] is split.again()[0]
+    (graphdef, state), (same, other) = (operations["merge"].again() for _ in range(2))
+    assert graphdef is same and state is not other
+    model, state = operations["update"].first()
+    operations["update"].call(model, state)
+    assert operations["clone"].call(model).shape == (TINY.width, TINY.vocabulary)
+
+
+# -- memory
+
+
+@pytest.mark.usefixtures("only_weft")
+def test_memory_of_weft_is_that_of_donation_by_hand():
+    found = {name: memory.usage(make) for name, make in memory.train_step(TINY).items()}
+    raw, weft = found[memory.RAW], found["weft nnx.jit"]
+    assert raw.live > 2 * 4 * 100 and abs(weft.live - raw.live) <= 8  # a step counter
+    assert max(raw.new, weft.new) < raw.live / 2  # nothing but the loss and where arrays are
+    rows = memory.rows_of("step", found)
+    assert rows[0][-2:] == ["1.000", ""] and rows[1][-1].startswith("1.02 ")
+
+
+@pytest.mark.usefixtures("only_weft")
+def test_memory_other_work():
+    ways = memory.scan(TINY)
+    assert list(ways) == [memory.RAW, "weft nnx.scan", "weft nnx.Stack"]
+    for make in (ways["weft nnx.Stack"], memory.forward(TINY)["weft nnx.jit"]):
+        assert jnp.isfinite(make()()).all()
+
+
+# -- startup
+
+
+@pytest.mark.parametrize("library", ["raw", "weft"])
+def test_startup_builds_and_steps(library):
+    made: dict = {}
+    module = importlib.import_module(process.MODULES[library])
+    compiles, found = process.Compiles(), {}
+    parts = process.parts(library, module, TINY, made)
+    with compiles.part("all", found):
+        results = [jax.block_until_ready(jax.tree.leaves(part())) for part in parts]
+    assert jnp.isfinite(results[-1][0]) and found["all_programs"] > 0
+    assert found["all"] >= found["all_compiling"] > 0
+    if made:
+        # norms, four kernels, two embeddings, the head
+        assert process.distinct(module, made["model"]) == 8
+
+
+def test_startup_process_prints_its_figures():
+    found = startup.start("weft")
+    assert found["import_jax"] > 0 and found["import"] > 0
+
+
+def test_startup_environment(monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "set by the user")
+    assert "JAX_COMPILATION_CACHE_DIR" not in startup.environment(None)
+    assert startup.environment("here")["JAX_COMPILATION_CACHE_DIR"] == "here"
+    assert startup.environment("here")["PATH"] == os.environ["PATH"]
+
+
+def test_startup_import_times(monkeypatch):
+    lines = "import time: self [us] | cumulative | imported package\n"
+    for own, name in ((100, "  numpy"), (900, "jax"), (40, "    rich.a"), (60, "  rich"), (1, "x")):
+        lines += f"import time: {own:9} | {own:10} | {name}\n"
+    done = subprocess.CompletedProcess([], 0, stderr=lines)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    assert startup.import_times("x") == pytest.approx({"rich": 1e-4, "x": 1e-6})
+
+
+def test_startup_tables():
+    keys = ("model", "step", "step_compiling", "total", "model_programs", "distinct")
+    figures = {name: {key: [2.0, 2.0] for key in keys} for name in ("raw", "weft", "flax")}
+    imports = {name: {"import": [0.1]} for name in figures}
+    found = {"import": imports, "cold": figures, "warm": figures}
+    assert [row[:4] for row in startup.rows_of(found)][:2] == [
+        ["raw", "-", "2 s", "2 (2)"],
+        ["weft", "100 ms", "2 s", "2 (2)"],
+    ]
+    figures["weft"]["step_compiling"] = figures["flax"]["step_compiling"] = [1.0, 1.0]
+    assert [row[-1] for row in startup.budgets(found)] == ["met"] * 3
+
+
+# -- train
+
+
+def small_digits(monkeypatch):
+    monkeypatch.setattr(digits, "CHANNELS", ((1, 2), (2, 2), (2, 2)))
+    monkeypatch.setattr(digits, "FEATURES", 4 * 4 * 2)
+    monkeypatch.setattr(digits, "BATCH", 4)
+
+
+@pytest.mark.usefixtures("only_weft")
+def test_train_steps_learn(monkeypatch, capsys):
+    small_digits(monkeypatch)
+    monkeypatch.setattr(digits, "batches", lambda count, make=digits.batches: make(1))
+    for variants in (train.digits_variants(), train.gpt_variants(TINY)):
+        (variant,) = (variant for variant in variants if variant.name == train.WEFT)
+        losses = [float(variant.call()) for _ in range(12)]
+        assert min(losses[-3:]) < losses[0]
+    assert "torch is not installed" in capsys.readouterr().out
+
+
+def test_train_digits_with_equinox(monkeypatch):
+    eqx = pytest.importorskip("equinox", reason="equinox is not installed")
+    small_digits(monkeypatch)
+    model, state = digits.equinox_network(eqx)
+    rule = digits.adamw()
+    opt_state = rule.init(eqx.filter(model, eqx.is_inexact_array))
+    states = (model, state, opt_state, jax.random.key(0))
+    step = digits.equinox_step(eqx, rule)
+    loss, *after = eqx.filter_eval_shape(step, digits.batches(1)[0], *states)
+    assert loss.shape == ()
+    assert jax.tree.structure(tuple(after)) == jax.tree.structure(states)
+
+
+def test_train_with_pytorch(monkeypatch):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytorch = importlib.import_module("pytorch")
+    small_digits(monkeypatch)
+    tokens = transformer.tokens(TINY)
+    given = (tokens[:, :-1].copy(), tokens[:, 1:].copy())
+    for step, batch in (
+        (pytorch.digits_step(torch), digits.batches(1)[0]),
+        (pytorch.gpt_step(torch, TINY), given),
+    ):
+        for variant in pytorch.variants(torch, step, [batch]):
+            assert variant.seconds(2) > 0
+
+
+def test_train_table():
+    samples = {train.WEFT: [1.0, 1.0], train.RAW: [1.0, 1.0], "PyTorch": [0.5, 0.5]}
+    rows = train.rows_of("GPT", samples)
+    assert [row[-1] for row in rows] == ["", "Weft is even", "Weft is behind, raw JAX is behind"]
+    assert rows[2][2:4] == ["2.0", "0.50 (0.50 to 0.50)"]
+
+
+# -- depth
+
+
+def test_depth_measures_and_reports():
+    x = jnp.ones(8)
+    sample = depth.measure(lambda: jax.jit(lambda x: jnp.cos(jnp.sin(x))).trace(x))
+    assert sample.total > 0 and sample.equations == 2 and sample.output == x.nbytes
+    sample = dataclasses.replace(sample, temporary=8)
+    samples = {
+        (library, way, at): [sample]
+        for at in (2, 8)
+        for library, way in (("weft", "Stack"), ("by hand", "scan"))
+    }
+    body = depth.report(samples, [2, 8])
+    assert "| lax.scan by hand | 1.00 |" in body and "| unrolled, flax | - |" in body
+
+
+@pytest.mark.parametrize("way", ["unrolled", "scan"])
+def test_depth_cases_are_the_same_work(way):
+    found = {
+        library: make(2)()
+        for (library, known), make in depth.variants().items()
+        if known == way and library != "flax"
+    }
+    shapes = {
+        library: sorted(x.shape for x in jax.tree.leaves(traced.out_info))
+        for library, traced in found.items()
+    }
+    assert shapes["weft"] == [(), *shapes["by hand"]]  # nnx.Optimizer counts the steps as well
