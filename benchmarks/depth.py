@@ -7,7 +7,7 @@ same in all of them: causal attention and a two-layer perceptron before an Adam 
 Every measurement begins with empty caches, models are abstract, and rounds of all variants are
 interleaved, so that what disturbs the machine disturbs all of them. Seconds are processor time of
 all threads, which other programs disturb least. The table shows medians; the ratios below it are
-medians over the rounds of ratios within a round.
+medians over the rounds of ratios within a round, or for what has fewer rounds, of the medians.
 
     python benchmarks/depth.py            # tens of minutes: unrolled depth is slow to compile
     python benchmarks/depth.py --quick    # about a minute
@@ -141,9 +141,11 @@ def median(samples: list[Sample], name: str) -> float:
 
 
 def ratio(samples: Samples, above: tuple, below: tuple, name: str = "total") -> str:
-    """Returns the median over rounds of the ratio within each."""
+    """Returns the median over rounds of the ratio within each, else the ratio of the medians."""
     if above not in samples or below not in samples:
         return "-"
+    if len(samples[above]) != len(samples[below]):
+        return f"{median(samples[above], name) / median(samples[below], name):.3f}"
     figures = {key: [getattr(x, name) for x in samples[key]] for key in (above, below)}
     return f"{harness.ratio(figures, above, below):.2f}"
 
