@@ -239,3 +239,20 @@ def test_wheel_holds_the_package(tmp_path, monkeypatch):
     assert metadata["Version"] == PROJECT["version"]
     requirements = [r for r in metadata.get_all("Requires-Dist", []) if "extra ==" not in r]
     assert {re.split(r"\W", r)[0] for r in requirements} == {"jax", "numpy", "optax"}
+
+
+# -- public names
+
+
+def test_public_names_are_found_when_used():
+    code = "import weft, sys; print(sum(name.startswith('weft.') for name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == 0
+    assert set(nnx.__all__) <= set(dir(nnx))
+    for name in nnx.__all__:
+        assert getattr(nnx, name) is getattr(nnx, name)
+    scope: dict[str, object] = {}
+    exec("from weft import *", scope)
+    assert scope["Linear"] is nnx.Linear and scope["Optimizer"] is nnx.Optimizer
+    with pytest.raises(AttributeError, match="module 'weft' has no attribute 'Linaer'"):
+        _ = nnx.Linaer

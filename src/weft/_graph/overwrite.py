@@ -54,7 +54,7 @@ def _pair(node: Any, nested: Any, targets: list[Variable], values: list[Any]) ->
     if type(nested) is not dict:
         return False
     for key, value in nested.items():
-        child = inside.get(key)
+        child: Any = inside.get(key)
         if marks and marks.get(key) is False:
             return False
         if is_variable(child):
