@@ -260,3 +260,9 @@ def test_public_names_are_found_when_used():
     assert scope["Linear"] is nnx.Linear and scope["Optimizer"] is nnx.Optimizer
     with pytest.raises(AttributeError, match="module 'weft' has no attribute 'Linaer'"):
         _ = nnx.Linaer
+
+
+@pytest.mark.parametrize("name", ["metrics", "optimizer", "wrappers", "nn", "object"])
+def test_a_module_may_be_the_first_name_that_is_used(name):
+    code = f"import weft, types; assert isinstance(weft.{name}, types.ModuleType)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -24,11 +24,16 @@ __all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 def __getattr__(name: str) -> _Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'weft' has no attribute {name!r}")
-    home, attribute = _HOMES[name]
-    module = _importlib.import_module(f"{home}.{attribute}" if home == __name__ else home)
-    value = module if home == __name__ else getattr(module, attribute)
-    globals()[name] = value
+    value = globals()[name] = _import(*_HOMES[name])
     return value
+
+
+def _import(home: str, attribute: str) -> _Any:
+    if home != __name__:
+        module = _importlib.import_module(home)
+        if hasattr(module, attribute):
+            return getattr(module, attribute)
+    return _importlib.import_module(f"{home}.{attribute}")  # a module that nobody has needed yet
 
 
 def __dir__() -> list[str]:
