@@ -67,7 +67,14 @@ def leaves(model):
 
 X = jnp.linspace(0.1, 1.0, 8).reshape(2, 4)
 
+cond_of_remat_with_a_key = pytest.mark.xfail(
+    jax.__version_info__ < (0, 10, 2),
+    reason="before 0.10.2 JAX itself, without Weft, fails to compile the gradient of a `lax.cond` "
+    "in one branch of which a `jax.checkpoint` draws from a key",
+)
 
+
+@cond_of_remat_with_a_key
 def test_a_train_step_of_many_transforms():
     jitted, eager = make(), make()
     np.testing.assert_allclose(nnx.jit(train_step)(*jitted, X), train_step(*eager, X), rtol=1e-5)
@@ -98,6 +105,7 @@ def test_no_tracer_leaks():
     assert model["n"][...] == 15.0
 
 
+@cond_of_remat_with_a_key
 def test_transforms_in_threads():
     train, infer = make()[0], make(1)[0]
     optimizer = nnx.Optimizer(train, optax.sgd(0.1), wrt=nnx.Param)
