@@ -121,3 +121,11 @@ def test_update_of_a_part_of_a_new_model() -> None:
         with pytest.raises(nnx.StructureError, match="nothing was written"):
             nnx.update(new, {"b": jnp.zeros(3), **wrong})
         np.testing.assert_array_equal(new.b, np.ones(3))
+
+
+def test_update_refuses_shared_references_on_request() -> None:
+    m = Model()
+    m.again = m.a
+    with nnx.set_graph_mode(False), pytest.raises(nnx.SharedReferenceError, match="graph=True"):
+        nnx.update(m, {"b": jnp.zeros(3)})
+    np.testing.assert_array_equal(m.b, np.ones(3))

@@ -508,7 +508,6 @@ def as_pure(tree: Any) -> Any:
       >>> nnx.as_pure({"a": nnx.Param(1.0)})
       {'a': 1.0}
     """
-    is_variable = lambda x: isinstance(x, Variable)  # noqa: E731
     return jax.tree.map(lambda x: x._raw if is_variable(x) else x, tree, is_leaf=is_variable)
 
 

@@ -151,7 +151,7 @@ class Memory:
         self._watch.valid = False  # so that the objects forget it
 
     def recall(self, share: bool) -> Content | None:
-        """Returns the content, None if they are out of date or were looked for otherwise."""
+        """Returns the content, None if it is out of date or was looked for otherwise."""
         if share != self._share or not self._watch.valid:
             return None
         if self._snapshot is not None and not self._snapshot.holds():

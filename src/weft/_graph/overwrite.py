@@ -29,7 +29,7 @@ def overwrite_values(node: Any, state: Any, *, share: bool) -> bool:
       False where there is, or where it is an error; nothing is written then.
     """
     nested = nested_dict(state)
-    if is_first_look(node):
+    if share and is_first_look(node):  # else a walk has to look for shared references
         targets: list[Variable] = []
         values: list[Any] = []
         is_plain = _pair(node, nested, targets, values) and not any(map(get_metadata, targets))
