@@ -44,7 +44,7 @@ class Setting:
     """
 
     _variable: ClassVar[contextvars.ContextVar]
-    _default: ClassVar[Any]
+    get: ClassVar[Any]  # returns the value in force; runs in C
     _trace_context: ClassVar[Any] = None
     _entered: Any = None
 
@@ -53,10 +53,11 @@ class Setting:
     ) -> None:
         is_flag = isinstance(default, bool)
         read: Any = _flag_from_environment if is_flag else _number_from_environment
-        cls._default = read(environment, default)
-        cls._variable = contextvars.ContextVar(cls.__name__)
+        value = read(environment, default)
+        cls._variable = contextvars.ContextVar(cls.__name__, default=value)
+        cls.get = cls._variable.get
         if traced:
-            cls._trace_context = jax.make_user_context(cls._default)
+            cls._trace_context = jax.make_user_context(value)
 
     def __init__(self, value: Any, /):
         self._value, self._previous = value, self.get()
@@ -67,11 +68,6 @@ class Setting:
         if self._trace_context is not None and self._entered is None:
             self._entered = self._trace_context(self._value)
             self._entered.__enter__()
-
-    @classmethod
-    def get(cls) -> Any:
-        """Returns the value in force."""
-        return cls._variable.get(cls._default)
 
     def __enter__(self) -> None:
         self._apply()  # again, where one setting serves several blocks

@@ -8,7 +8,6 @@ transform and is what an error names.
 from __future__ import annotations
 
 import contextlib
-import functools
 import sys
 import threading
 from collections.abc import Iterator
@@ -29,15 +28,18 @@ def current() -> OpaqueTraceState:
     return get_opaque_trace_state()
 
 
-@functools.cache
-def _outermost() -> OpaqueTraceState:
-    with jax.core.eval_context():
-        return current()
-
-
 def is_outermost() -> bool:
     """Returns whether no JAX transformation is running."""
-    return current() == _outermost()
+    from jax.extend.core import find_top_trace
+
+    with jax.core.eval_context():
+        outermost = find_top_trace(())
+
+    def is_outermost() -> bool:
+        return find_top_trace(()) is outermost
+
+    globals().update(is_outermost=is_outermost)
+    return is_outermost()
 
 
 class Frame(NamedTuple):

@@ -15,7 +15,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import weft as nnx
 from tests.lift.donated import Model, add, address, is_donated, peek, read, step, trained
-from weft._lift import dispatch
 from weft._variable import get_lease
 
 
@@ -348,14 +347,15 @@ def test_a_callback_that_fails() -> None:
 
 
 def test_arrays_lost_in_a_failure_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    def consume(program: Any, operands: Any, rest: Any) -> None:
-        for variable in operands.donated:
-            peek(variable).delete()
+    def consume(donated: list[Any], *rest: Any) -> None:
+        for array in donated:
+            array.delete()
         raise RuntimeError("out of memory")
 
     m = trained()
+    (structure,) = step._dispatcher._structures.values()
     with monkeypatch.context() as patch:
-        patch.setattr(dispatch, "run_and_store", consume)
+        patch.setattr(structure.donating, "jitted", consume)
         with pytest.raises(RuntimeError, match="out of memory") as raised:
             step(m)
     assert raised.value.__notes__ == [

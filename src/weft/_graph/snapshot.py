@@ -1,9 +1,9 @@
 """Snapshots: what cannot report that it changes, as it was when a plan was made.
 
-Plain lists, dicts and sets, pytrees of other libraries, config objects and what functions close
-over change without anybody being told. A snapshot keeps what was in them, and compares by identity
-on each call, all of them at once and in C: keeping the elements alive is what makes identity safe,
-as the address of a dead one would be used again. Code and default values of functions, and what is
+Plain lists, dicts and sets, pytrees of other libraries, config objects and variables of closures
+change without anybody being told. A snapshot keeps what was in them, and compares by identity on
+each call, all of them at once and in C: keeping the elements alive is what makes identity safe, as
+the address of a dead one would be used again. Code and default values of functions, and what is
 frozen, are taken to stay as they are.
 """
 
@@ -21,6 +21,7 @@ from typing import Any
 import jax.tree_util as jtu
 import numpy as np
 
+from weft._graph.closures import unsettled
 from weft._graph.records import Record, iter_records
 from weft._graph.state import State, watch_state
 from weft._graph.walk import Flattener
@@ -112,15 +113,17 @@ class Snapshot:
         self._add_parts(value.values())
 
     def _add_function(self, value: types.FunctionType) -> None:
+        changing = set(map(id, unsettled(value)))
         for cell in value.__closure__ or ():
             if id(cell) not in self._seen:
                 self._seen[id(cell)] = cell
-                self._cells.append(cell)
                 try:
                     self.add_static(cell.cell_contents)
                 except ValueError:  # still empty
-                    self._cells.pop()
                     self._add_key(value)
+                else:
+                    if id(cell) in changing:
+                        self._cells.append(cell)
         self._add_parts(value.__defaults__ or ())
         self._add_parts((value.__kwdefaults__ or {}).values())
 

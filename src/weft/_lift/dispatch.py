@@ -7,6 +7,8 @@ out. No Python code runs per Variable but one read and, if it was written, one s
 from __future__ import annotations
 
 import functools
+import itertools
+import operator
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +19,7 @@ import jax.tree_util as jtu
 from weft import _trace
 from weft._config import set_auto_donation
 from weft._lift.arguments import argument_paths, leaf_paths
+from weft._lift.lease import Lease
 from weft._lift.lift import Lift, Spec
 from weft._lift.plan import (
     Operands,
@@ -29,15 +32,17 @@ from weft._lift.plan import (
     make_plan,
     pattern_of,
     remember,
-    run_and_store,
     store_others,
 )
 from weft._lift.program import ARRAYS, DONATED, KEPT, Program, UndonatableError, entry_sizes
 from weft._part import is_part
 from weft._path import Path, format_path
-from weft._variable import get_slot
+from weft._types import exhaust
+from weft._variable import get_slot, set_slot
 
 _config: Any = jax.config
+_first = operator.itemgetter(0)
+_flat = itertools.chain.from_iterable
 
 
 class Structure:
@@ -99,7 +104,7 @@ class Dispatcher:
                 return self._unplanned(args, kwargs)
             remember(root, plans, self.token, plan)  # type: ignore[arg-type]
         try:
-            return self.run(plan, pattern.rest_of(args, kwargs, leaves))
+            return self.run(plan, *pattern.rest_of(args, kwargs, leaves))
         except (TypeError, ValueError) as error:
             self.explain(error, plan)
             raise
@@ -124,46 +129,58 @@ class Dispatcher:
             self.explain(error, plan)
         return is_same
 
-    def run(self, plan: Plan, rest: Any) -> Any:
+    def run(self, plan: Plan, rest: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Runs a call that a plan fits.
 
         Args:
           plan: the plan.
           rest: what is given to JAX besides the arrays of the plan's objects.
+          named: likewise, by name.
         """
-        structure: Structure = plan.structure()
         if self._donates and _trace.is_outermost() and _may_donate():
-            program = structure.donating or self._prepare(plan, structure, rest)
-            if program.donated:
-                operands = plan.operands(program)
-                lease = operands.lease
-                try:
-                    with lease.lock:
-                        if not lease.shared and (not lease.exposed or lease.reclaim()):
-                            return self._donate(plan, program, operands, rest)
-                    program.handover = None
-                except UndonatableError as error:
-                    kept = tuple(i for i in program.donated if i not in error.entries)
-                    structure.donating = self._make_program(plan, kept)
-                    return self.run(plan, rest)
-        program = structure.plain
-        operands = plan.operands(program)
-        _, others, number = program.jitted([], gather(operands), rest)
+            operands = plan.donating
+            program = None if operands is None else operands.program()
+            if operands is None or program is None:
+                program = self._prepare(plan, rest, named)
+                operands = plan.donating = plan.operands(program)
+            lease = operands.lease
+            if lease is not None:
+                with lease.lock:
+                    if not lease.shared and (not lease.exposed or lease.reclaim()):
+                        return self._donate(plan, program, operands, lease, rest, named)
+                program.handover = None
+        structure: Structure = plan.structure()
+        operands = plan.operands(structure.plain)
+        out = structure.plain.jitted([], gather(operands), *rest, **named)
         donates = self._donates if structure.donating is None else bool(structure.donating.donated)
         if not donates and not operands.others:
-            plan.reading = operands.kept
-        return self.finish_reading(plan, rest, others, len(number))
+            plan.reading = operands
+        return self.finish_reading(plan, out, rest, named)
 
-    def finish_reading(self, plan: Plan, rest: Any, others: list[Any], number: int) -> Any:
-        """Ends a call of a program that donates nothing."""
+    def finish_reading(
+        self, plan: Plan, out: Any, rest: tuple[Any, ...], named: dict[str, Any]
+    ) -> Any:
+        """Ends a call of a program that donates nothing.
+
+        Args:
+          plan: of the call.
+          out: what came out of the program.
+          rest: what JAX was given besides the arrays of the plan's objects.
+          named: likewise, by name.
+        """
         program = plan.structure().plain
         is_outermost = _trace.is_outermost()
-        if not is_outermost or program.outcomes[number].is_eager:
+        is_array = type(out) is not tuple
+        is_whole = is_array or len(out) == 2
+        if not is_outermost or not (is_whole or not program.outcomes[len(out[-1])].is_eager):
             plan.expose()  # JAX may keep the very arrays that went in, or return them
-        elif others:
-            self.array_type = type(others[0])
-        operands = plan.operands(program)
-        return self._finish(plan, program, operands, others, number, rest, is_outermost)
+        if is_array:
+            if is_outermost:
+                self.array_type = type(out)
+            return out
+        if is_whole:
+            return out[1]
+        return self._finish(plan, program, plan.operands(program), out, (rest, named))
 
     def explain(self, error: Exception, plan: Plan) -> None:
         """Says in a note what JAX names by its place in the lists that it was given."""
@@ -192,25 +209,52 @@ class Dispatcher:
         rest = plan.pattern.rest
         return Program(self._lift, plan.spec, rest, donated, self._options, self._on_trace)
 
-    def _prepare(self, plan: Plan, structure: Structure, rest: Any) -> Program:
-        """Makes the program that donates."""
-        structure.donating = structure.plain.donate_written(
-            ([], gather(plan.operands(structure.plain)), rest),
-            plan.values,
-            functools.partial(self._make_program, plan),
-        )
+    def _prepare(self, plan: Plan, rest: tuple[Any, ...], named: dict[str, Any]) -> Program:
+        """Returns the program that donates."""
+        structure: Structure = plan.structure()
+        if structure.donating is None:
+            structure.donating = structure.plain.donate_written(
+                gather(plan.operands(structure.plain)),
+                (rest, named),
+                plan.values,
+                functools.partial(self._make_program, plan),
+            )
         return structure.donating
 
     # -- running them
-    def _donate(self, plan: Plan, program: Program, operands: Operands, rest: Any) -> Any:
-        lease, interrupts = operands.lease, program.interrupts
+    def _donate(
+        self,
+        plan: Plan,
+        program: Program,
+        operands: Operands,
+        lease: Lease,
+        rest: tuple[Any, ...],
+        named: dict[str, Any],
+    ) -> Any:
+        """Runs a donating program and stores what comes out, without a gap for an interrupt.
+
+        Signals are handled after a call from C or between rounds of a loop, never before a call:
+        so what came out is in the box when `finally` begins, and that is a single such call.
+        """
+        interrupts, donated = program.interrupts, operands.donated
+        jitted = functools.partial(program.jitted, **named) if named else program.jitted
+        given = [([variable._slot for variable in donated], gather(operands), *rest)]
+        box: list[Any] = []
+        store = map(set_slot, donated, _flat(map(_first, box)))
         lease.busy = True
         try:
             if program.has_effects:
                 interrupts.hold()
-            _, others, number = run_and_store(program, operands, rest)
+            try:
+                box.extend(itertools.starmap(jitted, given))
+            finally:
+                exhaust(store)
+        except UndonatableError as error:
+            kept = tuple(i for i in program.donated if i not in error.entries)
+            plan.structure().donating = self._make_program(plan, kept)
+            plan.donating = None
         except BaseException as error:
-            if any(array.is_deleted() for array in map(get_slot, operands.donated)):
+            if any(array.is_deleted() for array in map(get_slot, donated)):
                 error.add_note(
                     f"nnx.jit of {self._lift.name!r} failed after the arrays of the Variables it "
                     "writes were donated to it: they are gone. Restore the objects from a "
@@ -222,26 +266,22 @@ class Dispatcher:
             program.handover = None
             if interrupts.held:
                 interrupts.release()
-        return self._finish(plan, program, operands, others, len(number), rest, True)
+        if not box:
+            return self.run(plan, rest, named)
+        out = box[0]
+        return (
+            out[1] if len(out) == 2 else self._finish(plan, program, operands, out, (rest, named))
+        )
 
-    def _finish(
-        self,
-        plan: Plan,
-        program: Program,
-        operands: Operands,
-        others: list[Any],
-        number: int,
-        rest: Any,
-        is_outermost: bool,
-    ) -> Any:
-        outcome = program.outcomes[number]
-        if outcome.is_array:
-            return others[0]
+    def _finish(self, plan: Plan, program: Program, operands: Operands, out: Any, rest: Any) -> Any:
+        """Writes back what comes out besides donated Variables; returns what the function does."""
+        _, others, marks = out
+        outcome = program.outcomes[len(marks)]
         written = outcome.exit.written
-        if not outcome.is_plain or (written and not is_outermost):
+        if not outcome.is_plain or (written and not _trace.is_outermost()):
             return self._lift.leave(plan.call(rest), [others], outcome.exit)
         if written:
-            store_others(program, plan, operands, number, rest, others)
+            store_others(program, plan, operands, len(marks), rest, others)
             others = others[len(written) :]
         return jtu.tree_unflatten(outcome.treedef, others)
 
@@ -259,7 +299,7 @@ def _names(lift: Lift, plan: Plan, program: Program) -> dict[str, str]:
     pattern = plan.pattern
     arguments = argument_paths(lift.f, pattern.arity) if pattern.is_flat else paths[ARRAYS]
     places = pattern.others if pattern.is_flat else range(len(arguments))
-    names |= {f"rest[0][{i}]": arguments[place] for i, place in enumerate(places)}
+    names |= {f"rest[{i}]": arguments[place] for i, place in enumerate(places)}
     return {name: format_path(path) for name, path in names.items()}
 
 

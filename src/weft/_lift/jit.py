@@ -264,18 +264,17 @@ class JitWrapped:
             plan = found[0]
             is_same = plan.arity == len(args) and plan.watch.valid and plan.thread == get_ident()
             if is_same and (plan.is_simple or plan.fits(args)):
+                first = plan.first
+                rest = args[first:] if first >= 0 else tuple([args[i] for i in plan.others])
                 try:
-                    first = plan.first
-                    rest = args[first:] if first >= 0 else tuple([args[i] for i in plan.others])
-                    if plan.reading is None:
-                        return dispatcher.run(plan, (rest, kwargs))
-                    program = plan.structure().plain
-                    kept = [variable._slot for variable in plan.reading]
-                    _, arrays, number = program.jitted([], kept, (rest, kwargs))
-                    is_array = program.outcomes[len(number)].is_array
-                    if is_array and type(arrays[0]) is dispatcher.array_type:
-                        return arrays[0]
-                    return dispatcher.finish_reading(plan, (rest, kwargs), arrays, len(number))
+                    reading = plan.reading
+                    if reading is None:
+                        return dispatcher.run(plan, rest, kwargs)
+                    kept = [variable._slot for variable in reading.kept]
+                    out = reading.program().jitted([], kept, *rest, **kwargs)
+                    if type(out) is dispatcher.array_type:
+                        return out
+                    return dispatcher.finish_reading(plan, out, rest, kwargs)
                 except Exception as error:
                     if dispatcher.is_meant(error, plan, args, kwargs):
                         raise

@@ -9,8 +9,6 @@ compared with a *snapshot* on each call. *Operands* say how to gather the arrays
 from __future__ import annotations
 
 import functools
-import itertools
-import operator
 import threading
 import weakref
 from collections.abc import Sequence
@@ -81,22 +79,36 @@ def pattern_of(
     return pattern._replace(rest=rest)
 
 
-class Operands(NamedTuple):
+class Operands:
     """How to gather the arrays of a program from a plan's objects.
 
     Attributes:
+      program: a weak reference to the program.
       donated: the Variables whose arrays are donated.
       kept: the other Variables with a single array, in order.
       others: the rest, by position among all that are kept: arrays, and Variables with a pytree.
-      lease: the lease of the donated Variables.
+      lease: the lease of the donated Variables, None if there are none.
       targets: by outcome, the Variables to write besides.
     """
 
-    donated: list[Variable]
-    kept: list[Variable]
-    others: list[tuple[int, Slot | Variable]]
-    lease: Lease
-    targets: dict[int, list[Variable]]
+    __slots__ = ("donated", "kept", "lease", "others", "program", "targets")
+
+    def __init__(self, program: Program, values: Sequence[Any]):
+        self.program: Any = weakref.ref(program)
+        self.donated: list[Variable] = [values[i] for i in program.donated]
+        self.lease = Lease(self.donated) if self.donated else None
+        self.targets: dict[int, list[Variable]] = {}
+        self.kept: list[Variable] = []
+        self.others: list[tuple[int, Slot | Variable]] = []
+        position = 0
+        for i in sorted(set(range(len(values))).difference(program.donated)):
+            value = values[i]
+            if isinstance(value, Variable) and is_leaf(value._slot):
+                self.kept.append(value)
+                position += 1
+            elif value is not None:
+                self.others.append((position, value))
+                position += _treedef(value).num_leaves if isinstance(value, Variable) else 1
 
 
 class Plan:
@@ -112,7 +124,8 @@ class Plan:
       is_simple: whether nothing but the watch has to be asked.
       arity, others: the pattern's, where they are needed on each call.
       first: the position of the first argument that is no object, -1 if objects come after it.
-      reading: the Variables to read, where nothing else is done for a call.
+      reading: the operands of calls that do nothing but read, where that is known.
+      donating: the operands of the program that donates, where it was prepared.
     """
 
     __slots__ = (
@@ -122,6 +135,7 @@ class Plan:
         "_roots",
         "_snapshot",
         "arity",
+        "donating",
         "first",
         "is_simple",
         "others",
@@ -154,7 +168,8 @@ class Plan:
         self.others = pattern.others
         number = len(pattern.roots)
         self.first = number if pattern.roots == tuple(range(number)) else -1
-        self.reading: list[Variable] | None = None
+        self.reading: Operands | None = None
+        self.donating: Operands | None = None
 
     def __del__(self) -> None:
         self.watch.valid = False  # so that the objects forget it
@@ -181,7 +196,8 @@ class Plan:
     def clear(self) -> None:
         """Forgets the objects, so that what is left of the plan keeps nothing alive."""
         self.watch.valid = False
-        self._objects, self.values, self._snapshot, self.reading = [], [], None, None
+        self._objects, self.values, self._snapshot = [], [], None
+        self.reading = self.donating = None
         self._operands.clear()
 
     # -- arrays
@@ -189,23 +205,8 @@ class Plan:
         """Returns how to gather the arrays of a program."""
         found = self._operands.get(program.token)
         if found is None:
-            found = self._operands[program.token] = self._find_operands(program.donated)
+            found = self._operands[program.token] = Operands(program, self.values)
         return found
-
-    def _find_operands(self, chosen: tuple[int, ...]) -> Operands:
-        donated = [self.values[i] for i in chosen]
-        kept: list[Variable] = []
-        others: list[tuple[int, Any]] = []
-        position = 0
-        for i in sorted(set(range(len(self.values))).difference(chosen)):
-            value = self.values[i]
-            if isinstance(value, Variable) and is_leaf(value._slot):
-                kept.append(value)
-                position += 1
-            elif value is not None:
-                others.append((position, value))
-                position += _treedef(value).num_leaves if isinstance(value, Variable) else 1
-        return Operands(donated, kept, others, Lease(donated), {})
 
     def expose(self) -> None:
         """Notes that the arrays of all Variables are handed out."""
@@ -259,27 +260,6 @@ def gather(operands: Operands) -> list[Any]:
             else:
                 arrays[position:position] = jtu.tree_leaves(get_slot(value))
     return arrays
-
-
-_first = operator.itemgetter(0)
-_flat = itertools.chain.from_iterable
-
-
-def run_and_store(program: Program, operands: Operands, rest: Any) -> Any:
-    """Runs a donating program and stores what comes out, without a gap for an interrupt.
-
-    All of it is one call from C: signals are handled before or after, never between.
-
-    Returns:
-      What came out: the values that were stored, further arrays, and the list whose length is the
-      number of the outcome.
-    """
-    box: list[Any] = []
-    donated = operands.donated
-    arrays = [variable._slot for variable in donated]
-    run = map(box.append, map(program.jitted, (arrays,), (gather(operands),), (rest,)))
-    exhaust(itertools.chain(run, map(set_slot, donated, _flat(map(_first, box)))))
-    return box[0]
 
 
 def store_others(

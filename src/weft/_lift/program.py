@@ -1,10 +1,12 @@
 """Programs: what `jax.jit` compiles for one structure of arguments.
 
-A program's inputs are three lists of arrays: those *donated*, the others that objects hold
-(*kept*), and the arguments that are arrays themselves. Its outputs are the new values of the
-donated Variables, the other arrays that come out, and a list of Nones whose length says which
-*outcome* (of possibly several traces) this is: so that nothing of the output is made by Python
-code, which an interrupt could stop half-way.
+A program's inputs are two lists of arrays, those *donated* and the others that objects hold
+(*kept*), and the other arguments as they are. Its outputs are the new values of the donated
+Variables, the other arrays that come out, and a list of Nones whose length says which *outcome* (of
+possibly several traces) this is: so that nothing of the output is made by Python code, which an
+interrupt could stop half-way. Where no more comes out than what the function returns, and that
+is arrays, the outcome is *whole*: then this itself is all that follows the donated Variables, and
+a single array of a program without donation comes alone.
 
 The first trace of a structure tells what it writes. Its jaxpr is handed to the donating program,
 once; every later trace that JAX decides on runs the user's function again, as the context may be
@@ -41,24 +43,23 @@ class Outcome:
     Attributes:
       exit: the exit; its `written` lacks the donated Variables.
       treedef: of what the function returns, if these are arrays only.
-      is_plain: whether nothing but single arrays in Variables is written back.
       is_eager: whether nothing was compiled, so that arrays may come out that went in.
-      is_array: whether one array is returned and nothing else comes out.
+      is_plain: whether nothing but single arrays in Variables is written back.
+      is_whole: whether nothing but what the function returns comes out of a compiled program.
     """
 
     exit: Exit
     treedef: Any
     is_eager: bool
     is_plain: bool = dataclasses.field(init=False)
-    is_array: bool = dataclasses.field(init=False)
+    is_whole: bool = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         exit = self.exit
         singles = all(w.treedef is None and w.metadata is None for w in exit.written)
         is_plain = self.treedef is not None and not exit.changed and singles
-        is_array = is_plain and not exit.written and exit.out == ARRAY and not self.is_eager
         object.__setattr__(self, "is_plain", is_plain)
-        object.__setattr__(self, "is_array", is_array)
+        object.__setattr__(self, "is_whole", is_plain and not exit.written and not self.is_eager)
 
 
 class Handover(NamedTuple):
@@ -68,12 +69,14 @@ class Handover(NamedTuple):
       avals: of kept arrays and arguments, in the order of the entries.
       call: does with such arrays what was traced; returns a list.
       donated: for each donated Variable, where its value is among the outputs.
+      outcome: what comes out besides.
       thread: the thread of the call; another may have other settings.
     """
 
     avals: list[Any]
     call: Callable[[list[Any]], list[Any]]
     donated: tuple[int, ...]
+    outcome: Outcome
     thread: int
 
 
@@ -139,8 +142,8 @@ class Program:
         self.handover: Handover | None = None
         this = weakref.ref(self)  # no cycle: a program goes when its function goes
 
-        def run(donated: list[Any], kept: list[Any], rest: Any) -> Any:
-            return this()._run(donated, kept, rest)  # type: ignore[union-attr]
+        def run(donated: list[Any], kept: list[Any], /, *rest: Any, **named: Any) -> Any:
+            return this()._run(donated, kept, (rest, named))  # type: ignore[union-attr]
 
         run.__name__ = run.__qualname__ = lift.name.rpartition(".")[2]
         self.jitted = jax.jit(run, donate_argnums=0, **options)
@@ -183,14 +186,15 @@ class Program:
 
             return jaxpr_as_fun(jaxpr)(*flat)
         number = len(flat) - self._rest.num_leaves
-        rest = jtu.tree_unflatten(self._rest, flat[number:])
-        return self.jitted([], flat[:number], rest)[1]  # JAX finds the trace in its cache
+        rest, named = jtu.tree_unflatten(self._rest, flat[number:])
+        # JAX finds the trace in its cache. Its outcome is not whole, as Variables are written.
+        return self.jitted([], flat[:number], *rest, **named)[1]
 
     def _replay(self, handover: Handover, flat: list[Any]) -> Any:
         values = handover.call(flat)
         chosen = frozenset(handover.donated)
         others = [value for i, value in enumerate(values) if i not in chosen]
-        return [values[i] for i in handover.donated], others, []
+        return self._output([values[i] for i in handover.donated], others, handover.outcome)
 
     def _part(
         self, inside: Inside, donated: list[Any], others: list[Any], exit: Exit, out: Any
@@ -220,20 +224,22 @@ class Program:
         remaining.extend(rest)
         layout = exit.layout[len(exit.written) - len(written) :]
         exit = Exit(tuple(written), exit.changed, exit.out, layout)
-        return new, remaining, [None] * self.remember(exit, out)
-
-    def remember(self, exit: Exit, out: Any) -> int:
-        """Returns the number of an outcome."""
         treedef = jtu.tree_structure(out) if _only_arrays(exit.out) else None
-        outcome = Outcome(exit, treedef, bool(_config.jax_disable_jit))
-        if outcome in self.outcomes:
-            return self.outcomes.index(outcome)
-        self.outcomes.append(outcome)
-        return len(self.outcomes) - 1
+        return self._output(new, remaining, Outcome(exit, treedef, bool(_config.jax_disable_jit)))
+
+    def _output(self, new: list[Any], others: list[Any], outcome: Outcome) -> Any:
+        """Returns what comes out, in the form that an outcome has."""
+        if outcome.is_whole:
+            out = jtu.tree_unflatten(outcome.treedef, others)
+            return out if outcome.exit.out == ARRAY and not self.donated else (new, out)
+        if outcome not in self.outcomes:
+            self.outcomes.append(outcome)
+        return new, others, [None] * self.outcomes.index(outcome)
 
     def donate_written(
         self,
-        groups: tuple[list[Any], list[Any], Any],
+        kept: list[Any],
+        rest: tuple[tuple[Any, ...], dict[str, Any]],
         values: list[Any],
         make: Callable[[tuple[int, ...]], Program],
     ) -> Program:
@@ -242,37 +248,43 @@ class Program:
         Donated are Variables whose single array keeps its shape and dtype.
 
         Args:
-          groups: arguments of this program, which itself donates nothing.
+          kept: what this program, which itself donates nothing, is given of the objects.
+          rest: the other arguments.
           values: what is at each entry: Variables and others.
           make: makes a program from the positions of the entries to donate.
 
         Returns:
           A program that has the jaxpr of the trace, for the call that follows.
         """
-        traced = self.jitted.trace(*groups)
-        outcome = self.outcomes[len(traced.out_info[2])]
+        traced = self.jitted.trace([], kept, *rest[0], **rest[1])
+        found = traced.out_info
+        if type(found) is not tuple or len(found) == 2:  # whole: nothing is written
+            return make(())
+        outcome = self.outcomes[len(found[2])]
         indices = _entries_by_index(self.spec)
         chosen: dict[int, int] = {}  # where the new value is among the outputs, by entry
-        kept: list[Written] = []
+        others: list[Written] = []
         position = 0
         for w in outcome.exit.written:
             entry = indices[w.index]
             variable = values[entry]
             is_single = w.treedef is None and w.metadata is None and isinstance(variable, Variable)
-            if is_single and _same_aval(variable._slot, traced.out_info[1][position]):
+            if is_single and _same_aval(variable._slot, found[1][position]):
                 chosen[entry] = position
             else:
-                kept.append(w)
+                others.append(w)
             position += _size_of(w)
         program = make(tuple(sorted(chosen)))
         if chosen:
             exit = outcome.exit
-            exit = Exit(tuple(kept), exit.changed, exit.out, exit.layout[len(chosen) :])
-            program.outcomes.append(Outcome(exit, outcome.treedef, False))
-            positions = tuple(chosen[entry] for entry in program.donated)
-            call = functools.partial(self._call_traced, traced.jaxpr)
-            avals = list(traced.jaxpr.in_avals)
-            program.handover = Handover(avals, call, positions, threading.get_ident())
+            exit = Exit(tuple(others), exit.changed, exit.out, exit.layout[len(chosen) :])
+            program.handover = Handover(
+                avals=list(traced.jaxpr.in_avals),
+                call=functools.partial(self._call_traced, traced.jaxpr),
+                donated=tuple(chosen[entry] for entry in program.donated),
+                outcome=Outcome(exit, outcome.treedef, False),
+                thread=threading.get_ident(),
+            )
             program.has_effects = bool(traced.jaxpr.effects)
         return program
 
