@@ -31,10 +31,17 @@ class Root:
     _root_plans: dict[Any, Any]
 
 
+class Held(enum.Enum):
+    """Type of `HELD`, which is in the place of an array that a lease holds for a Variable."""
+
+    HELD = enum.auto()
+
+
 NO_PLANS: dict[Any, Any] = {}
 """The plans of an object that has none yet; never changed."""
 
 MISSING: Final[Literal[Missing.MISSING]] = Missing.MISSING
+HELD: Final[Literal[Held.HELD]] = Held.HELD
 
 A = TypeVar("A")
 M = TypeVar("M")

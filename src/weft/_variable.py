@@ -21,7 +21,7 @@ from weft._metadata import HOOKS, VariableMetadata
 from weft._operators import ValueOperators, value_of
 from weft._part import Part
 from weft._static import Static, compare_by_identity
-from weft._types import MISSING, NO_PLANS, Missing, Root
+from weft._types import HELD, MISSING, NO_PLANS, Missing, Root
 from weft._variable_guard import check_write, warn_if_captured
 
 A = TypeVar("A")
@@ -101,9 +101,12 @@ class Variable(Root, ValueOperators, Generic[A]):
     def _raw(self) -> Any:
         """The stored value, handed out: whoever leased the array may no longer overwrite it."""
         value = self._slot
-        if self._lease is not None:
-            self._lease.expose(self)
+        while self._lease is not None or value is HELD:  # asked after reading
+            if self._lease is not None:
+                self._lease.expose(self)
             value = self._slot
+            if value is not HELD:
+                break
         return value
 
     # -- hooks for subclasses

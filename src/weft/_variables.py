@@ -14,7 +14,7 @@ import jax
 
 from weft import _trace
 from weft._part import Part
-from weft._types import NO_PLANS, exhaust
+from weft._types import NO_PLANS, Held, exhaust
 from weft._variable import (
     Variable,
     get_lease,
@@ -35,7 +35,7 @@ from weft._variable import (
 def copies_of(variables: Sequence[Variable]) -> list[Variable]:
     """Makes a Variable of the running trace of each, around the same value."""
     raws = list(map(get_slot, variables))
-    if any(map(get_lease, variables)):  # asked after reading: see `_raw`
+    if any(map(get_lease, variables)) or Held in map(type, raws):  # asked after reading: see `_raw`
         raws = [variable._raw for variable in variables]
     return around(variables, raws)
 

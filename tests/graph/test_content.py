@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import weft as nnx
 from tests.graph.graphs import graphs
 from tests.lift.changes import CHANGES
+from tests.lift.donated import peek
 from tests.lift.zoo import Leaf, Zoo, look
 from weft._graph import content
 from weft._graph.walk import Flattener
@@ -193,7 +194,7 @@ def test_what_is_remembered_does_not_stop_donation() -> None:
     thread.join()
     for _ in range(3):
         train(m)
-    old = m.weight._slot
+    old = peek(m.weight)
     train(m)
     assert old.is_deleted()
     states = [nnx.state(m) for _ in range(3)]

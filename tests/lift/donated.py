@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 import weft as nnx
-from weft._variable import get_slot
+from weft._types import HELD
+from weft._variable import get_lease, get_slot
 
 
 class Model(nnx.Module):
@@ -48,7 +49,11 @@ def trained() -> Model:
 
 def peek(variable: nnx.Variable) -> Any:
     """Returns the array of a Variable unnoticed."""
-    return get_slot(variable)
+    raw = get_slot(variable)
+    if raw is HELD:
+        lease = get_lease(variable)
+        (raw,) = (x for v, x in zip(lease._variables, lease.arrays, strict=True) if v is variable)
+    return raw
 
 
 def address(variable: nnx.Variable) -> int:

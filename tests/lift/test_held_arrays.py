@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 import weft as nnx
-from weft._variable import get_slot
+from tests.lift.donated import peek
 
 HISTORIES = int(os.environ.get("WEFT_HISTORIES", "15"))
 
@@ -125,7 +125,7 @@ class HeldArrays(RuleBasedStateMachine):
     def check(self) -> None:
         for model, mirror in zip(self.models, self.mirrors, strict=True):
             for variable, cell in zip(model.parts, mirror.parts, strict=True):
-                np.testing.assert_array_equal(np.array(get_slot(variable)), cell.value)
+                np.testing.assert_array_equal(np.array(peek(variable)), cell.value)
         for arrays, before in self.held:
             for array, then in zip(jax.tree.leaves(arrays), before, strict=True):
                 np.testing.assert_array_equal(np.array(array), then)

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import weft as nnx
+from tests.lift.donated import peek
 from weft._graph.walk import items_of
 from weft._module.pytree import Pytree, attributes
-from weft._variable import get_slot
 
 
 class Pair(NamedTuple):
@@ -154,7 +154,7 @@ def _all(parts: Any, visit: Callable[[Any], str]) -> str:
 
 
 def _variable_text(x: Any, visit: Callable[[Any], str]) -> str:
-    leaves, treedef = jax.tree.flatten(get_slot(x))
+    leaves, treedef = jax.tree.flatten(peek(x))
     return f"{_all(leaves, visit)}, {treedef}, {_all(sorted(x._metadata.items()), visit)}"
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import operator
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,7 +18,7 @@ import jax.tree_util as jtu
 from weft import _trace
 from weft._config import set_auto_donation
 from weft._lift.arguments import argument_paths, leaf_paths
-from weft._lift.lease import Lease
+from weft._lift.lease import NOTHING, Lease, settle
 from weft._lift.lift import Lift, Spec
 from weft._lift.plan import (
     Operands,
@@ -38,11 +37,8 @@ from weft._lift.program import ARRAYS, DONATED, KEPT, Program, UndonatableError,
 from weft._part import is_part
 from weft._path import Path, format_path
 from weft._types import exhaust
-from weft._variable import get_slot, set_slot
 
 _config: Any = jax.config
-_first = operator.itemgetter(0)
-_flat = itertools.chain.from_iterable
 
 
 class Structure:
@@ -141,6 +137,7 @@ class Dispatcher:
             operands = plan.donating
             program = None if operands is None else operands.program()
             if operands is None or program is None:
+                settle()
                 program = self._prepare(plan, rest, named)
                 operands = plan.donating = plan.operands(program)
             lease = operands.lease
@@ -149,6 +146,7 @@ class Dispatcher:
                     if not lease.shared and (not lease.exposed or lease.reclaim()):
                         return self._donate(plan, program, operands, lease, rest, named)
                 program.handover = None
+        settle()
         structure: Structure = plan.structure()
         operands = plan.operands(structure.plain)
         out = structure.plain.jitted([], gather(operands), *rest, **named)
@@ -236,11 +234,13 @@ class Dispatcher:
         Signals are handled after a call from C or between rounds of a loop, never before a call:
         so what came out is in the box when `finally` begins, and that is a single such call.
         """
-        interrupts, donated = program.interrupts, operands.donated
+        interrupts = program.interrupts
         jitted = functools.partial(program.jitted, **named) if named else program.jitted
-        given = [([variable._slot for variable in donated], gather(operands), *rest)]
-        box: list[Any] = []
-        store = map(set_slot, donated, _flat(map(_first, box)))
+        lease.box = box = []
+        arrays = lease.arrays
+        if arrays is None:
+            arrays = lease.take(operands.donated)
+        given = ((arrays, gather(operands), *rest),)
         lease.busy = True
         try:
             if program.has_effects:
@@ -248,13 +248,17 @@ class Dispatcher:
             try:
                 box.extend(itertools.starmap(jitted, given))
             finally:
-                exhaust(store)
+                if box:
+                    if lease.arrays is None:
+                        exhaust(lease.store)
+                    else:
+                        lease.arrays = box[0][0]
         except UndonatableError as error:
             kept = tuple(i for i in program.donated if i not in error.entries)
             plan.structure().donating = self._make_program(plan, kept)
             plan.donating = None
         except BaseException as error:
-            if any(array.is_deleted() for array in map(get_slot, donated)):
+            if any(array.is_deleted() for array in arrays):
                 error.add_note(
                     f"nnx.jit of {self._lift.name!r} failed after the arrays of the Variables it "
                     "writes were donated to it: they are gone. Restore the objects from a "
@@ -262,7 +266,7 @@ class Dispatcher:
                 )
             raise
         finally:
-            lease.busy = False
+            lease.busy, lease.box, lease.store = False, (), NOTHING
             program.handover = None
             if interrupts.held:
                 interrupts.release()

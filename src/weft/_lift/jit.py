@@ -19,6 +19,7 @@ from weft._config import set_retrace_limit
 from weft._graph import prefix as prefixes
 from weft._lift.arguments import argument_paths
 from weft._lift.dispatch import Dispatcher
+from weft._lift.lease import holding, settle
 from weft._lift.lift import Call, Lift, Mode, Spec, mode_of, name_of, raw_leaves, unbind
 from weft._lift.plan import is_root
 from weft._lift.retrace import see
@@ -270,6 +271,8 @@ class JitWrapped:
                     reading = plan.reading
                     if reading is None:
                         return dispatcher.run(plan, rest, kwargs)
+                    if holding:
+                        settle()
                     kept = [variable._slot for variable in reading.kept]
                     out = reading.program().jitted([], kept, *rest, **kwargs)
                     if type(out) is dispatcher.array_type:

@@ -6,6 +6,12 @@ of which one function may assume so. A Variable that is read or written otherwis
 lease hears of it, and its array is copied before the next call. So donation costs nothing per
 Variable, and it never destroys what somebody else holds.
 
+While one function is called again and again, nobody needs the arrays between its calls. Then the
+lease *holds* them itself, as the list that came out of the last call and goes into the next one,
+and no Variable is touched. It *settles*, putting them back into the Variables, as soon as one of
+these is used otherwise. At most one lease of a thread holds arrays: plans, which read Variables
+without asking their leases, settle that one first.
+
 Threads: a call holds the lease's lock from reading the arrays to writing the new ones. A lease that
 a second thread touches is *shared*, and nothing of it is donated any more; so is a lease of
 Variables that are in a plan of another thread, because plans read without touching.
@@ -14,8 +20,9 @@ Variables that are in a plan of another thread, because plans read without touch
 from __future__ import annotations
 
 import itertools
+import operator
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -24,9 +31,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from weft._part import Part
-from weft._types import exhaust
+from weft._types import HELD, exhaust
 from weft._variable import Variable, get_slot, set_lease, set_slot
 from weft._watch import is_watched_elsewhere
+
+_first = operator.itemgetter(0)
+_flat = itertools.chain.from_iterable
+NOTHING: Iterator[None] = iter(())
+
+holding: dict[int, Lease] = {}
+"""The lease that holds arrays, by thread."""
+
+
+def settle() -> None:
+    """Puts arrays that a lease of this thread holds back into their Variables."""
+    lease = holding.get(threading.get_ident())
+    if lease is not None:
+        lease.settle()
 
 
 class Lease:
@@ -37,21 +58,41 @@ class Lease:
       exposed: Variables that are not the lease's own: to be copied, or taken from another lease.
       shared: whether a second thread touched one.
       busy: whether a call that donates is running.
+      arrays: those that the lease holds, None if the Variables have them.
+      box: where the outcome of the running call will be, the new arrays first.
+      store: puts them into the Variables after a call, where the lease does not hold them.
     """
 
-    __slots__ = ("_thread", "busy", "exposed", "lock", "shared")
+    __slots__ = (
+        "_calm",
+        "_thread",
+        "_variables",
+        "arrays",
+        "box",
+        "busy",
+        "exposed",
+        "lock",
+        "shared",
+        "store",
+    )
 
     def __init__(self, variables: Sequence[Variable]):
         self.lock = threading.RLock()
         self.exposed: list[Variable] = list(variables)
         self.shared = False
         self.busy = False
+        self.arrays: list[Any] | None = None
+        self.box: Sequence[Any] = ()
+        self.store: Iterator[None] = NOTHING
         self._thread = threading.get_ident()
+        self._variables: list[Variable] = []  # only while arrays are held, as these refer back
+        self._calm = False  # whether the lease did not settle since the last call
 
     def expose(self, variable: Variable) -> None:
         """Notes that a Variable's array is handed out or replaced."""
         self.touch()
         with self.lock:
+            self.settle()
             self.exposed.append(variable)
             set_lease(variable, None)
             if self.busy:  # read while its array is being donated: hand out another one
@@ -62,6 +103,40 @@ class Lease:
         if threading.get_ident() != self._thread:
             with self.lock:
                 self.shared = True
+                self.settle()
+
+    def take(self, variables: list[Variable]) -> list[Any]:
+        """Returns the arrays for a call, and decides who has the new ones after it.
+
+        Args:
+          variables: those of the lease.
+        """
+        settle()
+        arrays = [variable._slot for variable in variables]
+        if not self._calm:
+            self._calm = True
+            self.store = self._storing(variables)
+            return arrays
+        # An interrupt may come after each line: what is not marked yet still has the same array.
+        holding[self._thread] = self
+        self._variables, self.arrays = variables, arrays
+        exhaust(map(set_slot, variables, itertools.repeat(HELD)))
+        return arrays
+
+    def settle(self) -> None:
+        """Puts the arrays that the lease holds back into the Variables."""
+        with self.lock:
+            self._calm = False
+            if self.arrays is not None:
+                if self.busy:
+                    self.store = self._storing(self._variables)
+                exhaust(map(set_slot, self._variables, self.arrays))
+                self.arrays, self._variables = None, []
+            if holding.get(self._thread) is self:
+                del holding[self._thread]
+
+    def _storing(self, variables: list[Variable]) -> Iterator[None]:
+        return map(set_slot, variables, _flat(map(_first, self.box)))
 
     def reclaim(self) -> bool:
         """Makes the arrays of all exposed Variables the library's own, as far as possible.
@@ -70,6 +145,7 @@ class Lease:
           Whether all may be donated now.
         """
         thread = self._thread
+        settle()
         for variable in self.exposed:
             other = variable._lease
             if isinstance(other, Part) or not _is_concrete(get_slot(variable)):

@@ -110,6 +110,10 @@ class Operands:
                 self.others.append((position, value))
                 position += _treedef(value).num_leaves if isinstance(value, Variable) else 1
 
+    def __del__(self) -> None:
+        if self.lease is not None:
+            self.lease.settle()
+
 
 class Plan:
     """One call's objects, remembered.
