@@ -353,9 +353,9 @@ def test_arrays_lost_in_a_failure_are_explained(monkeypatch: pytest.MonkeyPatch)
         raise RuntimeError("out of memory")
 
     m = trained()
-    (structure,) = step._dispatcher._structures.values()
+    (plan,) = m._root_plans[step._dispatcher.token]
     with monkeypatch.context() as patch:
-        patch.setattr(structure.donating, "jitted", consume)
+        patch.setattr(plan.donating, "jitted", lambda: consume)
         with pytest.raises(RuntimeError, match="out of memory") as raised:
             step(m)
     assert raised.value.__notes__ == [

@@ -314,3 +314,22 @@ def test_outputs_of_every_kind() -> None:
         assert type(made) is nnx.Variable and made is not m.a
         np.testing.assert_array_equal(made, np.full(2, 14.0 * i + 12))
         assert outputs(m, jnp.zeros(6)) == ()
+
+
+def test_a_program_is_replaced_under_the_plan_of_another_model() -> None:
+    @functools.partial(nnx.jit, on_retrace=None)
+    def grow(m: Counters, x: Any) -> Any:
+        m.a.value = m.a + 1 if len(x) == 1 else jnp.concatenate([m.a[...], x])
+        m.b[...] = m.b + 1
+        return m.b.sum()
+
+    mine, other = Counters(), Counters()
+    for _ in range(3):
+        grow(mine, jnp.zeros(1))
+        grow(other, jnp.zeros(1))
+    grow(other, jnp.zeros(3))
+    assert other.a.shape == (5,)
+    gc.collect()
+    for i in range(3):
+        assert float(grow(mine, jnp.zeros(1))) == 2 * (4.0 + i)
+    np.testing.assert_array_equal(mine.a, np.full(2, 6.0))

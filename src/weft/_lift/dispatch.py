@@ -135,17 +135,13 @@ class Dispatcher:
         """
         if self._donates and _trace.is_outermost() and _may_donate():
             operands = plan.donating
-            program = None if operands is None else operands.program()
-            if operands is None or program is None:
-                settle()
-                program = self._prepare(plan, rest, named)
-                operands = plan.donating = plan.operands(program)
+            if operands is None:
+                return self._run_prepared(plan, rest, named)
             lease = operands.lease
             if lease is not None:
                 with lease.lock:
                     if not lease.shared and (not lease.exposed or lease.reclaim()):
-                        return self._donate(plan, program, operands, lease, rest, named)
-                program.handover = None
+                        return self._donate(plan, operands, lease, rest, named)
         settle()
         structure: Structure = plan.structure()
         operands = plan.operands(structure.plain)
@@ -154,6 +150,19 @@ class Dispatcher:
         if not donates and not operands.others:
             plan.reading = operands
         return self.finish_reading(plan, out, rest, named)
+
+    def _run_prepared(self, plan: Plan, rest: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Runs a call after making the program that donates, if there is none."""
+        structure: Structure = plan.structure()
+        settle()
+        if structure.donating is None:
+            structure.donating = self._prepare(plan, structure.plain, rest, named)
+        program = structure.donating
+        plan.donating = plan.operands(program)
+        try:
+            return self.run(plan, rest, named)
+        finally:
+            program.handover = None
 
     def finish_reading(
         self, plan: Plan, out: Any, rest: tuple[Any, ...], named: dict[str, Any]
@@ -178,7 +187,7 @@ class Dispatcher:
             return out
         if is_whole:
             return out[1]
-        return self._finish(plan, program, plan.operands(program), out, (rest, named))
+        return self._finish(plan, plan.operands(program), out, (rest, named))
 
     def explain(self, error: Exception, plan: Plan) -> None:
         """Says in a note what JAX names by its place in the lists that it was given."""
@@ -207,23 +216,17 @@ class Dispatcher:
         rest = plan.pattern.rest
         return Program(self._lift, plan.spec, rest, donated, self._options, self._on_trace)
 
-    def _prepare(self, plan: Plan, rest: tuple[Any, ...], named: dict[str, Any]) -> Program:
-        """Returns the program that donates."""
-        structure: Structure = plan.structure()
-        if structure.donating is None:
-            structure.donating = structure.plain.donate_written(
-                gather(plan.operands(structure.plain)),
-                (rest, named),
-                plan.values,
-                functools.partial(self._make_program, plan),
-            )
-        return structure.donating
+    def _prepare(
+        self, plan: Plan, plain: Program, rest: tuple[Any, ...], named: dict[str, Any]
+    ) -> Program:
+        """Makes the program that donates."""
+        make = functools.partial(self._make_program, plan)
+        return plain.donate_written(gather(plan.operands(plain)), (rest, named), plan.values, make)
 
     # -- running them
     def _donate(
         self,
         plan: Plan,
-        program: Program,
         operands: Operands,
         lease: Lease,
         rest: tuple[Any, ...],
@@ -234,16 +237,21 @@ class Dispatcher:
         Signals are handled after a call from C or between rounds of a loop, never before a call:
         so what came out is in the box when `finally` begins, and that is a single such call.
         """
-        interrupts = program.interrupts
-        jitted = functools.partial(program.jitted, **named) if named else program.jitted
+        interrupts = operands.interrupts
+        jitted = operands.jitted()
+        if jitted is None:  # a call by another plan put another program in its place
+            plan.donating = None
+            return self.run(plan, rest, named)
+        if named:
+            jitted = functools.partial(jitted, **named)
         lease.box = box = []
         arrays = lease.arrays
         if arrays is None:
             arrays = lease.take(operands.donated)
-        given = ((arrays, gather(operands), *rest),)
+        given = ((arrays, gather(operands) if operands.is_reading else [], *rest),)
         lease.busy = True
         try:
-            if program.has_effects:
+            if operands.has_effects:
                 interrupts.hold()
             try:
                 box.extend(itertools.starmap(jitted, given))
@@ -254,11 +262,9 @@ class Dispatcher:
                     else:
                         lease.arrays = box[0][0]
         except UndonatableError as error:
-            kept = tuple(i for i in program.donated if i not in error.entries)
-            plan.structure().donating = self._make_program(plan, kept)
-            plan.donating = None
+            self._donate_less(plan, operands.program(), error.entries)
         except BaseException as error:
-            if any(array.is_deleted() for array in arrays):
+            if not box and any(array.is_deleted() for array in arrays):
                 error.add_note(
                     f"nnx.jit of {self._lift.name!r} failed after the arrays of the Variables it "
                     "writes were donated to it: they are gone. Restore the objects from a "
@@ -267,19 +273,24 @@ class Dispatcher:
             raise
         finally:
             lease.busy, lease.box, lease.store = False, (), NOTHING
-            program.handover = None
             if interrupts.held:
                 interrupts.release()
         if not box:
             return self.run(plan, rest, named)
         out = box[0]
-        return (
-            out[1] if len(out) == 2 else self._finish(plan, program, operands, out, (rest, named))
-        )
+        return out[1] if len(out) == 2 else self._finish(plan, operands, out, (rest, named))
 
-    def _finish(self, plan: Plan, program: Program, operands: Operands, out: Any, rest: Any) -> Any:
+    def _donate_less(self, plan: Plan, program: Program, entries: frozenset[int]) -> None:
+        """Puts a program in the place of one, which does not donate what is at some entries."""
+        kept = tuple(i for i in program.donated if i not in entries)
+        plan.structure().donating = replacement = self._make_program(plan, kept)
+        replacement.has_effects = program.has_effects
+        plan.donating = None
+
+    def _finish(self, plan: Plan, operands: Operands, out: Any, rest: Any) -> Any:
         """Writes back what comes out besides donated Variables; returns what the function does."""
         _, others, marks = out
+        program = operands.program()
         outcome = program.outcomes[len(marks)]
         written = outcome.exit.written
         if not outcome.is_plain or (written and not _trace.is_outermost()):

@@ -264,7 +264,10 @@ class JitWrapped:
         if found is not None:
             plan = found[0]
             is_same = plan.arity == len(args) and plan.watch.valid and plan.thread == get_ident()
-            if is_same and (plan.is_simple or plan.fits(args)):
+            if is_same:
+                for position, root in plan.roots:
+                    is_same = is_same and root() is args[position]
+            if is_same and (plan.snapshot is None or plan.fits(args)):
                 first = plan.first
                 rest = args[first:] if first >= 0 else tuple([args[i] for i in plan.others])
                 try:
@@ -274,7 +277,7 @@ class JitWrapped:
                     if holding:
                         settle()
                     kept = [variable._slot for variable in reading.kept]
-                    out = reading.program().jitted([], kept, *rest, **kwargs)
+                    out = reading.jitted()([], kept, *rest, **kwargs)
                     if type(out) is dispatcher.array_type:
                         return out
                     return dispatcher.finish_reading(plan, out, rest, kwargs)

@@ -87,14 +87,31 @@ class Operands:
       donated: the Variables whose arrays are donated.
       kept: the other Variables with a single array, in order.
       others: the rest, by position among all that are kept: arrays, and Variables with a pytree.
+      is_reading: whether there are any of both.
       lease: the lease of the donated Variables, None if there are none.
       targets: by outcome, the Variables to write besides.
+      jitted: a weak reference to the program's function.
+      has_effects, interrupts: the program's.
     """
 
-    __slots__ = ("donated", "kept", "lease", "others", "program", "targets")
+    __slots__ = (
+        "donated",
+        "has_effects",
+        "interrupts",
+        "is_reading",
+        "jitted",
+        "kept",
+        "lease",
+        "others",
+        "program",
+        "targets",
+    )
 
     def __init__(self, program: Program, values: Sequence[Any]):
         self.program: Any = weakref.ref(program)
+        self.jitted: Any = weakref.ref(program.jitted)
+        self.interrupts = program.interrupts
+        self.has_effects = program.has_effects
         self.donated: list[Variable] = [values[i] for i in program.donated]
         self.lease = Lease(self.donated) if self.donated else None
         self.targets: dict[int, list[Variable]] = {}
@@ -109,6 +126,7 @@ class Operands:
             elif value is not None:
                 self.others.append((position, value))
                 position += _treedef(value).num_leaves if isinstance(value, Variable) else 1
+        self.is_reading = bool(self.kept or self.others)
 
     def __del__(self) -> None:
         if self.lease is not None:
@@ -125,7 +143,8 @@ class Plan:
       values: by entry, the Variable, or where an array is read; None for arguments.
       watch: says whether an object changed.
       thread: whose plan it is.
-      is_simple: whether nothing but the watch has to be asked.
+      roots: positions of the objects but the first among the arguments, and weak references.
+      snapshot: what else to compare on each call; None if everything reports its changes.
       arity, others: the pattern's, where they are needed on each call.
       first: the position of the first argument that is no object, -1 if objects come after it.
       reading: the operands of calls that do nothing but read, where that is known.
@@ -136,15 +155,14 @@ class Plan:
         "__weakref__",
         "_objects",
         "_operands",
-        "_roots",
-        "_snapshot",
         "arity",
         "donating",
         "first",
-        "is_simple",
         "others",
         "pattern",
         "reading",
+        "roots",
+        "snapshot",
         "spec",
         "structure",
         "thread",
@@ -160,14 +178,13 @@ class Plan:
         self.watch = Watch(thread=self.thread)
         # The plan is kept by the first object itself, so only the others need to be recognized.
         forget = functools.partial(_forget, weakref.ref(self))
-        self._roots = [(i, weakref.ref(given[i], forget)) for i in pattern.roots[1:]]
+        self.roots = [(i, weakref.ref(given[i], forget)) for i in pattern.roots[1:]]
         self._objects: list[Any] = [
             weakref.ref(obj) if isinstance(obj, Pytree) else obj for obj in flattener.table.objects
         ]
         self.values = _values(spec, flattener)
         self._operands: dict[object, Operands] = {}
-        self._snapshot = self._observe(flattener)
-        self.is_simple = not self._roots and self._snapshot is None
+        self.snapshot = self._observe(flattener)
         self.arity = pattern.arity if pattern.is_flat else -1
         self.others = pattern.others
         number = len(pattern.roots)
@@ -190,17 +207,17 @@ class Plan:
 
     def fits(self, given: Sequence[Any]) -> bool:
         """Returns whether the plan is one of these arguments or leaves, and still valid."""
-        for position, ref in self._roots:
+        for position, ref in self.roots:
             if ref() is not given[position]:
                 return False
-        if self._snapshot is not None and not self._snapshot.holds():
+        if self.snapshot is not None and not self.snapshot.holds():
             self.watch.valid = False
         return self.watch.valid
 
     def clear(self) -> None:
         """Forgets the objects, so that what is left of the plan keeps nothing alive."""
         self.watch.valid = False
-        self._objects, self.values, self._snapshot = [], [], None
+        self._objects, self.values, self.snapshot = [], [], None
         self.reading = self.donating = None
         self._operands.clear()
 
