@@ -10,36 +10,25 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax.core
+from jax.extend.core import find_top_trace, get_opaque_trace_state
 
 OpaqueTraceState = Any
 
+current: Callable[[], OpaqueTraceState] = get_opaque_trace_state
+"""Returns the running JAX trace, as an opaque value to be compared with `==`."""
 
-def current() -> OpaqueTraceState:
-    """Returns the running JAX trace, as an opaque value to be compared with `==`."""
-    # JAX's module of extensions takes long to import, so this waits for the first object, and
-    # then gives way to JAX's own function.
-    from jax.extend.core import get_opaque_trace_state
-
-    globals().update(current=get_opaque_trace_state)
-    return get_opaque_trace_state()
+with jax.core.eval_context():
+    OUTERMOST = find_top_trace(())
+"""What `find_top_trace(())` returns where no JAX transformation is running."""
 
 
 def is_outermost() -> bool:
     """Returns whether no JAX transformation is running."""
-    from jax.extend.core import find_top_trace
-
-    with jax.core.eval_context():
-        outermost = find_top_trace(())
-
-    def is_outermost() -> bool:
-        return find_top_trace(()) is outermost
-
-    globals().update(is_outermost=is_outermost)
-    return is_outermost()
+    return find_top_trace(()) is OUTERMOST
 
 
 class Frame(NamedTuple):

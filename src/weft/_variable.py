@@ -20,6 +20,7 @@ from weft import _trace, _watch
 from weft._metadata import HOOKS, VariableMetadata
 from weft._operators import ValueOperators, value_of
 from weft._part import Part
+from weft._reads import forget, readers
 from weft._static import Static, compare_by_identity
 from weft._types import HELD, MISSING, NO_PLANS, Missing, Root
 from weft._variable_guard import check_write, warn_if_captured
@@ -419,7 +420,11 @@ def set_raw(variable: Variable, raw: Any) -> None:
             lease.expose(variable)
     if variable._watches and not (is_leaf(raw) and is_leaf(variable._slot)):
         _watch.void(variable._watches)
+    if readers:
+        forget()
     set_slot(variable, raw)
+    if readers:
+        forget()
 
 
 def set_metadata_dict(variable: Variable, metadata: dict[str, Any]) -> None:

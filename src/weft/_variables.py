@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 
 from weft import _trace
 from weft._part import Part
+from weft._reads import forget
 from weft._types import NO_PLANS, Held, exhaust
 from weft._variable import (
     Variable,
@@ -82,8 +83,15 @@ def overwrite(targets: Sequence[Variable], values: list[Any]) -> bool:
         for target in targets:
             if target._lease is not None:
                 target._lease.expose(target)
-    exhaust(map(set_slot, targets, raws))
+    store_raws(targets, raws)
     return True
+
+
+def store_raws(variables: Sequence[Variable], raws: Iterable[Any]) -> None:
+    """Stores raw values as they are, leaves in the place of leaves."""
+    forget()
+    exhaust(map(set_slot, variables, raws))
+    forget()
 
 
 _array_types: set[type] = set()

@@ -186,6 +186,16 @@ def _plainly(use: str, m: Model) -> Any:
         return USES[use](m)
 
 
+@pytest.mark.parametrize("use", USES)
+def test_a_function_that_only_reads_sees_what_a_use_wrote(use: str) -> None:
+    m = trained()
+    for _ in range(3):
+        for _ in range(3):
+            np.testing.assert_array_equal(sum_up(m), total(m))
+        if len(m.parts) == 2 or use != "remove":
+            USES[use](m)
+
+
 def test_calls_go_on_without_touching_variables() -> None:
     m = trained()
     for i in range(5):

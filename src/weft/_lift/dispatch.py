@@ -14,8 +14,8 @@ from typing import Any
 
 import jax
 import jax.tree_util as jtu
+from jax.extend.core import find_top_trace
 
-from weft import _trace
 from weft._config import set_auto_donation
 from weft._lift.arguments import argument_paths, leaf_paths
 from weft._lift.lease import NOTHING, Lease, settle
@@ -36,6 +36,8 @@ from weft._lift.plan import (
 from weft._lift.program import ARRAYS, DONATED, KEPT, Program, UndonatableError, entry_sizes
 from weft._part import is_part
 from weft._path import Path, format_path
+from weft._reads import forget
+from weft._trace import OUTERMOST, is_outermost
 from weft._types import exhaust
 
 _config: Any = jax.config
@@ -133,7 +135,14 @@ class Dispatcher:
           rest: what is given to JAX besides the arrays of the plan's objects.
           named: likewise, by name.
         """
-        if self._donates and _trace.is_outermost() and _may_donate():
+        # Arrays are not overwritten where JAX may want to read them again. What is asked here costs
+        # more than it seems, on each call: in a loop, the caches are full of what the program does.
+        if (
+            self._donates
+            and find_top_trace(()) is OUTERMOST
+            and not (_config.jax_debug_nans or _config.jax_debug_infs or _config.jax_disable_jit)
+            and set_auto_donation.get()
+        ):
             operands = plan.donating
             if operands is None:
                 return self._run_prepared(plan, rest, named)
@@ -176,13 +185,13 @@ class Dispatcher:
           named: likewise, by name.
         """
         program = plan.structure().plain
-        is_outermost = _trace.is_outermost()
+        is_outer = is_outermost()
         is_array = type(out) is not tuple
         is_whole = is_array or len(out) == 2
-        if not is_outermost or not (is_whole or not program.outcomes[len(out[-1])].is_eager):
+        if not is_outer or not (is_whole or not program.outcomes[len(out[-1])].is_eager):
             plan.expose()  # JAX may keep the very arrays that went in, or return them
         if is_array:
-            if is_outermost:
+            if is_outer:
                 self.array_type = type(out)
             return out
         if is_whole:
@@ -259,6 +268,7 @@ class Dispatcher:
                 if box:
                     if lease.arrays is None:
                         exhaust(lease.store)
+                        forget()
                     else:
                         lease.arrays = box[0][0]
         except UndonatableError as error:
@@ -293,7 +303,7 @@ class Dispatcher:
         program = operands.program()
         outcome = program.outcomes[len(marks)]
         written = outcome.exit.written
-        if not outcome.is_plain or (written and not _trace.is_outermost()):
+        if not outcome.is_plain or (written and not is_outermost()):
             return self._lift.leave(plan.call(rest), [others], outcome.exit)
         if written:
             store_others(program, plan, operands, len(marks), rest, others)
@@ -316,11 +326,3 @@ def _names(lift: Lift, plan: Plan, program: Program) -> dict[str, str]:
     places = pattern.others if pattern.is_flat else range(len(arguments))
     names |= {f"rest[{i}]": arguments[place] for i, place in enumerate(places)}
     return {name: format_path(path) for name, path in names.items()}
-
-
-def _may_donate() -> bool:
-    """Returns whether arrays may be overwritten: not where JAX may want to read them again."""
-    config = _config
-    if config.jax_debug_nans or config.jax_debug_infs or config.jax_disable_jit:
-        return False
-    return set_auto_donation.get()

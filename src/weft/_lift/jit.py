@@ -19,7 +19,6 @@ from weft._config import set_retrace_limit
 from weft._graph import prefix as prefixes
 from weft._lift.arguments import argument_paths
 from weft._lift.dispatch import Dispatcher
-from weft._lift.lease import holding, settle
 from weft._lift.lift import Call, Lift, Mode, Spec, mode_of, name_of, raw_leaves, unbind
 from weft._lift.plan import is_root
 from weft._lift.retrace import see
@@ -274,10 +273,8 @@ class JitWrapped:
                     reading = plan.reading
                     if reading is None:
                         return dispatcher.run(plan, rest, kwargs)
-                    if holding:
-                        settle()
-                    kept = [variable._slot for variable in reading.kept]
-                    out = reading.jitted()([], kept, *rest, **kwargs)
+                    arrays = reading.arrays or reading.read()
+                    out = reading.jitted()([], arrays, *rest, **kwargs)
                     if type(out) is dispatcher.array_type:
                         return out
                     return dispatcher.finish_reading(plan, out, rest, kwargs)

@@ -31,8 +31,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from weft._part import Part
+from weft._reads import forget
 from weft._types import HELD, exhaust
 from weft._variable import Variable, get_slot, set_lease, set_slot
+from weft._variables import store_raws
 from weft._watch import is_watched_elsewhere
 
 _first = operator.itemgetter(0)
@@ -96,7 +98,7 @@ class Lease:
             self.exposed.append(variable)
             set_lease(variable, None)
             if self.busy:  # read while its array is being donated: hand out another one
-                set_slot(variable, copy_array(get_slot(variable)))
+                store_raws((variable,), (copy_array(get_slot(variable)),))
 
     def touch(self) -> None:
         """Notes that the running thread uses the Variables of the lease."""
@@ -113,6 +115,7 @@ class Lease:
         """
         settle()
         arrays = [variable._slot for variable in variables]
+        forget()
         if not self._calm:
             self._calm = True
             self.store = self._storing(variables)
@@ -120,7 +123,7 @@ class Lease:
         # An interrupt may come after each line: what is not marked yet still has the same array.
         holding[self._thread] = self
         self._variables, self.arrays = variables, arrays
-        exhaust(map(set_slot, variables, itertools.repeat(HELD)))
+        store_raws(variables, itertools.repeat(HELD))
         return arrays
 
     def settle(self) -> None:
@@ -130,7 +133,7 @@ class Lease:
             if self.arrays is not None:
                 if self.busy:
                     self.store = self._storing(self._variables)
-                exhaust(map(set_slot, self._variables, self.arrays))
+                store_raws(self._variables, self.arrays)
                 self.arrays, self._variables = None, []
             if holding.get(self._thread) is self:
                 del holding[self._thread]
@@ -168,7 +171,9 @@ class Lease:
             self.shared = True
             return False
         arrays = [copy_array(get_slot(variable)) for variable in copied]
+        forget()
         exhaust(itertools.chain(map(set_slot, copied, arrays), map(list.clear, (self.exposed,))))
+        forget()
         return True
 
 

@@ -20,12 +20,14 @@ from weft._graph.content import Slot, slots_of
 from weft._graph.records import ValueDef
 from weft._graph.snapshot import Snapshot, observe
 from weft._graph.walk import Flattener
-from weft._lift.lease import Lease
+from weft._lift.lease import Lease, settle
 from weft._lift.lift import Call, Lift, Spec
 from weft._lift.program import ARRAYS, KEPT, Program
 from weft._module.pytree import Pytree
-from weft._types import NO_PLANS, Root, exhaust
-from weft._variable import Variable, get_lease, get_slot, is_leaf, set_slot
+from weft._reads import readers, register
+from weft._types import NO_PLANS, Root
+from weft._variable import Variable, get_lease, get_slot, is_leaf
+from weft._variables import store_raws
 from weft._watch import Watch
 
 _MOST = 16
@@ -92,9 +94,12 @@ class Operands:
       targets: by outcome, the Variables to write besides.
       jitted: a weak reference to the program's function.
       has_effects, interrupts: the program's.
+      arrays: those of the Variables in `kept`, as long as none is written; None if not read yet.
     """
 
     __slots__ = (
+        "__weakref__",
+        "arrays",
         "donated",
         "has_effects",
         "interrupts",
@@ -112,6 +117,7 @@ class Operands:
         self.jitted: Any = weakref.ref(program.jitted)
         self.interrupts = program.interrupts
         self.has_effects = program.has_effects
+        self.arrays: list[Any] | None = None
         self.donated: list[Variable] = [values[i] for i in program.donated]
         self.lease = Lease(self.donated) if self.donated else None
         self.targets: dict[int, list[Variable]] = {}
@@ -127,6 +133,15 @@ class Operands:
                 self.others.append((position, value))
                 position += _treedef(value).num_leaves if isinstance(value, Variable) else 1
         self.is_reading = bool(self.kept or self.others)
+
+    def read(self) -> list[Any]:
+        """Reads the arrays in `kept`, and keeps them as long as nothing is written."""
+        settle()
+        reference = register(self)
+        arrays = self.arrays = [variable._slot for variable in self.kept]
+        if reference not in readers:  # another thread wrote meanwhile
+            self.arrays = None
+        return arrays
 
     def __del__(self) -> None:
         if self.lease is not None:
@@ -305,7 +320,7 @@ def store_others(
         for target in targets:
             if target._lease is not None:
                 target._lease.expose(target)
-    exhaust(map(set_slot, targets, new))
+    store_raws(targets, new)
 
 
 def make_plan(
