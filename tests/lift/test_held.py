@@ -6,6 +6,8 @@ import copy
 import functools
 import gc
 import pickle
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -262,3 +264,11 @@ def test_nothing_else_keeps_arrays() -> None:
     nnx.update(m, nnx.state(Model()))
     gc.collect()
     assert held() is None
+
+
+def test_a_process_ends_quietly_while_arrays_are_held() -> None:
+    script = "import jax; from tests.lift.test_held import trained; jax.kept = trained()"
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=100
+    )
+    assert found.stderr == ""

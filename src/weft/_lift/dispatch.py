@@ -66,7 +66,6 @@ class Dispatcher:
     Attributes:
       token: what objects know the function by, without keeping it alive.
       rootless: the plans of calls without objects.
-      array_type: the type of arrays that are not traced.
     """
 
     def __init__(
@@ -86,7 +85,6 @@ class Dispatcher:
         self._patterns: dict[tuple[Any, ...], Pattern] = {}
         self.token = object()
         self.rootless: Plans = {}
-        self.array_type: type | None = None
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs a call of whatever form."""
@@ -192,7 +190,7 @@ class Dispatcher:
             plan.expose()  # JAX may keep the very arrays that went in, or return them
         if is_array:
             if is_outer:
-                self.array_type = type(out)
+                plan.operands(program).array_type = type(out)
             return out
         if is_whole:
             return out[1]

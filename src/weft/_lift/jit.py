@@ -263,19 +263,15 @@ class JitWrapped:
         if found is not None:
             plan = found[0]
             is_same = plan.arity == len(args) and plan.watch.valid and plan.thread == get_ident()
-            if is_same:
-                for position, root in plan.roots:
-                    is_same = is_same and root() is args[position]
-            if is_same and (plan.snapshot is None or plan.fits(args)):
-                first = plan.first
+            if is_same and (plan.is_simple or plan.fits(args)):
+                first, reading = plan.first, plan.reading
                 rest = args[first:] if first >= 0 else tuple([args[i] for i in plan.others])
                 try:
-                    reading = plan.reading
                     if reading is None:
                         return dispatcher.run(plan, rest, kwargs)
                     arrays = reading.arrays or reading.read()
                     out = reading.jitted()([], arrays, *rest, **kwargs)
-                    if type(out) is dispatcher.array_type:
+                    if type(out) is reading.array_type:
                         return out
                     return dispatcher.finish_reading(plan, out, rest, kwargs)
                 except Exception as error:

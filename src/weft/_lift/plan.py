@@ -9,9 +9,10 @@ compared with a *snapshot* on each call. *Operands* say how to gather the arrays
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.tree_util as jtu
@@ -95,10 +96,12 @@ class Operands:
       jitted: a weak reference to the program's function.
       has_effects, interrupts: the program's.
       arrays: those of the Variables in `kept`, as long as none is written; None if not read yet.
+      array_type: the type of an array that came out alone, None if none did.
     """
 
     __slots__ = (
         "__weakref__",
+        "array_type",
         "arrays",
         "donated",
         "has_effects",
@@ -118,6 +121,7 @@ class Operands:
         self.interrupts = program.interrupts
         self.has_effects = program.has_effects
         self.arrays: list[Any] | None = None
+        self.array_type: type | None = None
         self.donated: list[Variable] = [values[i] for i in program.donated]
         self.lease = Lease(self.donated) if self.donated else None
         self.targets: dict[int, list[Variable]] = {}
@@ -143,8 +147,8 @@ class Operands:
             self.arrays = None
         return arrays
 
-    def __del__(self) -> None:
-        if self.lease is not None:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if self.lease is not None and not is_finalizing():  # at the end, modules are empty already
             self.lease.settle()
 
 
@@ -158,8 +162,7 @@ class Plan:
       values: by entry, the Variable, or where an array is read; None for arguments.
       watch: says whether an object changed.
       thread: whose plan it is.
-      roots: positions of the objects but the first among the arguments, and weak references.
-      snapshot: what else to compare on each call; None if everything reports its changes.
+      is_simple: whether nothing but the watch has to be asked.
       arity, others: the pattern's, where they are needed on each call.
       first: the position of the first argument that is no object, -1 if objects come after it.
       reading: the operands of calls that do nothing but read, where that is known.
@@ -170,14 +173,15 @@ class Plan:
         "__weakref__",
         "_objects",
         "_operands",
+        "_roots",
+        "_snapshot",
         "arity",
         "donating",
         "first",
+        "is_simple",
         "others",
         "pattern",
         "reading",
-        "roots",
-        "snapshot",
         "spec",
         "structure",
         "thread",
@@ -193,13 +197,14 @@ class Plan:
         self.watch = Watch(thread=self.thread)
         # The plan is kept by the first object itself, so only the others need to be recognized.
         forget = functools.partial(_forget, weakref.ref(self))
-        self.roots = [(i, weakref.ref(given[i], forget)) for i in pattern.roots[1:]]
+        self._roots = [(i, weakref.ref(given[i], forget)) for i in pattern.roots[1:]]
         self._objects: list[Any] = [
             weakref.ref(obj) if isinstance(obj, Pytree) else obj for obj in flattener.table.objects
         ]
         self.values = _values(spec, flattener)
         self._operands: dict[object, Operands] = {}
-        self.snapshot = self._observe(flattener)
+        self._snapshot = self._observe(flattener)
+        self.is_simple = not self._roots and self._snapshot is None
         self.arity = pattern.arity if pattern.is_flat else -1
         self.others = pattern.others
         number = len(pattern.roots)
@@ -222,17 +227,17 @@ class Plan:
 
     def fits(self, given: Sequence[Any]) -> bool:
         """Returns whether the plan is one of these arguments or leaves, and still valid."""
-        for position, ref in self.roots:
+        for position, ref in self._roots:
             if ref() is not given[position]:
                 return False
-        if self.snapshot is not None and not self.snapshot.holds():
+        if self._snapshot is not None and not self._snapshot.holds():
             self.watch.valid = False
         return self.watch.valid
 
     def clear(self) -> None:
         """Forgets the objects, so that what is left of the plan keeps nothing alive."""
         self.watch.valid = False
-        self._objects, self.values, self.snapshot = [], [], None
+        self._objects, self.values, self._snapshot = [], [], None
         self.reading = self.donating = None
         self._operands.clear()
 
