@@ -79,6 +79,10 @@ def apart(f: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *given: f(*given)
 
 
+def bound(f: Step, *given: Any) -> Callable[[], Any]:
+    return lambda: f(*given)
+
+
 def twice(make: Callable[[], Callable[[], Any]]) -> list[Variant]:
     return [Variant(name, make()) for name in (RAW, TWIN)]
 
@@ -127,18 +131,21 @@ def nnx_variants(objects: Callable[[Any], tuple], step: Callable[..., Step], giv
     """
     import weft
 
-    def bound(f: Step, *leading: Any) -> Callable[[], Any]:
-        return lambda: f(*leading, *given)
-
-    variants = [Variant(WEFT, bound(weft.jit(step(weft)), *objects(weft)))]
+    variants = [Variant(WEFT, bound(weft.jit(step(weft)), *objects(weft), *given))]
     if flax := harness.peer("flax.nnx"):
         tree: dict[str, Any] = {"graph": False}
         make = lambda: objects(flax)  # noqa: E731
         calls = {
-            "flax nnx.jit": bound(flax.jit(step(flax)), *make()),
-            "flax nnx.jit, graph=False": bound(flax.jit(step(flax, **tree), **tree), *make()),
-            "flax jit_partial": bound(flax.jit_partial(step(flax, **tree), *make(), **tree)),
-            "flax cached_partial": bound(flax.cached_partial(flax.jit(step(flax)), *make())),
+            "flax nnx.jit": bound(flax.jit(step(flax)), *make(), *given),
+            "flax nnx.jit, graph=False": bound(
+                flax.jit(step(flax, **tree), **tree), *make(), *given
+            ),
+            "flax jit_partial": bound(
+                flax.jit_partial(step(flax, **tree), *make(), **tree), *given
+            ),
+            "flax cached_partial": bound(
+                flax.cached_partial(flax.jit(step(flax)), *make()), *given
+            ),
         }
         variants += [Variant(name, call) for name, call in calls.items()]
     return variants
@@ -201,8 +208,7 @@ def forward(depth: int, given: Any = None) -> list[Variant]:
         return f if given is None else lambda model, batch: f(model, sum(batch.values()))
 
     def raw() -> Callable[[], Any]:
-        params, jitted = raw_params(depth), jax.jit(apart(of_sum(raw_forward)))
-        return lambda: jitted(params, x)
+        return bound(jax.jit(apart(of_sum(raw_forward))), raw_params(depth), x)
 
     objects = lambda nnx: (mlp(nnx, depth),)  # noqa: E731
     variants = twice(raw) + nnx_variants(objects, lambda nnx, **_: of_sum(nnx_forward), (x,))
