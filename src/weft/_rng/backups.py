@@ -14,7 +14,8 @@ import jax
 
 from weft._graph import iter_graph
 from weft._path import Path, format_path
-from weft._rng.streams import RngStream, zero_count
+from weft._rng.seeds import zero_count
+from weft._rng.streams import RngStream
 
 StreamBackup = tuple[RngStream, jax.Array, jax.Array] | tuple[RngStream, jax.Array]
 

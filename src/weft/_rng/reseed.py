@@ -10,7 +10,7 @@ import jax
 from weft._path import Path
 from weft._rng.backups import place_of, set_stream, streams_of
 from weft._rng.rngs import Rngs
-from weft._rng.seeds import key_of
+from weft._rng.seeds import start_of
 
 Policy = Callable[[Path, jax.Array, tuple[int, ...]], jax.Array]
 
@@ -73,10 +73,10 @@ def reseed(
             "function `(path, key, shape) -> key`"
         )
     sources = Rngs(stream_keys)
-    keys = [
-        (stream, key_of(apply(path, sources[stream.tag](), stream.key.shape), stream.tag))
+    starts = [
+        (stream, *start_of(apply(path, sources[stream.tag](), stream.key.shape), stream.tag))
         for path, stream in streams_of(node, graph)
         if stream.tag in sources
     ]
-    for stream, key in keys:
-        set_stream(stream, key)
+    for stream, key, count in starts:
+        set_stream(stream, key, count)

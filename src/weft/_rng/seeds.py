@@ -6,6 +6,7 @@ the base key of a new stream from the next key of an old one: it splits, repeats
 
 from __future__ import annotations
 
+import functools
 import operator
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
@@ -28,8 +29,19 @@ Pairs = Iterable[tuple[Predicate, Derive | None]]
 """Predicates on streams and what is done to those that match; None leaves them alone."""
 
 
-def key_of(seed: Any, stream: str) -> jax.Array:
-    """Returns the typed key that a seed stands for.
+def zero_count(key: jax.Array) -> jax.Array:
+    """Returns the counter that a new base key starts with."""
+    return jnp.zeros(key.shape, jnp.uint32)
+
+
+@functools.partial(jax.jit, static_argnames="impl", inline=True)  # one program for any seed
+def _integer_start(seed: np.int64, impl: str) -> tuple[jax.Array, jax.Array]:
+    key = jax.random.key(seed, impl=impl)
+    return key, zero_count(key)
+
+
+def start_of(seed: Any, stream: str) -> tuple[jax.Array, jax.Array]:
+    """Returns the base key, typed, that a seed stands for, and the counter it starts with.
 
     Args:
       seed: an integer (Python, NumPy, or a 0-d JAX array, traced or not), a typed key, legacy
@@ -46,7 +58,8 @@ def key_of(seed: Any, stream: str) -> jax.Array:
         seed = seed.item()
     if isinstance(seed, int):
         try:
-            return jax.random.key(seed)
+            # The default is not part of what `jax.jit` keeps programs by.
+            return _integer_start(np.int64(seed), jax.config.jax_default_prng_impl)
         except OverflowError as error:
             raise ValueError(
                 f"seed {seed} of stream {stream!r} does not fit into 64 bits: give a smaller one, "
@@ -56,12 +69,14 @@ def key_of(seed: Any, stream: str) -> jax.Array:
         seed = jnp.asarray(seed)
     if isinstance(seed, jax.Array):
         if jnp.issubdtype(seed.dtype, jax.dtypes.prng_key):
-            return seed
+            return seed, zero_count(seed)
         if not seed.ndim and jnp.issubdtype(seed.dtype, jnp.integer):
-            return jax.random.key(seed)
+            key = jax.random.key(seed)
+            return key, zero_count(key)
         if seed.dtype == jnp.uint32:
             try:
-                return jax.random.wrap_key_data(seed)
+                key = jax.random.wrap_key_data(seed)
+                return key, zero_count(key)
             except (TypeError, ValueError) as error:
                 default = str(jax.random.key_impl(jax.random.key(0)))
                 raise ValueError(

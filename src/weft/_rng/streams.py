@@ -19,9 +19,9 @@ from weft._rng.seeds import (
     Splits,
     broadcast_key,
     fork_key,
-    key_of,
     shape_of,
     split_key,
+    start_of,
 )
 from weft._variable import A, Variable
 
@@ -92,11 +92,6 @@ def require_scalar(stream: RngStream, where: str = "") -> None:
     )
 
 
-def zero_count(key: jax.Array) -> jax.Array:
-    """Returns the counter that a new base key starts with."""
-    return jnp.zeros(key.shape, jnp.uint32)
-
-
 @functools.partial(jax.jit, inline=True)  # one program, for keys of one implementation
 def _draw(key: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jax.random.fold_in(key, count), count + 1
@@ -136,8 +131,7 @@ class RngStream(KeySource, Pytree):
         if isinstance(key, RngStream):
             key, count = key.key.get_value(), key.count.get_value()
         else:
-            key = key_of(key, tag)
-            count = zero_count(key)
+            key, count = start_of(key, tag)
         self.tag = tag
         self.key = RngKey(key, tag=tag)
         self.count = RngCount(count, tag=tag)

@@ -13,7 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+from weft._trace import is_outermost
+from weft.nn.one_program import in_one_program
 
 Initializer = jax.nn.initializers.Initializer | Callable[..., Any]
 """Type of initializers: of JAX's, and of any function that may stand in their place."""
@@ -55,6 +59,8 @@ class NamedInitializer:
           dtype: its dtype; by default the one the initializer was made with, else float32.
           out_sharding: where it shall live, on a mesh of explicit axes.
         """
+        if out_sharding is None and self._is_static and _can_be_compiled(key, shape):
+            return in_one_program(self, key, tuple(shape), dtype)
         init = getattr(jax.nn.initializers, self.name)(**dict(self.arguments))
         # JAX takes None for its own default dtype, not for the one the initializer was made with.
         args = (key, shape) if dtype is None else (key, shape, dtype)
@@ -75,8 +81,29 @@ class NamedInitializer:
         return f"{self.name}({', '.join(f'{k}={v!r}' for k, v in self.arguments)})"
 
     @property
+    def _is_static(self) -> bool:
+        """Whether the arguments are no arrays, which would be constants of a program."""
+        return not any(isinstance(value, (jax.Array, np.ndarray)) for _, value in self.arguments)
+
+    @property
     def _identity(self) -> Any:
         return self.name, tuple((name, _identity_of(value)) for name, value in self.arguments)
+
+
+def _can_be_compiled(key: Any, shape: Any) -> bool:
+    """Returns whether a call is one of its own, with what a program can be kept for.
+
+    Inside a trace an initializer is part of what is traced. Of raw key data JAX chooses the type by
+    a setting that does not belong to what `jax.jit` keeps programs by.
+    """
+    return (
+        is_outermost()
+        and isinstance(key, jax.Array)
+        and not isinstance(key, jax.core.Tracer)
+        and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+        and isinstance(shape, (tuple, list))
+        and all(isinstance(size, (int, np.integer)) for size in shape)
+    )
 
 
 def _identity_of(argument: Any) -> Any:
