@@ -162,6 +162,21 @@ def test_the_nth_key_folds_n_into_the_base_key():
     assert stream.count[...] == 3
 
 
+@pytest.mark.parametrize("seed", [0, -1, True, 2**31, 2**32 + 5, -(2**40), 2**63 - 1, -(2**63)])
+@pytest.mark.parametrize("offset", [0, 3])
+def test_an_integer_gives_the_key_that_jax_makes_of_it(seed, offset):
+    before = jax.config.jax_random_seed_offset
+    jax.config.update("jax_random_seed_offset", offset)
+    try:
+        for impl in ("threefry2x32", "rbg", "unsafe_rbg"):
+            with jax.default_prng_impl(impl):
+                found, expected = nnx.Rngs(seed).default.key[...], jax.random.key(seed)
+                assert found.dtype == expected.dtype
+                np.testing.assert_array_equal(data(found), data(expected))
+    finally:
+        jax.config.update("jax_random_seed_offset", before)
+
+
 def test_a_draw_is_one_fold_in_and_one_addition():
     def draw(stream):
         return stream(), stream

@@ -59,7 +59,8 @@ def start_of(seed: Any, stream: str) -> tuple[jax.Array, jax.Array]:
     if isinstance(seed, int):
         try:
             # The default is not part of what `jax.jit` keeps programs by.
-            return _integer_start(np.int64(seed), jax.config.jax_default_prng_impl)
+            impl = jax.config.jax_default_prng_impl  # pyright: ignore[reportAttributeAccessIssue]
+            return _integer_start(np.int64(seed), impl)
         except OverflowError as error:
             raise ValueError(
                 f"seed {seed} of stream {stream!r} does not fit into 64 bits: give a smaller one, "

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
