@@ -22,7 +22,8 @@ from weft._operators import ValueOperators, value_of
 from weft._part import Part
 from weft._reads import forget, readers
 from weft._static import Static, compare_by_identity
-from weft._types import HELD, MISSING, NO_PLANS, Missing, Root
+from weft._storage import VariableStorage, fill_variable, make_variables
+from weft._types import HELD, MISSING, Missing
 from weft._variable_guard import check_write, warn_if_captured
 
 A = TypeVar("A")
@@ -31,7 +32,7 @@ NO_METADATA = Static({})
 _ALIASES = {"sharding": "out_sharding", "sharding_names": "out_sharding"}
 
 
-class Variable(Root, ValueOperators, Generic[A]):
+class Variable(VariableStorage, ValueOperators, Generic[A]):
     """A mutable box around a value, with a type and metadata; a JAX pytree with the value below.
 
     Subclasses are Variable types; filters select by them. A Variable acts as its value in
@@ -59,16 +60,7 @@ class Variable(Root, ValueOperators, Generic[A]):
       6.0
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_lease",
-        "_metadata",
-        "_origin",
-        "_root_plans",
-        "_slot",
-        "_trace",
-        "_watches",
-    )
+    __slots__ = ()
     required_metadata: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
@@ -89,7 +81,7 @@ class Variable(Root, ValueOperators, Generic[A]):
             raw = raw._raw
         if eager_sharding is not None:
             metadata["eager_sharding"] = eager_sharding
-        _store(self, raw, _with_current_names(metadata))
+        fill_variable(self, raw, _with_current_names(metadata))
         set_origin(self, _trace.call_site())
         raw = _call_hooks(self, "on_create_value", self.create_value(raw))
         if "out_sharding" in self._metadata:
@@ -335,7 +327,7 @@ class Variable(Root, ValueOperators, Generic[A]):
 
     # -- attributes of the value
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name in Variable.__slots__:
+        if name.startswith("__") or name in VariableStorage.__slots__:
             raise AttributeError(name)
         metadata = self._metadata
         if name in metadata:
@@ -373,7 +365,7 @@ class Variable(Root, ValueOperators, Generic[A]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         is_key = lambda x: isinstance(x, _PickledKey)  # noqa: E731
         value = jax.tree.map(_from_picklable, state["value"], is_leaf=is_key)
-        _store(self, value, state["metadata"])
+        fill_variable(self, value, state["metadata"])
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return (object.__new__, (type(self),), self.__getstate__())
@@ -406,7 +398,6 @@ set_metadata_slot = Variable._metadata.__set__  # type: ignore[attr-defined]
 get_trace = Variable._trace.__get__  # type: ignore[attr-defined]
 set_trace = Variable._trace.__set__  # type: ignore[attr-defined]
 set_origin = Variable._origin.__set__  # type: ignore[attr-defined]
-set_plans = Variable._root_plans.__set__  # type: ignore[attr-defined]
 set_watches = Variable._watches.__set__  # type: ignore[attr-defined]
 
 
@@ -452,22 +443,9 @@ def is_leaf(raw: Any) -> bool:
     return isinstance(raw, jax.Array) or jtu.all_leaves((raw,))
 
 
-def _store(variable: Variable, raw: Any, metadata: dict[str, Any]) -> None:
-    # A dict of metadata is never changed in place, so that several Variables may hold it.
-    set_metadata_slot(variable, metadata)
-    set_slot(variable, raw)
-    set_trace(variable, _trace.current())
-    set_origin(variable, None)
-    set_lease(variable, None)
-    set_plans(variable, NO_PLANS)
-    set_watches(variable, None)
-
-
 def make(kind: type[Variable], raw: Any, metadata: dict[str, Any]) -> Variable:
     """Makes a Variable of the running trace without calling hooks or copying anything."""
-    variable = object.__new__(kind)
-    _store(variable, raw, metadata)
-    return variable
+    return make_variables((kind,), (raw,), (metadata,))[0]
 
 
 def check_no_reference_modes(**modes: bool | None) -> None:

@@ -15,7 +15,8 @@ import jax
 from weft import _trace
 from weft._part import Part
 from weft._reads import forget
-from weft._types import NO_PLANS, Held, exhaust
+from weft._storage import make_variables
+from weft._types import Held, exhaust
 from weft._variable import (
     Variable,
     get_lease,
@@ -23,13 +24,7 @@ from weft._variable import (
     get_slot,
     get_trace,
     is_variable,
-    set_lease,
-    set_metadata_slot,
-    set_origin,
-    set_plans,
     set_slot,
-    set_trace,
-    set_watches,
 )
 
 
@@ -43,18 +38,7 @@ def copies_of(variables: Sequence[Variable]) -> list[Variable]:
 
 def around(variables: Sequence[Variable], raws: Sequence[Any]) -> list[Variable]:
     """Makes a Variable of the running trace of each, around another value."""
-    copies = list(map(object.__new__, map(type, variables)))
-    exhaust(map(set_metadata_slot, copies, map(get_metadata, variables)))
-    exhaust(map(set_slot, copies, raws))
-    for set_one, value in (
-        (set_trace, _trace.current()),
-        (set_origin, None),
-        (set_lease, None),
-        (set_plans, NO_PLANS),
-        (set_watches, None),
-    ):
-        exhaust(map(set_one, copies, itertools.repeat(value)))
-    return copies
+    return make_variables(map(type, variables), raws, map(get_metadata, variables))
 
 
 def overwrite(targets: Sequence[Variable], values: list[Any]) -> bool:

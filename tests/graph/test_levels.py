@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import weft as nnx
-from weft._graph.levels import Levels, levels_of
+from weft._graph.levels import levels_of
 
 PATHS = [("b",), ("a", 0, "x"), ("a", 0, "y"), ("a", 1), ("c", "x")]
 NESTED: dict[Any, Any] = {"b": 0, "a": {0: {"x": 1, "y": 2}, 1: 3}, "c": {"x": 4}}
 
 
 def test_there_and_back() -> None:
-    levels = Levels(PATHS)
+    levels = levels_of(PATHS)
     nested = levels.nest(range(5))
     assert nested == NESTED
     assert list(nested) == ["b", "a", "c"]
@@ -27,7 +27,7 @@ def test_there_and_back() -> None:
 
 
 def test_no_leaves() -> None:
-    levels = Levels([])
+    levels = levels_of([])
     assert levels.nest([]) == {}
     assert levels.leaves({}) == []
     assert levels.leaves({"a": 1}) is None
@@ -56,7 +56,7 @@ def test_one_leaf_that_is_all() -> None:
     ids=str,
 )
 def test_other_levels(nested: Any) -> None:
-    assert Levels(PATHS).leaves(nested) is None
+    assert levels_of(PATHS).leaves(nested) is None
 
 
 keys = st.one_of(st.sampled_from("abc"), st.integers(0, 2))
@@ -75,6 +75,6 @@ def test_random_levels(tree: Any) -> None:
         return {key: number(below, (*path, key)) for key, below in level.items()}
 
     nested = number(tree, ())
-    levels = Levels(paths)
+    levels = levels_of(paths)
     assert levels.nest(range(len(paths))) == nested
     assert levels.leaves(nested) == list(range(len(paths)))

@@ -229,16 +229,16 @@ def merge(
       >>> same is model, same.kernel[...] is model.kernel[...]
       (False, True)
     """
-    from weft._graph.unpacked import GraphState
+    if not isinstance(graphdef, GraphDef):
+        from weft._graph.unpacked import GraphState
 
-    if isinstance(graphdef, GraphState):
+        if not isinstance(graphdef, GraphState):
+            raise StructureError(
+                f"expected a GraphDef, found a {type(graphdef).__name__}: "
+                "`nnx.merge(*nnx.split(model))`"
+            )
         states = (graphdef.state, *(s.state if isinstance(s, GraphState) else s for s in states))
         graphdef = graphdef.graphdef
-    if not isinstance(graphdef, GraphDef):
-        raise StructureError(
-            f"expected a GraphDef, found a {type(graphdef).__name__}: "
-            "`nnx.merge(*nnx.split(model))`"
-        )
     copy = copy if recreate_variables is None else recreate_variables
     return build(graphdef, leaves_for(graphdef, states), copy=copy)
 

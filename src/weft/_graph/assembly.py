@@ -13,22 +13,28 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from weft._graph.layout import holds_attributes_alone
-from weft._graph.levels import Levels, levels_of
+from weft._graph.levels import Levels
 from weft._graph.records import (
     ArrayDef,
     GraphDef,
     NodeDef,
     Record,
     Ref,
+    ValueDef,
     VariableDef,
+    leaves_of,
 )
 from weft._graph.walk import fill_node, join_value
-from weft._module.pytree import Pytree, make_blank, set_attributes
+from weft._module.pytree import Pytree
 from weft._path import Path
 from weft._static import Static
-from weft._types import exhaust
+from weft._storage import make_objects
 
 Source = Callable[[list[Any]], Any]
+Fill = Callable[[list[Any], list[dict[str, Any]]], None]
+
+
+_NO_MARKS: dict[Any, bool] = {}
 
 
 class Assembly:
@@ -36,115 +42,146 @@ class Assembly:
 
     Attributes:
       leaves: the records of the leaves.
-      paths: where the leaves are.
       levels: the levels of a State of all leaves; None where the object is a leaf itself.
       has_variables_alone: whether there are no arrays that no Variable holds.
     """
 
     __slots__ = (
+        "_attributes",
         "_classes",
+        "_containers",
+        "_fills",
+        "_levels",
         "_links",
-        "_makers",
         "_marks",
-        "_objects",
-        "_others",
+        "_paths",
         "_places",
+        "_record",
         "_root",
-        "_statics",
         "has_variables_alone",
         "leaves",
         "levels",
-        "paths",
     )
 
     def __init__(self, root: Record):
+        self._record = root
+        self._paths: list[Path] | None = None
         self.leaves: list[VariableDef | ArrayDef] = []
-        self.paths: list[Path] = []
+        self._levels = Levels()
         self._places: dict[int, int] = {}  # of objects and Variables, by index
-        self._classes: list[type] = []  # of objects, by number
-        self._makers: list[Any] = []  # makes a blank one of the class
-        self._objects: list[int] = []  # the numbers of those that are no plain containers
+        self._classes: list[type] = []  # of objects
         self._marks: list[dict[Any, bool]] = []
-        self._statics: tuple[list[int], list[dict[str, Any]]] = ([], [])
+        self._attributes: list[dict[str, Any]] = []  # the static ones; what is linked is None
+        self._containers: list[tuple[int, Any]] = []  # where they come among the objects
         self._links: tuple[list[int], list[str], list[int]] = ([], [], [])
-        self._others: list[tuple[int, NodeDef, list[Source]]] = []  # what is inside first
-        self._root = _as_source(self._visit(root, ()))
-        self.levels: Levels | None = levels_of(self.paths)
-        self.has_variables_alone = all(type(leaf) is VariableDef for leaf in self.leaves)
+        self._fills: list[Fill] = []  # what is inside first
+        if type(root) is NodeDef:
+            found = self._node(root, 0)
+        elif type(root) is ValueDef:
+            found = self._value(root, 0)
+        else:
+            found = self._visit(root, 0, None)
+        self._root = _as_source(found)
+        self.levels = None if type(root) in (VariableDef, ArrayDef) else self._levels
+        self.has_variables_alone = {*map(type, self.leaves)} <= {VariableDef}
+        size = len(self.leaves) + len(self._classes) + len(self._containers)
+        self._links[2][:] = [place % size for place in self._links[2]]  # positive ones are faster
+
+    @property
+    def paths(self) -> list[Path]:
+        """Where the leaves are."""
+        if self._paths is None:
+            self._paths = [path for path, _ in leaves_of(self._record)]
+        return self._paths
 
     # -- working it out
-    def _visit(self, record: Any, path: Path) -> int | Source:
-        """Returns the place of what a record describes, or a source."""
+    def _visit(self, record: Any, level: int, key: Any) -> int | Source:
+        """Returns the place of what a record inside a level describes, or a source."""
         kind = type(record)
-        if kind is Static:
-            return _constant(record.value)
-        if kind is NodeDef:
-            return self._node(record, path)
-        if kind is Ref:
-            return self._places[record.index]
         if kind is VariableDef or kind is ArrayDef:
             place = len(self.leaves)
             self.leaves.append(record)
-            self.paths.append(path)
+            self._levels.add_leaf(level, key)
             if kind is VariableDef:
                 self._places[record.index] = place
             return place
-        pairs = zip(record.keys, record.children, strict=True)
-        sources = [_as_source(self._visit(child, (*path, key))) for key, child in pairs]
-        return lambda pool: join_value(record, tuple([source(pool) for source in sources]))
+        if kind is NodeDef or kind is ValueDef:
+            before = len(self.leaves)
+            below = self._levels.add(level, key)
+            found = self._node(record, below) if kind is NodeDef else self._value(record, below)
+            if len(self.leaves) == before:
+                self._levels.drop()
+            return found
+        return self._places[record.index] if kind is Ref else _constant(record.value)
 
-    def _node(self, record: NodeDef, path: Path) -> int:
-        _, cls, keys, children, extra, _ = record
-        number = len(self._classes)
-        place = self._places[record.index] = -1 - number
+    def _node(self, record: NodeDef, level: int) -> int:
+        index, cls, keys, children, extra, _ = record
+        ordinal = len(self._classes)
+        number = ordinal + len(self._containers)
+        place = self._places[index] = -1 - number
         is_object = issubclass(cls, Pytree)
-        self._classes.append(cls)
-        self._makers.append(object.__new__ if is_object else cls.__new__)
+        own: dict[str, Any] = {}
         if is_object:
-            self._objects.append(number)
-            self._marks.append(extra.value or {})
-        statics: dict[str, Any] = {}
-        found: list[tuple[str, int | Source]] = []
+            self._classes.append(cls)
+            self._marks.append(extra.value or _NO_MARKS)
+            self._attributes.append(own)
+        else:
+            self._containers.append((number, cls))
+        if not is_object or not holds_attributes_alone(cls):
+            if is_object or keys or extra.value:  # what is empty is so already
+                self._fills.append(_filler(place, record, self._sources(record, level)))
+            return place
+        ordinals, names, places = self._links
         for key, child in zip(keys, children, strict=True):
             if type(child) is Static:
-                statics[key] = child.value
+                own[key] = child.value
+                continue
+            own[key] = None  # keeps the order
+            found = self._visit(child, level, key)
+            if isinstance(found, int):
+                ordinals.append(ordinal)
+                names.append(key)
+                places.append(found)
             else:
-                statics[key] = None  # keeps the order
-                found.append((key, self._visit(child, (*path, key))))
-        if is_object and holds_attributes_alone(cls) and all(type(x) is int for _, x in found):
-            self._links[0].extend([len(self._statics[0])] * len(found))
-            self._links[1].extend([key for key, _ in found])
-            self._links[2].extend([place for _, place in found])  # type: ignore[misc]
-            self._statics[0].append(number)
-            self._statics[1].append(statics)
-        elif is_object or keys or extra.value:  # what is empty is so already
-            places = dict(found)
-            sources = [
-                _as_source(places[key]) if key in places else _constant(statics[key])
-                for key in keys
-            ]
-            self._others.append((number, record, sources))
+                self._fills.append(_setter(ordinal, key, found))
         return place
+
+    def _value(self, record: ValueDef, level: int) -> Source:
+        sources = self._sources(record, level)
+        return lambda pool: join_value(record, tuple([source(pool) for source in sources]))
+
+    def _sources(self, record: NodeDef | ValueDef, level: int) -> list[Source]:
+        pairs = zip(record.keys, record.children, strict=True)
+        return [_as_source(self._visit(child, level, key)) for key, child in pairs]
 
     # -- making the objects
     def build(self, leaves: Sequence[Any]) -> Any:
         """Makes the objects around Variables and arrays; returns the root."""
-        nodes: list[Any] = list(map(_call, self._makers, self._classes))
-        make_blank(list(map(nodes.__getitem__, self._objects)), self._marks)
+        owns = [own.copy() for own in self._attributes]
+        nodes = make_objects(self._classes, self._marks, owns)
+        for number, cls in self._containers:
+            nodes.insert(number, cls.__new__(cls))
         pool = [*leaves, *reversed(nodes)]
-        numbers, statics = self._statics
-        owns = list(map(dict.copy, statics))
-        exhaust(map(set_attributes, map(nodes.__getitem__, numbers), owns))
-        positions, names, places = self._links
-        holders = map(owns.__getitem__, positions)
-        exhaust(map(operator.setitem, holders, names, map(pool.__getitem__, places)))
-        for number, record, sources in self._others:
-            values = [source(pool) for source in sources]
-            fill_node(nodes[number], list(zip(record.keys, values, strict=True)), record.extra)
+        for ordinal, name, place in zip(*self._links, strict=True):
+            owns[ordinal][name] = pool[place]
+        for fill in self._fills:
+            fill(pool, owns)
         return self._root(pool)
 
 
-_call: Any = operator.call
+def _setter(ordinal: int, key: str, source: Source) -> Fill:
+    def fill(pool: list[Any], owns: list[dict[str, Any]]) -> None:
+        owns[ordinal][key] = source(pool)
+
+    return fill
+
+
+def _filler(place: int, record: NodeDef, sources: list[Source]) -> Fill:
+    def fill(pool: list[Any], owns: list[dict[str, Any]]) -> None:
+        values = [source(pool) for source in sources]
+        fill_node(pool[place], list(zip(record.keys, values, strict=True)), record.extra)
+
+    return fill
 
 
 def _constant(value: Any) -> Source:

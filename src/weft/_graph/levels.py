@@ -16,29 +16,38 @@ from weft._types import exhaust
 
 
 class Levels:
-    """The levels of leaves at some paths, none of which goes through another or is empty."""
+    """The levels of leaves, no path of which goes through another or is empty.
 
-    __slots__ = ("_blanks", "_holders", "_keys", "_names", "_parents", "_rows", "_sizes")
+    Levels are numbered, outer ones before those in them; number 0 holds all others.
+    """
 
-    def __init__(self, paths: Sequence[Path]):
-        # Levels are numbered, those that are less deep first; the first one holds all others.
-        deepest = max(map(len, paths), default=1)
-        prefixes: list[Path] = [()]
-        self._rows: list[int] = []  # how many there are of each depth
-        for depth in range(1, deepest):
-            row = dict.fromkeys(path[:depth] for path in paths if len(path) > depth)
-            prefixes += row
-            self._rows.append(len(row))
-        numbers = {prefix: i for i, prefix in enumerate(prefixes)}
-        self._parents = [numbers[prefix[:-1]] for prefix in prefixes[1:]]
-        self._names = [prefix[-1] for prefix in prefixes[1:]]
-        self._holders = [numbers[path[:-1]] for path in paths]
-        self._keys = [path[-1] for path in paths]
-        self._blanks: list[dict[Any, None]] = [{} for _ in prefixes]
-        for path in paths:  # keys are in the order of the paths
-            for depth, key in enumerate(path):
-                self._blanks[numbers[path[:depth]]].setdefault(key)
-        self._sizes = list(map(len, self._blanks))
+    __slots__ = ("_blanks", "_holders", "_keys", "_names", "_parents")
+
+    def __init__(self) -> None:
+        self._blanks: list[dict[Any, None]] = [{}]  # what is in each, in the order of the leaves
+        self._parents: list[int] = []  # of all but the first
+        self._names: list[Any] = []
+        self._holders: list[int] = []  # of the leaves
+        self._keys: list[Any] = []
+
+    def add(self, parent: int, name: Any) -> int:
+        """Adds a level inside another one; returns its number."""
+        self._blanks[parent][name] = None
+        self._blanks.append({})
+        self._parents.append(parent)
+        self._names.append(name)
+        return len(self._parents)
+
+    def drop(self) -> None:
+        """Takes back the level that was added last."""
+        self._blanks.pop()
+        del self._blanks[self._parents.pop()][self._names.pop()]
+
+    def add_leaf(self, holder: int, key: Any) -> None:
+        """Adds a leaf, directly inside a level."""
+        self._blanks[holder][key] = None
+        self._holders.append(holder)
+        self._keys.append(key)
 
     def nest(self, leaves: Sequence[Any]) -> dict[Any, Any]:
         """Makes the nested dict of some leaves."""
@@ -50,27 +59,39 @@ class Levels:
 
     def leaves(self, nested: Any) -> list[Any] | None:
         """Returns the leaves of a nested dict; None if it is not made of these very levels."""
-        levels, row = [], [nested]
-        start = 0
+        if type(nested) is not dict:
+            return None
+        levels = [nested]
         try:
-            for size in [*self._rows, 0]:
-                if set(map(type, row)) != {dict}:
+            for parent, name in zip(self._parents, self._names, strict=True):
+                level = levels[parent][name]
+                if type(level) is not dict:
                     return None
-                levels += row
-                parents = map(levels.__getitem__, self._parents[start : start + size])
-                row = list(map(operator.getitem, parents, self._names[start:]))
-                start += size
-            if list(map(len, levels)) != self._sizes:
-                return None
-            holders = map(levels.__getitem__, self._holders)
-            leaves = list(map(operator.getitem, holders, self._keys))
+                levels.append(level)
+            pairs = zip(self._holders, self._keys, strict=True)
+            leaves = [levels[holder][key] for holder, key in pairs]
         except KeyError:
             return None
-        if any(issubclass(kind, Mapping) for kind in set(map(type, leaves))):
+        if not all(map(operator.eq, map(len, levels), map(len, self._blanks))):
+            return None
+        if any(issubclass(kind, Mapping) for kind in {*map(type, leaves)}):
             return None  # the value of a Variable, or a level that is not one of these
         return leaves
 
 
 def levels_of(paths: Sequence[Path]) -> Levels | None:
-    """Returns the levels of leaves, None where the only path is the empty one."""
-    return None if list(paths) == [()] else Levels(paths)
+    """Returns the levels of leaves at some paths, None where the only path is the empty one."""
+    if list(paths) == [()]:
+        return None
+    levels = Levels()
+    numbers: dict[Path, int] = {(): 0}
+
+    def number_of(path: Path) -> int:
+        number = numbers.get(path)
+        if number is None:
+            number = numbers[path] = levels.add(number_of(path[:-1]), path[-1])
+        return number
+
+    for path in paths:
+        levels.add_leaf(number_of(path[:-1]), path[-1])
+    return levels

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import itertools
 import re
 import sys
 import typing
@@ -26,7 +25,8 @@ from weft._module.cycles import refuse_cycle
 from weft._module.kinds import Kind, holds_data, kind_of
 from weft._path import format_path, sorted_keys
 from weft._static import Static, compare_by_identity
-from weft._types import MISSING, NO_PLANS, SCALAR_TYPES, Root, exhaust
+from weft._storage import ObjectStorage, make_object
+from weft._types import MISSING, SCALAR_TYPES
 
 A = TypeVar("A")
 
@@ -99,37 +99,18 @@ def static(value: Any = MISSING, /, **kwargs: Any) -> Any:
     return _mark(value, False, kwargs)
 
 
-class _Slots(Root):
-    """Storage of an object that is no attribute of it: its trace, its marks, what is remembered."""
-
-    __slots__ = (
-        "__dict__",
-        "__weakref__",
-        "_pytree_is_open",
-        "_pytree_marks",
-        "_pytree_memory",
-        "_pytree_trace",
-        "_pytree_watches",
-        "_root_plans",
-    )
-
-
-attributes: Callable[[Any], dict[str, Any]] = _Slots.__dict__["__dict__"].__get__
+attributes: Callable[[Any], dict[str, Any]] = ObjectStorage.__dict__["__dict__"].__get__
 """Returns the attributes of an object as the dict that holds them."""
 
-set_attributes: Callable[[Any, dict[str, Any]], None] = _Slots.__dict__["__dict__"].__set__
-"""Gives an object the dict that holds its attributes."""
-
-_set_marks = _Slots._pytree_marks.__set__  # type: ignore[attr-defined]
-_set_trace = _Slots._pytree_trace.__set__  # type: ignore[attr-defined]
-_set_is_open = _Slots._pytree_is_open.__set__  # type: ignore[attr-defined]
-_set_watches = _Slots._pytree_watches.__set__  # type: ignore[attr-defined]
-_set_plans = _Slots._root_plans.__set__  # type: ignore[attr-defined]
-set_memory = _Slots._pytree_memory.__set__  # type: ignore[attr-defined]
+_set_marks = ObjectStorage._pytree_marks.__set__  # type: ignore[attr-defined]
+_set_trace = ObjectStorage._pytree_trace.__set__  # type: ignore[attr-defined]
+_set_is_open = ObjectStorage._pytree_is_open.__set__  # type: ignore[attr-defined]
+_set_watches = ObjectStorage._pytree_watches.__set__  # type: ignore[attr-defined]
+set_memory = ObjectStorage._pytree_memory.__set__  # type: ignore[attr-defined]
 _NO_MARKS: dict[Any, bool] = {}
 
 
-class Pytree(_Slots):
+class Pytree(ObjectStorage):
     """Base of objects whose attributes may be arrays, Variables, other objects, or static values.
 
     Every subclass is registered as a JAX pytree; `class M(nnx.Pytree, pytree=False)` opts out.
@@ -231,27 +212,7 @@ compare_by_identity(Pytree)
 
 def blank(cls: type) -> Any:
     """Makes an object of the running trace without calling its `__init__`."""
-    new = object.__new__(cls)
-    _set_marks(new, cls._pytree_class_marks)
-    _set_trace(new, _trace.current())
-    _set_is_open(new, False)
-    set_memory(new, None)
-    _set_watches(new, None)
-    _set_plans(new, NO_PLANS)
-    return new
-
-
-def make_blank(objects: list[Any], marks: list[dict[Any, bool]]) -> None:
-    """Makes new objects blank, many at once; as `blank`, but with marks of their own."""
-    exhaust(map(_set_marks, objects, marks))
-    for set_slot, value in (
-        (_set_trace, _trace.current()),
-        (_set_is_open, False),
-        (set_memory, None),
-        (_set_watches, None),
-        (_set_plans, NO_PLANS),
-    ):
-        exhaust(map(set_slot, objects, itertools.repeat(value)))
+    return make_object(cls, cls._pytree_class_marks)
 
 
 def set_marks(obj: Pytree, marks: dict[Any, bool]) -> None:
