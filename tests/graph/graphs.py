@@ -156,7 +156,9 @@ def check_same(a: Any, b: Any, identical: bool = False, seen: dict[int, Any] | N
             check_same(a[key], b[key], identical, seen)
     elif isinstance(a, nnx.Pytree):
         assert a._pytree_marks == b._pytree_marks
-        check_same(dict(sorted(vars(a).items())), dict(sorted(vars(b).items())), identical, seen)
+        assert sorted(vars(a)) == sorted(vars(b))
+        for name in vars(a):
+            check_same(vars(a)[name], vars(b)[name], identical, seen)
     elif isinstance(a, Foreign):
         check_same((a.x, a.label), (b.x, b.label), identical, seen)
     elif isinstance(a, (jax.Array, np.ndarray)):
