@@ -1,12 +1,13 @@
 """Storage: the slots of objects and Variables, and how to make many of either at once.
 
 The classes of storage have slots and nothing else, in particular no `__setattr__`, so Python fills
-the slots of their instances fast. That is why what is made begins as such an instance, and gets its
-own class when its slots are filled, or gives them to an instance of that.
+the slots of their instances fast. That is why many at once begin as such instances, and get their
+own classes when their slots are filled. One alone is filled with what a bare one had.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -47,14 +48,11 @@ class VariableStorage(Root):
 set_attributes: Callable[[Any, dict[str, Any]], None] = ObjectStorage.__dict__["__dict__"].__set__
 """Gives an object the dict that holds its attributes."""
 
-_ACCESS: dict[type, list[tuple[Callable[[Any], Any], Callable[[Any, Any], None]]]] = {
-    storage: [
-        (vars(storage)[name].__get__, vars(storage)[name].__set__)
-        for name in storage.__slots__
-        if not name.startswith("__")
-    ]
-    for storage in (ObjectStorage, VariableStorage)
-}
+_set_marks = vars(ObjectStorage)["_pytree_marks"].__set__
+_set_object_trace = vars(ObjectStorage)["_pytree_trace"].__set__
+_set_slot = vars(VariableStorage)["_slot"].__set__
+_set_metadata = vars(VariableStorage)["_metadata"].__set__
+_set_variable_trace = vars(VariableStorage)["_trace"].__set__
 
 
 def make_objects(
@@ -75,7 +73,7 @@ def make_objects(
         try:
             new.__class__ = kind
         except TypeError:  # instances of this class have more slots
-            new = _copy_slots(new, object.__new__(kind))
+            new = make_object(kind, own_marks)
             set_attributes(new, own)
         made.append(new)
     return made
@@ -83,9 +81,12 @@ def make_objects(
 
 def make_object(kind: type, marks: dict[Any, bool]) -> Any:
     """Makes an object of the running trace that has no attributes yet."""
-    # Not with a dict as above: an object that fills its own shares the names with others.
-    (bare,) = make_objects((ObjectStorage,), (marks,), ({},))
-    return _copy_slots(bare, object.__new__(kind))
+    new = object.__new__(kind)
+    for put, value in _object_defaults():
+        put(new, value)
+    _set_marks(new, marks)
+    _set_object_trace(new, _trace.current())
+    return new
 
 
 def make_variables(
@@ -106,18 +107,41 @@ def make_variables(
         try:
             new.__class__ = kind
         except TypeError:  # instances of this class have attributes too
-            new = _copy_slots(new, object.__new__(kind))
+            new = object.__new__(kind)
+            fill_variable(new, raw, own)
         made.append(new)
     return made
 
 
 def fill_variable(variable: Any, raw: Any, metadata: dict[str, Any]) -> None:
     """Fills the slots of a new Variable of the running trace."""
-    (bare,) = make_variables((VariableStorage,), (raw,), (metadata,))
-    _copy_slots(bare, variable)
+    for put, value in _variable_defaults():
+        put(variable, value)
+    _set_slot(variable, raw)
+    _set_metadata(variable, metadata)
+    _set_variable_trace(variable, _trace.current())
 
 
-def _copy_slots(bare: Any, to: Any) -> Any:
-    for get, put in _ACCESS[type(bare)]:
-        put(to, get(bare))
-    return to
+Defaults = list[tuple[Callable[[Any, Any], None], Any]]
+
+
+@functools.cache
+def _object_defaults() -> Defaults:
+    (bare,) = make_objects((ObjectStorage,), ({},), ({},))
+    return _defaults(bare, {"_pytree_marks", "_pytree_trace"})
+
+
+@functools.cache
+def _variable_defaults() -> Defaults:
+    (bare,) = make_variables((VariableStorage,), (None,), ({},))
+    return _defaults(bare, {"_slot", "_metadata", "_trace"})
+
+
+def _defaults(bare: Any, given: set[str]) -> Defaults:
+    """Returns what is in the slots of a bare object, but for those that each gets by itself."""
+    slots = vars(type(bare)).items()
+    return [
+        (slot.__set__, getattr(bare, name))
+        for name, slot in slots
+        if name in type(bare).__slots__ and not name.startswith("__") and name not in given
+    ]

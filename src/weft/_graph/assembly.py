@@ -48,6 +48,7 @@ class Assembly:
 
     __slots__ = (
         "_attributes",
+        "_blanks",
         "_classes",
         "_containers",
         "_fills",
@@ -69,6 +70,7 @@ class Assembly:
         self.leaves: list[VariableDef | ArrayDef] = []
         self._levels = Levels()
         self._places: dict[int, int] = {}  # of objects and Variables, by index
+        self._blanks: dict[tuple[Any, ...], dict[Any, None]] = {}  # attributes by their names
         self._classes: list[type] = []  # of objects
         self._marks: list[dict[Any, bool]] = []
         self._attributes: list[dict[str, Any]] = []  # the static ones; what is linked is None
@@ -120,23 +122,27 @@ class Assembly:
         number = ordinal + len(self._containers)
         place = self._places[index] = -1 - number
         is_object = issubclass(cls, Pytree)
-        own: dict[str, Any] = {}
         if is_object:
             self._classes.append(cls)
             self._marks.append(extra.value or _NO_MARKS)
-            self._attributes.append(own)
         else:
             self._containers.append((number, cls))
         if not is_object or not holds_attributes_alone(cls):
+            if is_object:
+                self._attributes.append({})
             if is_object or keys or extra.value:  # what is empty is so already
                 self._fills.append(_filler(place, record, self._sources(record, level)))
             return place
+        blank = self._blanks.get(keys)
+        if blank is None:
+            blank = self._blanks[keys] = dict.fromkeys(keys)
+        own = blank.copy()
+        self._attributes.append(own)
         ordinals, names, places = self._links
         for key, child in zip(keys, children, strict=True):
             if type(child) is Static:
                 own[key] = child.value
                 continue
-            own[key] = None  # keeps the order
             found = self._visit(child, level, key)
             if isinstance(found, int):
                 ordinals.append(ordinal)

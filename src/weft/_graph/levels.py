@@ -6,13 +6,10 @@ dicts, the *levels*, are made from a list of leaves at once, and a list of leave
 
 from __future__ import annotations
 
-import itertools
-import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from weft._path import Path
-from weft._types import exhaust
 
 
 class Levels:
@@ -21,58 +18,60 @@ class Levels:
     Levels are numbered, outer ones before those in them; number 0 holds all others.
     """
 
-    __slots__ = ("_blanks", "_holders", "_keys", "_names", "_parents")
+    __slots__ = ("_entries", "_sizes")
 
     def __init__(self) -> None:
-        self._blanks: list[dict[Any, None]] = [{}]  # what is in each, in the order of the leaves
-        self._parents: list[int] = []  # of all but the first
-        self._names: list[Any] = []
-        self._holders: list[int] = []  # of the leaves
-        self._keys: list[Any] = []
+        self._entries: list[tuple[int, Any, bool]] = []  # where, the key, and whether a level
+        self._sizes: list[int] = [0]  # of the levels
 
     def add(self, parent: int, name: Any) -> int:
         """Adds a level inside another one; returns its number."""
-        self._blanks[parent][name] = None
-        self._blanks.append({})
-        self._parents.append(parent)
-        self._names.append(name)
-        return len(self._parents)
+        self._entries.append((parent, name, True))
+        self._sizes[parent] += 1
+        self._sizes.append(0)
+        return len(self._sizes) - 1
 
     def drop(self) -> None:
-        """Takes back the level that was added last."""
-        self._blanks.pop()
-        del self._blanks[self._parents.pop()][self._names.pop()]
+        """Takes back the level that was added last, in which there is nothing."""
+        parent, _, _ = self._entries.pop()
+        self._sizes[parent] -= 1
+        self._sizes.pop()
 
     def add_leaf(self, holder: int, key: Any) -> None:
         """Adds a leaf, directly inside a level."""
-        self._blanks[holder][key] = None
-        self._holders.append(holder)
-        self._keys.append(key)
+        self._entries.append((holder, key, False))
+        self._sizes[holder] += 1
 
-    def nest(self, leaves: Sequence[Any]) -> dict[Any, Any]:
+    def nest(self, leaves: Iterable[Any]) -> dict[Any, Any]:
         """Makes the nested dict of some leaves."""
-        levels: list[dict[Any, Any]] = list(map(dict.copy, self._blanks))
-        parents = map(levels.__getitem__, self._parents)
-        exhaust(map(operator.setitem, parents, self._names, itertools.islice(levels, 1, None)))
-        exhaust(map(operator.setitem, map(levels.__getitem__, self._holders), self._keys, leaves))
+        levels: list[dict[Any, Any]] = [{}]
+        remaining = iter(leaves)
+        for parent, key, is_level in self._entries:
+            if is_level:
+                level: dict[Any, Any] = {}
+                levels[parent][key] = level
+                levels.append(level)
+            else:
+                levels[parent][key] = next(remaining)
         return levels[0]
 
     def leaves(self, nested: Any) -> list[Any] | None:
         """Returns the leaves of a nested dict; None if it is not made of these very levels."""
         if type(nested) is not dict:
             return None
-        levels = [nested]
+        levels, leaves = [nested], []
         try:
-            for parent, name in zip(self._parents, self._names, strict=True):
-                level = levels[parent][name]
-                if type(level) is not dict:
+            for parent, key, is_level in self._entries:
+                value = levels[parent][key]
+                if not is_level:
+                    leaves.append(value)
+                elif type(value) is dict:
+                    levels.append(value)
+                else:
                     return None
-                levels.append(level)
-            pairs = zip(self._holders, self._keys, strict=True)
-            leaves = [levels[holder][key] for holder, key in pairs]
         except KeyError:
             return None
-        if not all(map(operator.eq, map(len, levels), map(len, self._blanks))):
+        if list(map(len, levels)) != self._sizes:
             return None
         if any(issubclass(kind, Mapping) for kind in {*map(type, leaves)}):
             return None  # the value of a Variable, or a level that is not one of these
