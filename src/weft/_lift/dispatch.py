@@ -152,7 +152,7 @@ class Dispatcher:
         settle()
         structure: Structure = plan.structure()
         operands = plan.operands(structure.plain)
-        out = structure.plain.jitted([], gather(operands), *rest, **named)
+        out = structure.plain.jitted(gather(operands), *rest, **named)
         donates = self._donates if structure.donating is None else bool(structure.donating.donated)
         if not donates and not operands.others:
             plan.reading = operands

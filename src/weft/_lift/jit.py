@@ -270,7 +270,7 @@ class JitWrapped:
                     if reading is None:
                         return dispatcher.run(plan, rest, kwargs)
                     arrays = reading.arrays or reading.read()
-                    out = reading.jitted()([], arrays, *rest, **kwargs)
+                    out = reading.jitted()(arrays, *rest, **kwargs)
                     if type(out) is reading.array_type:
                         return out
                     return dispatcher.finish_reading(plan, out, rest, kwargs)

@@ -1,7 +1,7 @@
 """Programs: what `jax.jit` compiles for one structure of arguments.
 
-A program's inputs are two lists of arrays, those *donated* and the others that objects hold
-(*kept*), and the other arguments as they are. Its outputs are the new values of the donated
+A program's inputs are the arrays that objects hold, in two lists, those *donated*, if there are
+any, and the others (*kept*), and the other arguments as they are. Its outputs are the new values of the donated
 Variables, the other arrays that come out, and a list of Nones whose length says which *outcome* (of
 possibly several traces) this is: so that nothing of the output is made by Python code, which an
 interrupt could stop half-way. Where no more comes out than what the function returns, and that
@@ -145,8 +145,13 @@ class Program:
         def run(donated: list[Any], kept: list[Any], /, *rest: Any, **named: Any) -> Any:
             return this()._run(donated, kept, (rest, named))  # type: ignore[union-attr]
 
-        run.__name__ = run.__qualname__ = lift.name.rpartition(".")[2]
-        self.jitted = jax.jit(run, donate_argnums=0, **options)
+        def read(kept: list[Any], /, *rest: Any, **named: Any) -> Any:
+            return this()._run([], kept, (rest, named))  # type: ignore[union-attr]
+
+        # An empty list costs JAX as much as some arrays: without donation there is no such list.
+        function = run if donated else read
+        function.__name__ = function.__qualname__ = lift.name.rpartition(".")[2]
+        self.jitted = jax.jit(function, donate_argnums=0 if donated else (), **options)
         self._has_options = bool(options)
 
     def _run(self, donated: list[Any], kept: list[Any], rest: Any) -> Any:
@@ -188,7 +193,7 @@ class Program:
         number = len(flat) - self._rest.num_leaves
         rest, named = jtu.tree_unflatten(self._rest, flat[number:])
         # JAX finds the trace in its cache. Its outcome is not whole, as Variables are written.
-        return self.jitted([], flat[:number], *rest, **named)[1]
+        return self.jitted(flat[:number], *rest, **named)[1]
 
     def _replay(self, handover: Handover, flat: list[Any]) -> Any:
         values = handover.call(flat)
@@ -256,7 +261,7 @@ class Program:
         Returns:
           A program that has the jaxpr of the trace, for the call that follows.
         """
-        traced = self.jitted.trace([], kept, *rest[0], **rest[1])
+        traced = self.jitted.trace(kept, *rest[0], **rest[1])
         found = traced.out_info
         if type(found) is not tuple or len(found) == 2:  # whole: nothing is written
             return make(())
