@@ -186,7 +186,8 @@ class Dispatcher:
         is_outer = is_outermost()
         is_array = type(out) is not tuple
         is_whole = is_array or len(out) == 2
-        if not is_outer or not (is_whole or not program.outcomes[len(out[-1])].is_eager):
+        is_eager = not is_whole and program.outcomes[len(out[-1])].is_eager
+        if is_eager or not is_outer:
             plan.expose()  # JAX may keep the very arrays that went in, or return them
         if is_array:
             if is_outer:

@@ -269,7 +269,9 @@ class JitWrapped:
                 try:
                     if reading is None:
                         return dispatcher.run(plan, rest, kwargs)
-                    arrays = reading.arrays or reading.read()
+                    arrays = reading.arrays
+                    if arrays is None:
+                        arrays = reading.read()
                     out = reading.jitted()(arrays, *rest, **kwargs)
                     if type(out) is reading.array_type:
                         return out
