@@ -63,9 +63,8 @@ def test_a_model_compiles_a_program_for_each_initializer_and_shape():
 
     with compiled_programs() as programs:
         Model(nnx.Rngs(0))
-    # A key from a seed, the next key; embedding, two kernels; zeros and ones, which are one program
-    # and a conversion of the number.
-    assert len(programs) == 2 + 3 + 2
+    # One makes keys; the others are for the embedding and two kernels.
+    assert len(programs) == 1 + 3
 
 
 @pytest.mark.parametrize("make", [initializers.lecun_normal, initializers.orthogonal])

@@ -1,3 +1,6 @@
+import contextlib
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -38,3 +41,52 @@ def test_param_type():
         Layer(), nnx.Rngs(0), nnx.initializers.zeros, (2,), jnp.float32, param_type=nnx.LoRAParam
     )
     assert type(param) is nnx.LoRAParam
+
+
+@contextlib.contextmanager
+def entered(mesh):
+    with pytest.warns(DeprecationWarning), mesh:
+        yield
+
+
+CONTEXTS = {
+    "none": contextlib.nullcontext,
+    "x64": lambda: jax.enable_x64(True),
+    "default device": lambda: jax.default_device(jax.devices()[1]),
+    "mesh of automatic axes": lambda: jax.set_mesh(
+        jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    ),
+    "mesh of explicit axes": lambda: jax.set_mesh(
+        jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
+    ),
+    "mesh entered": lambda: entered(jax.make_mesh((2,), ("x",))),
+    "no compiling": jax.disable_jit,
+}
+
+
+def facts(x):
+    return x.dtype, x.shape, x.weak_type, x.committed, x.sharding, np.asarray(x).tolist()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, "bfloat16", jnp.int32, jnp.float64, bool, None])
+@pytest.mark.parametrize("init", [nnx.initializers.zeros, nnx.initializers.ones])
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_zeros_and_ones_are_what_the_initializer_returns(context, init, dtype):
+    with CONTEXTS[context]():
+        rngs = nnx.Rngs(0)
+        if dtype == jnp.float64 and context != "x64":
+            with pytest.warns(UserWarning, match="float64"):
+                param = new_param(Layer(), rngs, init, (2, 3), dtype)
+            with pytest.warns(UserWarning, match="float64"):
+                expected = init(jax.random.key(0), (2, 3), dtype)
+        else:
+            param = new_param(Layer(), rngs, init, (2, 3), dtype)
+            expected = init(jax.random.key(0), (2, 3), dtype)
+    assert facts(param.get_raw_value()) == facts(expected)
+
+
+def test_zeros_and_ones_inside_a_trace_belong_to_it():
+    def make():
+        return new_param(Layer(), nnx.Rngs(0), nnx.initializers.ones, (2,), jnp.float32)[...]
+
+    assert not jax.make_jaxpr(make)().consts

@@ -1,12 +1,12 @@
 """Programs: what `jax.jit` compiles for one structure of arguments.
 
 A program's inputs are the arrays that objects hold, in two lists, those *donated*, if there are
-any, and the others (*kept*), and the other arguments as they are. Its outputs are the new values of the donated
-Variables, the other arrays that come out, and a list of Nones whose length says which *outcome* (of
-possibly several traces) this is: so that nothing of the output is made by Python code, which an
-interrupt could stop half-way. Where no more comes out than what the function returns, and that
-is arrays, the outcome is *whole*: then this itself is all that follows the donated Variables, and
-a single array of a program without donation comes alone.
+any, and the others (*kept*), and the other arguments as they are. Its outputs are the new values of
+the donated Variables, the other arrays that come out, and a list of Nones whose length says which
+*outcome* (of possibly several traces) this is: so that nothing of the output is made by Python
+code, which an interrupt could stop half-way. Where no more comes out than what the function
+returns, and that is arrays, the outcome is *whole*: then this itself is all that follows the
+donated Variables, and a single array of a program without donation comes alone.
 
 The first trace of a structure tells what it writes. Its jaxpr is handed to the donating program,
 once; every later trace that JAX decides on runs the user's function again, as the context may be

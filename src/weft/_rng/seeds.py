@@ -18,6 +18,7 @@ import numpy as np
 
 from weft._filters import Filter, Predicate, filters_to_predicates
 from weft._path import Path
+from weft._trace import is_outermost
 from weft._variable import Variable
 
 Shape = tuple[int, ...]
@@ -34,10 +35,37 @@ def zero_count(key: jax.Array) -> jax.Array:
     return jnp.zeros(key.shape, jnp.uint32)
 
 
-@functools.partial(jax.jit, static_argnames="impl", inline=True)  # one program for any seed
-def _integer_start(seed: np.int64, impl: str) -> tuple[jax.Array, jax.Array]:
+def draw(key: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the next key of a stream, made from its base key, and the counter after it."""
+    if is_outermost():
+        return _advance(key, count, np.int64(0), False)
+    return jax.random.fold_in(key, count), count + 1
+
+
+@jax.jit
+def _advance(
+    key: jax.Array, count: jax.Array | np.uint32, seed: np.int64, starts: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Starts a stream or draws from it: both are done by one program, compiled once."""
+    base = jax.random.key(seed, impl=jax.random.key_impl(key))
+    drawn = jax.random.fold_in(key, count)
+    return jnp.where(starts, base, drawn), jnp.where(starts, np.uint32(0), count + 1)
+
+
+def _start(seed: np.int64) -> tuple[jax.Array, jax.Array]:
+    # The default is not part of what `jax.jit` keeps programs by, but the type of a key is.
+    impl = jax.config.jax_default_prng_impl  # pyright: ignore[reportAttributeAccessIssue]
+    if is_outermost():
+        words: Any = np.zeros(_words(impl), np.uint32)
+        blank = jax.random.wrap_key_data(words, impl=impl)
+        return _advance(blank, np.uint32(0), seed, True)
     key = jax.random.key(seed, impl=impl)
     return key, zero_count(key)
+
+
+@functools.cache
+def _words(impl: str) -> Shape:
+    return jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=impl))).shape
 
 
 def start_of(seed: Any, stream: str) -> tuple[jax.Array, jax.Array]:
@@ -58,9 +86,7 @@ def start_of(seed: Any, stream: str) -> tuple[jax.Array, jax.Array]:
         seed = seed.item()
     if isinstance(seed, int):
         try:
-            # The default is not part of what `jax.jit` keeps programs by.
-            impl = jax.config.jax_default_prng_impl  # pyright: ignore[reportAttributeAccessIssue]
-            return _integer_start(np.int64(seed), impl)
+            return _start(np.int64(seed))
         except OverflowError as error:
             raise ValueError(
                 f"seed {seed} of stream {stream!r} does not fit into 64 bits: give a smaller one, "

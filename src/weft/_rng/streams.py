@@ -6,7 +6,6 @@ Drawing folds the counter into the base key and adds one to it, so that the n-th
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ from weft._rng.seeds import (
     Derive,
     Splits,
     broadcast_key,
+    draw,
     fork_key,
     shape_of,
     split_key,
@@ -92,11 +92,6 @@ def require_scalar(stream: RngStream, where: str = "") -> None:
     )
 
 
-@functools.partial(jax.jit, inline=True)  # one program, for keys of one implementation
-def _draw(key: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return jax.random.fold_in(key, count), count + 1
-
-
 class RngStream(KeySource, Pytree):
     """A stream of keys: the n-th call returns `jax.random.fold_in(key, n)`, with n from 0.
 
@@ -146,7 +141,7 @@ class RngStream(KeySource, Pytree):
         key = self.key.get_value()
         if key.shape:
             require_scalar(self)
-        drawn, count = _draw(key, self.count.get_value())
+        drawn, count = draw(key, self.count.get_value())
         self.count.set_value(count)
         return drawn
 

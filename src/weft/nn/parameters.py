@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import jax
+import numpy as np
+
 from weft._rng import Rngs
+from weft._trace import is_outermost
 from weft._variable import VariableMetadata
 from weft._variable_types import Param
 from weft.nn.dtypes import Dtype
-from weft.nn.initializers import Initializer
+from weft.nn.initializers import Initializer, ones, zeros
 
 NO_METADATA: Mapping[str, Any] = MappingProxyType({})
+_MOST_ON_HOST = 2**20
 
 
 def new_param(
@@ -49,9 +55,29 @@ def new_param(
             f"{name} expected `rngs` to be an nnx.Rngs, found {rngs!r} of type "
             f"{type(rngs).__name__}: use `nnx.{name}(..., rngs=nnx.Rngs(0))`"
         )
-    value = init(rngs.params(), tuple(shape if drawn_as is None else drawn_as), dtype)
+    drawn_shape = tuple(shape if drawn_as is None else drawn_as)
+    value = _initialize(init, rngs.params(), drawn_shape, dtype)
     if drawn_as is not None and isinstance(value, VariableMetadata):
         value = dataclasses.replace(value, raw_value=value.raw_value.reshape(shape))
     elif drawn_as is not None:
         value = value.reshape(shape)
     return param_type(value, **metadata)
+
+
+def _initialize(init: Initializer, key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> Any:
+    """Returns `init(key, shape, dtype)`; small zeros and ones without compiling a program."""
+    for filling, number in ((zeros, 0), (ones, 1)):
+        if init is filling and _comes_from_host(shape, dtype):
+            return jax.device_put(np.full(shape, number, dtype))
+    return init(key, shape, dtype)
+
+
+def _comes_from_host(shape: tuple[int, ...], dtype: Dtype | None) -> bool:
+    """Returns whether an array is small, of a type that stays as it is, and not for a mesh."""
+    return (
+        dtype is not None
+        and jax.dtypes.canonicalize_dtype(dtype) == dtype
+        and math.prod(shape) <= _MOST_ON_HOST
+        and is_outermost()
+        and jax.sharding.get_abstract_mesh().empty
+    )
