@@ -133,6 +133,15 @@ class Dispatcher:
           rest: what is given to JAX besides the arrays of the plan's objects.
           named: likewise, by name.
         """
+        reading = plan.reading
+        if reading is not None:
+            arrays = reading.arrays
+            if arrays is None:
+                arrays = reading.read()
+            out = reading.jitted()(arrays, *rest, **named)
+            if type(out) is reading.array_type:
+                return out
+            return self.finish_reading(plan, out, rest, named)
         # Arrays are not overwritten where JAX may want to read them again. What is asked here costs
         # more than it seems, on each call: in a loop, the caches are full of what the program does.
         if (
