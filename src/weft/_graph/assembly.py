@@ -34,9 +34,6 @@ Source = Callable[[list[Any]], Any]
 Fill = Callable[[list[Any], list[dict[str, Any]]], None]
 
 
-_NO_MARKS: dict[Any, bool] = {}
-
-
 class Assembly:
     """How to make the objects of a GraphDef.
 
@@ -124,7 +121,7 @@ class Assembly:
         is_object = issubclass(cls, Pytree)
         if is_object:
             self._classes.append(cls)
-            self._marks.append(extra.value or _NO_MARKS)
+            self._marks.append(extra.value or Pytree._pytree_class_marks)
         else:
             self._containers.append((number, cls))
         if not is_object or not holds_attributes_alone(cls):

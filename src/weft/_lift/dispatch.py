@@ -1,7 +1,8 @@
 """Calls of a compiled function by plans: the hot path of `nnx.jit`.
 
 A call looks for a plan, gathers the arrays of its Variables, runs the program and stores what comes
-out. No Python code runs per Variable but one read and, if it was written, one store.
+out. No Python code runs per Variable but one read and, if it was written, one store; where the same
+function is called again and nothing else happened, not even these.
 """
 
 from __future__ import annotations
@@ -133,15 +134,6 @@ class Dispatcher:
           rest: what is given to JAX besides the arrays of the plan's objects.
           named: likewise, by name.
         """
-        reading = plan.reading
-        if reading is not None:
-            arrays = reading.arrays
-            if arrays is None:
-                arrays = reading.read()
-            out = reading.jitted()(arrays, *rest, **named)
-            if type(out) is reading.array_type:
-                return out
-            return self.finish_reading(plan, out, rest, named)
         # Arrays are not overwritten where JAX may want to read them again. What is asked here costs
         # more than it seems, on each call: in a loop, the caches are full of what the program does.
         if (

@@ -264,20 +264,18 @@ class JitWrapped:
             plan = found[0]
             is_same = plan.arity == len(args) and plan.watch.valid and plan.thread == get_ident()
             if is_same and (plan.is_simple or plan.fits(args)):
-                reading = plan.reading
+                first, reading = plan.first, plan.reading
+                rest = args[first:] if first >= 0 else tuple([args[i] for i in plan.others])
                 try:
-                    if reading is not None and plan.takes_one and not kwargs:
-                        # The shortest way, for a model and one array.
-                        arrays = reading.arrays
-                        if arrays is None:
-                            arrays = reading.read()
-                        out = reading.jitted()(arrays, args[1])
-                        if type(out) is reading.array_type:
-                            return out
-                        return dispatcher.finish_reading(plan, out, args[1:], kwargs)
-                    first = plan.first
-                    rest = args[first:] if first >= 0 else tuple([args[i] for i in plan.others])
-                    return dispatcher.run(plan, rest, kwargs)
+                    if reading is None:
+                        return dispatcher.run(plan, rest, kwargs)
+                    arrays = reading.arrays
+                    if arrays is None:
+                        arrays = reading.read()
+                    out = reading.jitted()(arrays, *rest, **kwargs)
+                    if type(out) is reading.array_type:
+                        return out
+                    return dispatcher.finish_reading(plan, out, rest, kwargs)
                 except Exception as error:
                     if dispatcher.is_meant(error, plan, args, kwargs):
                         raise

@@ -165,7 +165,6 @@ class Plan:
       is_simple: whether nothing but the watch has to be asked.
       arity, others: the pattern's, where they are needed on each call.
       first: the position of the first argument that is no object, -1 if objects come after it.
-      takes_one: whether an object and one other argument are all.
       reading: the operands of calls that do nothing but read, where that is known.
       donating: the operands of the program that donates, where it was prepared.
     """
@@ -185,7 +184,6 @@ class Plan:
         "reading",
         "spec",
         "structure",
-        "takes_one",
         "thread",
         "values",
         "watch",
@@ -211,7 +209,6 @@ class Plan:
         self.others = pattern.others
         number = len(pattern.roots)
         self.first = number if pattern.roots == tuple(range(number)) else -1
-        self.takes_one = self.arity == 2 and self.first == 1
         self.reading: Operands | None = None
         self.donating: Operands | None = None
 
