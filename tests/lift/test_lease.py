@@ -353,7 +353,7 @@ def test_arrays_lost_in_a_failure_are_explained(monkeypatch: pytest.MonkeyPatch)
         raise RuntimeError("out of memory")
 
     m = trained()
-    (plan,) = m._root_plans[step._dispatcher.token]
+    ((plan,),) = m._root_plans.values()
     with monkeypatch.context() as patch:
         patch.setattr(plan.donating, "jitted", lambda: consume)
         with pytest.raises(RuntimeError, match="out of memory") as raised:

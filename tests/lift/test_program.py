@@ -222,8 +222,8 @@ def test_the_jaxpr_of_the_first_trace_serves_that_call_alone(
         # The program is made, but the call runs without donation.
         patch.setattr("weft._lift.lease.Lease.reclaim", lambda self: False)
         first = train(m, jnp.ones(2))
-    (structure,) = train._dispatcher._structures.values()
-    assert structure.donating.handover is None
+    ((plan,),) = m._root_plans.values()
+    assert plan.structure().donating.handover is None
     with jax.threefry_partitionable(False):
         expected = jax.jit(lambda: jax.random.uniform(jax.random.key(0)))()
         np.testing.assert_array_equal(train(m, jnp.ones(2)), expected)

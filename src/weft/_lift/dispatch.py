@@ -8,9 +8,10 @@ function is called again and nothing else happened, not even these.
 from __future__ import annotations
 
 import functools
-import itertools
 import weakref
 from collections.abc import Callable, Sequence
+from itertools import starmap
+from threading import get_ident
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ from jax.extend.core import find_top_trace
 
 from weft._config import set_auto_donation
 from weft._lift.arguments import argument_paths, leaf_paths
-from weft._lift.lease import NOTHING, Lease, settle
+from weft._lift.lease import NOTHING, settle
 from weft._lift.lift import Lift, Spec
 from weft._lift.plan import (
     Operands,
@@ -34,7 +35,15 @@ from weft._lift.plan import (
     remember,
     store_others,
 )
-from weft._lift.program import ARRAYS, DONATED, KEPT, Program, UndonatableError, entry_sizes
+from weft._lift.program import (
+    ARRAYS,
+    DONATED,
+    KEPT,
+    NotCompiledError,
+    Program,
+    UndonatableError,
+    entry_sizes,
+)
 from weft._part import is_part
 from weft._path import Path, format_path
 from weft._reads import forget
@@ -42,6 +51,8 @@ from weft._trace import OUTERMOST, is_outermost
 from weft._types import exhaust
 
 _config: Any = jax.config
+_debug_nans: Any = jax.debug_nans
+_debug_infs: Any = jax.debug_infs
 
 
 class Structure:
@@ -67,6 +78,7 @@ class Dispatcher:
     Attributes:
       token: what objects know the function by, without keeping it alive.
       rootless: the plans of calls without objects.
+      calls: how many there were.
     """
 
     def __init__(
@@ -86,11 +98,49 @@ class Dispatcher:
         self._patterns: dict[tuple[Any, ...], Pattern] = {}
         self.token = object()
         self.rootless: Plans = {}
+        self.calls = 0
 
-    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def make_function(self) -> Callable[..., Any]:
+        """Returns what is called instead of the function.
+
+        It is a function itself, as calling an object costs more than all that is done here.
+        """
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls += 1
+            # The plan of the last call comes first. Only its objects are looked at: JAX itself
+            # sees whether the other arguments have the form that the plan is for.
+            plans = args[0]._root_plans if args and is_root(args[0]) else self.rootless
+            found = plans.get(self.token)
+            if found is None:
+                return self._call(args, kwargs)
+            plan = found[0]
+            is_same = plan.arity == len(args) and plan.watch.valid and plan.thread == get_ident()
+            if not (is_same and (plan.is_simple or plan.fits(args))):
+                return self._call(args, kwargs)
+            first, reading = plan.first, plan.reading
+            rest = args[first:] if first >= 0 else tuple([args[i] for i in plan.others])
+            try:
+                if reading is None:
+                    return self._run(plan, rest, kwargs)
+                arrays = reading.arrays
+                if arrays is None:
+                    arrays = reading.read()
+                out = reading.jitted()(arrays, *rest, **kwargs)
+                if type(out) is reading.array_type:
+                    return out
+                return self._finish_reading(plan, out, rest, kwargs)
+            except Exception as error:
+                if self._is_meant(error, plan, args, kwargs):
+                    raise
+            return self._call(args, kwargs)
+
+        return call
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs a call of whatever form."""
         leaves, treedef = jtu.tree_flatten((args, kwargs), is_root)
-        pattern = self.pattern_of(args, kwargs, leaves, treedef)
+        pattern = self._pattern_of(args, kwargs, leaves, treedef)
         given = args if pattern.is_flat else leaves
         root = given[pattern.roots[0]] if pattern.roots else None
         plans = self.rootless if root is None else root._root_plans
@@ -101,12 +151,12 @@ class Dispatcher:
                 return self._unplanned(args, kwargs)
             remember(root, plans, self.token, plan)  # type: ignore[arg-type]
         try:
-            return self.run(plan, *pattern.rest_of(args, kwargs, leaves))
+            return self._run(plan, *pattern.rest_of(args, kwargs, leaves))
         except (TypeError, ValueError) as error:
-            self.explain(error, plan)
+            self._explain(error, plan)
             raise
 
-    def pattern_of(
+    def _pattern_of(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: Sequence[Any], treedef: Any
     ) -> Pattern:
         """Returns the form of a call, the same object for the same form."""
@@ -116,18 +166,22 @@ class Dispatcher:
             pattern = self._patterns[form] = pattern_of(args, kwargs, leaves, treedef)
         return pattern
 
-    def is_meant(
+    def _is_meant(
         self, error: Exception, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> bool:
         """Returns whether an error is for the user: whether the plan is for calls of this form."""
         leaves, treedef = jtu.tree_flatten((args, kwargs), is_root)
-        is_same = self.pattern_of(args, kwargs, leaves, treedef) == plan.pattern
+        is_same = self._pattern_of(args, kwargs, leaves, treedef) == plan.pattern
         if is_same and isinstance(error, (TypeError, ValueError)):
-            self.explain(error, plan)
+            self._explain(error, plan)
         return is_same
 
-    def run(self, plan: Plan, rest: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    def _run(self, plan: Plan, rest: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Runs a call that a plan fits.
+
+        What comes out of a program that donates is stored without a gap for an interrupt. Python
+        handles signals when a call returns and between the rounds of a loop. Here the program is
+        called by the unpacking of an iterator, which is neither, and one call from C stores all.
 
         Args:
           plan: the plan.
@@ -136,20 +190,79 @@ class Dispatcher:
         """
         # Arrays are not overwritten where JAX may want to read them again. What is asked here costs
         # more than it seems, on each call: in a loop, the caches are full of what the program does.
-        if (
+        if not (
             self._donates
             and find_top_trace(()) is OUTERMOST
-            and not (_config.jax_debug_nans or _config.jax_debug_infs or _config.jax_disable_jit)
+            and not (_debug_nans.value or _debug_infs.value)
             and set_auto_donation.get()
         ):
-            operands = plan.donating
-            if operands is None:
-                return self._run_prepared(plan, rest, named)
-            lease = operands.lease
-            if lease is not None:
-                with lease.lock:
-                    if not lease.shared and (not lease.exposed or lease.reclaim()):
-                        return self._donate(plan, operands, lease, rest, named)
+            return self._run_plain(plan, rest, named)
+        operands = plan.donating
+        jitted = None if operands is None else operands.jitted()
+        if operands is None or jitted is None:
+            return self._run_prepared(plan, rest, named)
+        if named:
+            jitted = functools.partial(jitted, **named)
+        lease, interrupts = operands.lease, operands.interrupts
+        if lease.exposed:
+            lease.reclaim()
+        arrays = out = None
+        again = self._run_plain
+        lease.busy = True
+        try:
+            arrays = lease.arrays
+            if arrays is None:
+                arrays = lease.take(operands.donated)
+            if not (lease.shared or lease.exposed):
+                lists = (arrays, gather(operands)) if operands.is_reading else (arrays,)
+                if operands.has_effects:
+                    interrupts.hold()
+                (out,) = starmap(jitted, (lists + rest,))
+                if lease.arrays is None:
+                    lease.new = out[0]
+                    exhaust(lease.store)
+                    lease.new, lease.store = (), NOTHING
+                    forget()
+                else:
+                    lease.arrays = out[0]
+        except NotCompiledError:
+            pass
+        except UndonatableError as error:
+            self._donate_less(plan, operands.program(), error.entries)
+            again = self._run
+        except BaseException as error:
+            if out is None and any(array.is_deleted() for array in arrays or ()):
+                error.add_note(
+                    f"nnx.jit of {self._lift.name!r} failed after the arrays of the Variables it "
+                    "writes were donated to it: they are gone. Restore the objects from a "
+                    "checkpoint, or keep the arrays during calls: `nnx.jit(f, donate=None)`"
+                )
+            raise
+        finally:
+            lease.busy = False
+            if interrupts.held:
+                interrupts.release()
+        if out is None:
+            return again(plan, rest, named)
+        return out[1] if len(out) == 2 else self._finish(plan, operands, out, (rest, named))
+
+    def _run_prepared(self, plan: Plan, rest: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Runs a call after making the program that donates, if there is none."""
+        structure: Structure = plan.structure()
+        settle()
+        if structure.donating is None and not _config.jax_disable_jit:
+            structure.donating = self._prepare(plan, structure.plain, rest, named)
+        program = structure.donating
+        if program is None or not program.donated:
+            return self._run_plain(plan, rest, named)
+        plan.donating = plan.operands(program)
+        try:
+            return self._run(plan, rest, named)
+        finally:
+            program.handover = None
+
+    def _run_plain(self, plan: Plan, rest: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Runs a call by the program that donates nothing."""
         settle()
         structure: Structure = plan.structure()
         operands = plan.operands(structure.plain)
@@ -157,22 +270,9 @@ class Dispatcher:
         donates = self._donates if structure.donating is None else bool(structure.donating.donated)
         if not donates and not operands.others:
             plan.reading = operands
-        return self.finish_reading(plan, out, rest, named)
+        return self._finish_reading(plan, out, rest, named)
 
-    def _run_prepared(self, plan: Plan, rest: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        """Runs a call after making the program that donates, if there is none."""
-        structure: Structure = plan.structure()
-        settle()
-        if structure.donating is None:
-            structure.donating = self._prepare(plan, structure.plain, rest, named)
-        program = structure.donating
-        plan.donating = plan.operands(program)
-        try:
-            return self.run(plan, rest, named)
-        finally:
-            program.handover = None
-
-    def finish_reading(
+    def _finish_reading(
         self, plan: Plan, out: Any, rest: tuple[Any, ...], named: dict[str, Any]
     ) -> Any:
         """Ends a call of a program that donates nothing.
@@ -198,7 +298,7 @@ class Dispatcher:
             return out[1]
         return self._finish(plan, plan.operands(program), out, (rest, named))
 
-    def explain(self, error: Exception, plan: Plan) -> None:
+    def _explain(self, error: Exception, plan: Plan) -> None:
         """Says in a note what JAX names by its place in the lists that it was given."""
         structure: Structure = plan.structure()
         text = str(error)
@@ -233,63 +333,6 @@ class Dispatcher:
         return plain.donate_written(gather(plan.operands(plain)), (rest, named), plan.values, make)
 
     # -- running them
-    def _donate(
-        self,
-        plan: Plan,
-        operands: Operands,
-        lease: Lease,
-        rest: tuple[Any, ...],
-        named: dict[str, Any],
-    ) -> Any:
-        """Runs a donating program and stores what comes out, without a gap for an interrupt.
-
-        Signals are handled after a call from C or between rounds of a loop, never before a call:
-        so what came out is in the box when `finally` begins, and that is a single such call.
-        """
-        interrupts = operands.interrupts
-        jitted = operands.jitted()
-        if jitted is None:  # a call by another plan put another program in its place
-            plan.donating = None
-            return self.run(plan, rest, named)
-        if named:
-            jitted = functools.partial(jitted, **named)
-        lease.box = box = []
-        arrays = lease.arrays
-        if arrays is None:
-            arrays = lease.take(operands.donated)
-        given = ((arrays, gather(operands) if operands.is_reading else [], *rest),)
-        lease.busy = True
-        try:
-            if operands.has_effects:
-                interrupts.hold()
-            try:
-                box.extend(itertools.starmap(jitted, given))
-            finally:
-                if box:
-                    if lease.arrays is None:
-                        exhaust(lease.store)
-                        forget()
-                    else:
-                        lease.arrays = box[0][0]
-        except UndonatableError as error:
-            self._donate_less(plan, operands.program(), error.entries)
-        except BaseException as error:
-            if not box and any(array.is_deleted() for array in arrays):
-                error.add_note(
-                    f"nnx.jit of {self._lift.name!r} failed after the arrays of the Variables it "
-                    "writes were donated to it: they are gone. Restore the objects from a "
-                    "checkpoint, or keep the arrays during calls: `nnx.jit(f, donate=None)`"
-                )
-            raise
-        finally:
-            lease.busy, lease.box, lease.store = False, (), NOTHING
-            if interrupts.held:
-                interrupts.release()
-        if not box:
-            return self.run(plan, rest, named)
-        out = box[0]
-        return out[1] if len(out) == 2 else self._finish(plan, operands, out, (rest, named))
-
     def _donate_less(self, plan: Plan, program: Program, entries: frozenset[int]) -> None:
         """Puts a program in the place of one, which does not donate what is at some entries."""
         kept = tuple(i for i in program.donated if i not in entries)

@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import functools
 import inspect
-import types
 from collections.abc import Callable, Iterable, Sequence
-from threading import get_ident
-from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack, overload
+from typing import (
+    Any,
+    NamedTuple,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+    runtime_checkable,
+)
 
 import jax
 
@@ -20,7 +27,6 @@ from weft._graph import prefix as prefixes
 from weft._lift.arguments import argument_paths
 from weft._lift.dispatch import Dispatcher
 from weft._lift.lift import Call, Lift, Mode, Spec, mode_of, name_of, raw_leaves, unbind
-from weft._lift.plan import is_root
 from weft._lift.retrace import see
 from weft._lift.stages import Lowered, Traced
 from weft._lift.trace_log import CacheInfo, Log, OnRetrace
@@ -67,6 +73,9 @@ class Selection(NamedTuple):
     names: frozenset[str]
 
 
+NO_ARGUMENTS = Selection(frozenset(), frozenset())
+
+
 def select_arguments(f: Callable[..., Any], argnums: Any, argnames: Any) -> Selection:
     """Completes positions by names and names by positions, with the signature of a function.
 
@@ -102,14 +111,43 @@ def select_arguments(f: Callable[..., Any], argnums: Any, argnames: Any) -> Sele
     return Selection(frozenset(positions), frozenset(names))
 
 
-class JitWrapped:
-    """A function compiled by `nnx.jit`.
+@runtime_checkable
+class JitWrapped(Protocol):
+    """What `nnx.jit` returns: a function with these attributes.
 
     Example:
       >>> import weft as nnx
       >>> double = nnx.jit(lambda x: 2 * x)
       >>> isinstance(double, nnx.transforms.compilation.JitWrapped)
       True
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def __get__(self, obj: Any, kind: type | None = None, /) -> Any: ...
+
+    def cache_info(self) -> CacheInfo:
+        """Returns how often the function was traced, how often not, and why each time."""
+        ...
+
+    def trace(self, *args: Any, **kwargs: Any) -> Traced:
+        """Traces the function for arguments, arrays or `ShapeDtypeStruct`s, without running it."""
+        ...
+
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
+        """Lowers the function for arguments without running it."""
+        ...
+
+    def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns shapes and dtypes of what the function returns; the arguments stay as is."""
+        ...
+
+
+class Jitted:
+    """A function with the options that it is compiled with.
+
+    Attributes:
+      lift: the function, its arguments in groups that JAX is given with different options.
     """
 
     def __init__(
@@ -129,7 +167,6 @@ class JitWrapped:
         options: dict[str, Any],
     ):
         f, self._bound = unbind(fun)
-        functools.update_wrapper(self, f, updated=())
         # Positions given for a bound method do not count the object it is bound to.
         shift = len(self._bound)
 
@@ -148,7 +185,7 @@ class JitWrapped:
         out_keys: list[Any] = prefixes.distinct(in_shardings, out_shardings, None)
         self._keys = [(sharding, donated) for sharding in in_keys for donated in (False, True)]
         donated_paths = self._donated_paths(f)
-        self._lift = Lift(
+        self.lift = Lift(
             f,
             "jit",
             mode,
@@ -170,8 +207,8 @@ class JitWrapped:
         if has_shardings:
             explicit["in_shardings"] = tuple(sharding for sharding, _ in self._keys)
             explicit["out_shardings"] = (out_keys, None)
-        self._log = Log(self._lift.name, max_traces, on_retrace)
-        note = functools.partial(_note_trace, self._lift, self._log)
+        self._log = Log(self.lift.name, max_traces, on_retrace)
+        note = functools.partial(_note_trace, self.lift, self._log)
 
         def pure(spec: Spec, *groups: list[Any]) -> Any:
             note(spec, jax.tree.map(jax.typeof, groups))
@@ -181,15 +218,42 @@ class JitWrapped:
             call = lift.enter(args, kwargs)
             return lift.leave(call, *jitted(call.spec, *call.groups))
 
-        lift = self._lift
+        lift = self.lift
         self._jitted = jitted = jax.jit(pure, **explicit)
         self._written: dict[Any, frozenset[int]] = {}
-        self._calls = 0
-        has_static = bool(self._static.positions or self._static.names)
-        self._is_simple = not (self._bound or has_static or self._is_explicit)
         self._dispatcher = Dispatcher(
             Lift(f, "jit", mode), options, donate is not None, note, unplanned
         )
+
+    def make_function(self) -> JitWrapped:
+        """Returns what is called instead of the function."""
+        if self._is_explicit:
+            call = self._make_explicit()
+        else:
+            call = self._dispatcher.make_function()
+            if self._bound or self._static != NO_ARGUMENTS:
+                call = self._make_marking(call)
+        made: Any = functools.update_wrapper(call, self.lift.f, updated=())
+        for method in (self.cache_info, self.trace, self.lower, self.eval_shape):
+            setattr(made, method.__name__, method)
+        return made
+
+    def _make_explicit(self) -> Callable[..., Any]:
+        dispatcher, jitted, lift = self._dispatcher, self._jitted, self.lift
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            dispatcher.calls += 1
+            entered = self.enter(args, kwargs)
+            return lift.leave(entered, *jitted(entered.spec, *entered.groups))
+
+        return call
+
+    def _make_marking(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            args, kwargs = self._mark_static((*self._bound, *args), kwargs)
+            return run(*args, **kwargs)
+
+        return call
 
     def _donated_paths(self, f: Callable[..., Any]) -> frozenset[Path]:
         number = max(self._donated.positions, default=-1) + 1
@@ -215,9 +279,10 @@ class JitWrapped:
             kwargs = {k: Static(x) if k in names else x for k, x in kwargs.items()}
         return args, kwargs
 
-    def _enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    def enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        """Begins a call in which JAX is given all that it needs for the options."""
         args, kwargs = self._mark_static((*self._bound, *args), kwargs)
-        call = self._lift.enter(args, kwargs)
+        call = self.lift.enter(args, kwargs)
         return self._keep_unwritten(call) if self._has_donated(call) else call
 
     def _has_donated(self, call: Call) -> bool:
@@ -234,7 +299,7 @@ class JitWrapped:
         key = (call.spec, tuple((x.shape, x.dtype) for x in map(jax.typeof, leaves)))
         written = self._written.get(key)
         if written is None:
-            exit = jax.eval_shape(functools.partial(self._lift.pure, call.spec), *call.groups)[1]
+            exit = jax.eval_shape(functools.partial(self.lift.pure, call.spec), *call.groups)[1]
             written = frozenset(id(call.objects[w.index]) for w in exit.written)
             indices = {id(obj): i for i, obj in enumerate(call.objects)}
             written = frozenset(indices[address] for address in written)
@@ -249,69 +314,23 @@ class JitWrapped:
         spec = Spec(call.spec.record, tuple(layout), call.spec.spots, call.entries)
         return call._replace(spec=spec, groups=groups)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self._calls += 1
-        if not self._is_simple:
-            if self._is_explicit:
-                return self._run_explicit(args, kwargs)
-            args, kwargs = self._mark_static((*self._bound, *args), kwargs)
-        dispatcher = self._dispatcher
-        # The plan of the last call comes first. Only its objects are looked at: JAX itself sees
-        # whether the other arguments have the form that the plan is for.
-        plans = args[0]._root_plans if args and is_root(args[0]) else dispatcher.rootless
-        found = plans.get(dispatcher.token)
-        if found is not None:
-            plan = found[0]
-            is_same = plan.arity == len(args) and plan.watch.valid and plan.thread == get_ident()
-            if is_same and (plan.is_simple or plan.fits(args)):
-                first, reading = plan.first, plan.reading
-                rest = args[first:] if first >= 0 else tuple([args[i] for i in plan.others])
-                try:
-                    if reading is None:
-                        return dispatcher.run(plan, rest, kwargs)
-                    arrays = reading.arrays
-                    if arrays is None:
-                        arrays = reading.read()
-                    out = reading.jitted()(arrays, *rest, **kwargs)
-                    if type(out) is reading.array_type:
-                        return out
-                    return dispatcher.finish_reading(plan, out, rest, kwargs)
-                except Exception as error:
-                    if dispatcher.is_meant(error, plan, args, kwargs):
-                        raise
-        return dispatcher.call(args, kwargs)
-
-    def _run_explicit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        call = self._enter(args, kwargs)
-        return self._lift.leave(call, *self._jitted(call.spec, *call.groups))
-
+    # -- what users call besides the function: see `JitWrapped`
     def cache_info(self) -> CacheInfo:
-        """Returns how often the function was traced, how often not, and why each time."""
         reasons = tuple(self._log.reasons)
-        return CacheInfo(len(reasons), max(self._calls - len(reasons), 0), reasons)
+        return CacheInfo(len(reasons), max(self._dispatcher.calls - len(reasons), 0), reasons)
 
-    def __get__(self, obj: Any, kind: type | None = None) -> Any:
-        return self if obj is None else types.MethodType(self, obj)
-
-    def __repr__(self) -> str:
-        return f"nnx.jit({self._lift.name})"
-
-    # -- ahead of time
     def trace(self, *args: Any, **kwargs: Any) -> Traced:
-        """Traces the function for arguments, arrays or `ShapeDtypeStruct`s, without running it."""
-        call = self._enter(args, kwargs)
+        call = self.enter(args, kwargs)
         return Traced(self._jitted.trace(call.spec, *call.groups), self, call.spec)
 
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
-        """Lowers the function for arguments without running it."""
         return self.trace(*args, **kwargs).lower()
 
     def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
-        """Returns shapes and dtypes of what the function returns; the arguments stay as is."""
         from weft._lift.abstract import eval_shape
 
         mode = self._mode
-        f = functools.partial(eval_shape, self._lift.f, graph=mode.share)
+        f = functools.partial(eval_shape, self.lift.f, graph=mode.share)
         args, kwargs = self._mark_static((*self._bound, *args), kwargs)
         return f(*args, **kwargs)
 
@@ -419,7 +438,7 @@ def jit(
     options |= {k: v for k, v in {"device": device, "backend": backend}.items() if v is not None}
 
     def wrap(f: Callable[..., Any]) -> JitWrapped:
-        return JitWrapped(
+        jitted = Jitted(
             f,
             mode_of(graph, graph_updates),
             in_shardings=in_shardings,
@@ -433,5 +452,6 @@ def jit(
             on_retrace=on_retrace,
             options=options,
         )
+        return jitted.make_function()
 
     return wrap if isinstance(fun, Missing) else wrap(fun)

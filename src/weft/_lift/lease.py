@@ -12,9 +12,10 @@ and no Variable is touched. It *settles*, putting them back into the Variables, 
 these is used otherwise. At most one lease of a thread holds arrays: plans, which read Variables
 without asking their leases, settle that one first.
 
-Threads: a call holds the lease's lock from reading the arrays to writing the new ones. A lease that
-a second thread touches is *shared*, and nothing of it is donated any more; so is a lease of
-Variables that are in a plan of another thread, because plans read without touching.
+Threads: a lease is *busy* from reading the arrays to writing the new ones. One that a second thread
+touches is *shared*, and nothing of it is donated any more: that thread says so first and then waits
+while the lease is busy, a call makes it busy first and then asks whether it is shared. Shared is
+also a lease of Variables that are in a plan of another thread, because plans read without touching.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from __future__ import annotations
 import itertools
 import operator
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -37,8 +39,8 @@ from weft._variable import Variable, get_slot, set_lease, set_slot
 from weft._variables import store_raws
 from weft._watch import is_watched_elsewhere
 
-_first = operator.itemgetter(0)
 _flat = itertools.chain.from_iterable
+_new = operator.attrgetter("new")
 NOTHING: Iterator[None] = iter(())
 
 holding: dict[int, Lease] = {}
@@ -56,44 +58,43 @@ class Lease:
     """The Variables of one plan whose arrays may be donated.
 
     Attributes:
-      lock: held while arrays are donated.
       exposed: Variables that are not the lease's own: to be copied, or taken from another lease.
       shared: whether a second thread touched one.
       busy: whether a call that donates is running.
       arrays: those that the lease holds, None if the Variables have them.
-      box: where the outcome of the running call will be, the new arrays first.
-      store: puts them into the Variables after a call, where the lease does not hold them.
+      new: the arrays that came out of a call, where the lease does not hold them.
+      store: puts these into the Variables.
     """
 
     __slots__ = (
         "_calm",
+        "_lock",
         "_thread",
         "_variables",
         "arrays",
-        "box",
         "busy",
         "exposed",
-        "lock",
+        "new",
         "shared",
         "store",
     )
 
     def __init__(self, variables: Sequence[Variable]):
-        self.lock = threading.RLock()
         self.exposed: list[Variable] = list(variables)
         self.shared = False
         self.busy = False
         self.arrays: list[Any] | None = None
-        self.box: Sequence[Any] = ()
+        self.new: Sequence[Any] = ()
         self.store: Iterator[None] = NOTHING
         self._thread = threading.get_ident()
         self._variables: list[Variable] = []  # only while arrays are held, as these refer back
         self._calm = False  # whether the lease did not settle since the last call
+        self._lock = threading.RLock()  # of what several threads may change
 
     def expose(self, variable: Variable) -> None:
         """Notes that a Variable's array is handed out or replaced."""
         self.touch()
-        with self.lock:
+        with self._lock:
             self.settle()
             self.exposed.append(variable)
             set_lease(variable, None)
@@ -103,9 +104,10 @@ class Lease:
     def touch(self) -> None:
         """Notes that the running thread uses the Variables of the lease."""
         if threading.get_ident() != self._thread:
-            with self.lock:
-                self.shared = True
-                self.settle()
+            self.shared = True
+            while self.busy:  # once in the life of a lease: that needs no condition to wait for
+                time.sleep(1e-4)
+            self.settle()
 
     def take(self, variables: list[Variable]) -> list[Any]:
         """Returns the arrays for a call, and decides who has the new ones after it.
@@ -128,7 +130,7 @@ class Lease:
 
     def settle(self) -> None:
         """Puts the arrays that the lease holds back into the Variables."""
-        with self.lock:
+        with self._lock:
             self._calm = False
             if self.arrays is not None:
                 if self.busy:
@@ -139,42 +141,40 @@ class Lease:
                 del holding[self._thread]
 
     def _storing(self, variables: list[Variable]) -> Iterator[None]:
-        return map(set_slot, variables, _flat(map(_first, self.box)))
+        return map(set_slot, variables, _flat(map(_new, (self,))))
 
-    def reclaim(self) -> bool:
-        """Makes the arrays of all exposed Variables the library's own, as far as possible.
-
-        Returns:
-          Whether all may be donated now.
-        """
-        thread = self._thread
+    def reclaim(self) -> None:
+        """Makes the arrays of all exposed Variables the library's own, as far as possible."""
         settle()
-        for variable in self.exposed:
-            other = variable._lease
-            if isinstance(other, Part) or not _is_concrete(get_slot(variable)):
-                return False
-            if other is not None and other._thread != thread:
+        with self._lock:
+            exposed = self.exposed[:]  # a finalizer may expose more meanwhile
+            for variable in exposed:
+                other = variable._lease
+                if isinstance(other, Part) or not _is_concrete(get_slot(variable)):
+                    return
+                if other is not None and other._thread != self._thread:
+                    self.shared = True
+                    return
+            copied = []
+            for variable in exposed:
+                other = variable._lease
+                if other is None or other is self:
+                    copied.append(variable)
+                else:  # the outcome of another function, still unseen by anybody
+                    other.exposed.append(variable)
+            # Leases come first: from then on a reader in another thread waits, and one that makes a
+            # plan is either seen here or sees the lease. What an interrupt leaves undone stays
+            # exposed, and is then copied in any case.
+            exhaust(map(set_lease, exposed, itertools.repeat(self)))
+            if any(is_watched_elsewhere(v._watches, self._thread) for v in exposed):
                 self.shared = True
-                return False
-        copied = []
-        for variable in self.exposed:
-            other = variable._lease
-            if other is None or other is self:
-                copied.append(variable)
-            else:  # the outcome of another function, still unseen by anybody
-                other.exposed.append(variable)
-        # Leases come first: from then on a reader in another thread waits, and one that makes a
-        # plan is either seen here or sees the lease. What an interrupt leaves undone stays exposed,
-        # and is then copied in any case.
-        exhaust(map(set_lease, self.exposed, itertools.repeat(self)))
-        if any(is_watched_elsewhere(variable._watches, thread) for variable in self.exposed):
-            self.shared = True
-            return False
-        arrays = [copy_array(get_slot(variable)) for variable in copied]
-        forget()
-        exhaust(itertools.chain(map(set_slot, copied, arrays), map(list.clear, (self.exposed,))))
-        forget()
-        return True
+                return
+            arrays = [copy_array(get_slot(variable)) for variable in copied]
+            forget()
+            # Here an interrupt would not come in between.
+            forgets = map(list.__delitem__, (self.exposed,), (slice(len(exposed)),))
+            exhaust(itertools.chain(map(set_slot, copied, arrays), forgets))
+            forget()
 
 
 def _is_concrete(array: Any) -> bool:

@@ -90,8 +90,8 @@ class Operands:
       donated: the Variables whose arrays are donated.
       kept: the other Variables with a single array, in order.
       others: the rest, by position among all that are kept: arrays, and Variables with a pytree.
-      is_reading: whether there are any of both.
-      lease: the lease of the donated Variables, None if there are none.
+      is_reading: the program's.
+      lease: the lease of the donated Variables.
       targets: by outcome, the Variables to write besides.
       jitted: a weak reference to the program's function.
       has_effects, interrupts: the program's.
@@ -123,7 +123,7 @@ class Operands:
         self.arrays: list[Any] | None = None
         self.array_type: type | None = None
         self.donated: list[Variable] = [values[i] for i in program.donated]
-        self.lease = Lease(self.donated) if self.donated else None
+        self.lease = Lease(self.donated)
         self.targets: dict[int, list[Variable]] = {}
         self.kept: list[Variable] = []
         self.others: list[tuple[int, Slot | Variable]] = []
@@ -136,7 +136,7 @@ class Operands:
             elif value is not None:
                 self.others.append((position, value))
                 position += _treedef(value).num_leaves if isinstance(value, Variable) else 1
-        self.is_reading = bool(self.kept or self.others)
+        self.is_reading = program.is_reading
 
     def read(self) -> list[Any]:
         """Reads the arrays in `kept`, and keeps them as long as nothing is written."""
@@ -148,7 +148,7 @@ class Operands:
         return arrays
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if self.lease is not None and not is_finalizing():  # at the end, modules are empty already
+        if not is_finalizing():  # at the end, modules are empty already
             self.lease.settle()
 
 

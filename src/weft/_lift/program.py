@@ -92,6 +92,10 @@ class UndonatableError(Exception):
         self.entries = entries
 
 
+class NotCompiledError(Exception):
+    """Ends a call of a program that donates where JAX compiles nothing, and so donates nothing."""
+
+
 class FormError(Exception):
     """Ends the trace of a call that has another form than the program is for."""
 
@@ -111,6 +115,7 @@ class Program:
       jitted: the compiled function.
       outcomes: what came out of the traces.
       handover: the first trace, as long as the call lasts that traced it.
+      is_reading: whether there are arrays of objects besides the donated ones.
       has_effects: whether each call goes through Python code of JAX, for the sake of callbacks.
       interrupts: what holds interrupts back meanwhile.
       token: stands for the program where nothing shall keep it alive.
@@ -142,19 +147,25 @@ class Program:
         self.handover: Handover | None = None
         this = weakref.ref(self)  # no cycle: a program goes when its function goes
 
-        def run(donated: list[Any], kept: list[Any], /, *rest: Any, **named: Any) -> Any:
+        def change(donated: list[Any], kept: list[Any], /, *rest: Any, **named: Any) -> Any:
             return this()._run(donated, kept, (rest, named))  # type: ignore[union-attr]
+
+        def write(donated: list[Any], /, *rest: Any, **named: Any) -> Any:
+            return this()._run(donated, [], (rest, named))  # type: ignore[union-attr]
 
         def read(kept: list[Any], /, *rest: Any, **named: Any) -> Any:
             return this()._run([], kept, (rest, named))  # type: ignore[union-attr]
 
-        # An empty list costs JAX as much as some arrays: without donation there is no such list.
-        function = run if donated else read
+        # An empty list costs JAX as much as some arrays.
+        self.is_reading = KEPT in layout
+        function = (change if self.is_reading else write) if donated else read
         function.__name__ = function.__qualname__ = lift.name.rpartition(".")[2]
         self.jitted = jax.jit(function, donate_argnums=0 if donated else (), **options)
         self._has_options = bool(options)
 
     def _run(self, donated: list[Any], kept: list[Any], rest: Any) -> Any:
+        if donated and _config.jax_disable_jit:
+            raise NotCompiledError
         arrays, found = jtu.tree_flatten(rest)
         if found != self._rest:
             raise FormError

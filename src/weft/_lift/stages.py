@@ -80,11 +80,11 @@ class Compiled(_Stage):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         wrapped = self.jit_wrapped
-        call = wrapped._enter(args, kwargs)
+        call = wrapped.enter(args, kwargs)
         if call.spec != self._spec:
-            raise StructureError(_explain(wrapped._lift, self._spec, call.spec))
+            raise StructureError(_explain(wrapped.lift, self._spec, call.spec))
         groups, exit = self._stage(*call.groups)
-        return wrapped._lift.leave(call, groups, exit)
+        return wrapped.lift.leave(call, groups, exit)
 
 
 def _explain(lift: Lift, compiled: Spec, called: Spec) -> str:
