@@ -118,15 +118,16 @@ class Dispatcher:
             is_same = plan.arity == len(args) and plan.watch.valid and plan.thread == get_ident()
             if not (is_same and (plan.is_simple or plan.fits(args))):
                 return self._call(args, kwargs)
-            first, reading = plan.first, plan.reading
-            rest = args[first:] if first >= 0 else tuple([args[i] for i in plan.others])
+            rest, reading = plan.others_of(args), plan.reading
             try:
                 if reading is None:
                     return self._run(plan, rest, kwargs)
-                arrays = reading.arrays
+                arrays, jitted = reading.arrays, reading.jitted()
                 if arrays is None:
                     arrays = reading.read()
-                out = reading.jitted()(arrays, *rest, **kwargs)
+                if kwargs:
+                    jitted = functools.partial(jitted, **kwargs)
+                out = jitted(arrays, *rest)
                 if type(out) is reading.array_type:
                     return out
                 return self._finish_reading(plan, out, rest, kwargs)

@@ -9,6 +9,7 @@ compared with a *snapshot* on each call. *Operands* say how to gather the arrays
 from __future__ import annotations
 
 import functools
+import operator
 import sys
 import threading
 import weakref
@@ -163,8 +164,8 @@ class Plan:
       watch: says whether an object changed.
       thread: whose plan it is.
       is_simple: whether nothing but the watch has to be asked.
-      arity, others: the pattern's, where they are needed on each call.
-      first: the position of the first argument that is no object, -1 if objects come after it.
+      arity: how many positional arguments there are; -1 if objects are inside of them.
+      others_of: returns those that are no objects, in C.
       reading: the operands of calls that do nothing but read, where that is known.
       donating: the operands of the program that donates, where it was prepared.
     """
@@ -177,9 +178,8 @@ class Plan:
         "_snapshot",
         "arity",
         "donating",
-        "first",
         "is_simple",
-        "others",
+        "others_of",
         "pattern",
         "reading",
         "spec",
@@ -206,9 +206,7 @@ class Plan:
         self._snapshot = self._observe(flattener)
         self.is_simple = not self._roots and self._snapshot is None
         self.arity = pattern.arity if pattern.is_flat else -1
-        self.others = pattern.others
-        number = len(pattern.roots)
-        self.first = number if pattern.roots == tuple(range(number)) else -1
+        self.others_of = _getter(pattern.others)
         self.reading: Operands | None = None
         self.donating: Operands | None = None
 
@@ -276,6 +274,14 @@ def _forget(plan: weakref.ref, _: Any) -> None:
     found = plan()
     if found is not None:
         found.clear()
+
+
+def _getter(positions: tuple[int, ...]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """Returns what returns the elements of a tuple at some positions, in order, as a tuple."""
+    first, number = min(positions, default=0), len(positions)
+    if positions == tuple(range(first, first + number)):
+        return operator.itemgetter(slice(first, first + number))
+    return operator.itemgetter(*positions)
 
 
 def _values(spec: Spec, flattener: Flattener) -> list[Any]:
