@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import weft as nnx
 from tests.lift.donated import Model, add, address, is_donated, peek, read, step, trained
+from weft._lift import lease
 from weft._variable import get_lease
 
 
@@ -266,6 +267,28 @@ def test_what_is_read_while_it_is_donated_is_a_copy() -> None:
 
 
 # -- devices
+@pytest.mark.parametrize("where", ["copy_array", "exhaust", "forget", "settle"])
+def test_what_a_finalizer_reads_while_arrays_are_copied_is_kept(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python may run a finalizer, which reads the model, between any two of its own steps."""
+    m, seen = trained(), []
+    real = getattr(lease, where)
+
+    def finalizing(*args: Any) -> Any:
+        seen.append(m.w[...])
+        return real(*args)
+
+    held = m.w[...], m.key[...]  # so that both have to be copied
+    with monkeypatch.context() as patch:
+        patch.setattr(lease, where, finalizing)
+        step(m)
+    step(m)
+    assert seen and not any(array.is_deleted() for array in (*seen, *held))
+    step(m)
+    assert is_donated(lambda: step(m), m.w)
+
+
 def test_sharded_arrays() -> None:
     mesh = Mesh(jax.devices()[:4], ("x",))
     sharding = NamedSharding(mesh, PartitionSpec("x"))

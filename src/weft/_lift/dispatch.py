@@ -205,8 +205,8 @@ class Dispatcher:
         if named:
             jitted = functools.partial(jitted, **named)
         lease, interrupts = operands.lease, operands.interrupts
-        if lease.exposed:
-            lease.reclaim()
+        if lease.shared or (lease.exposed and not lease.reclaim()):
+            return self._run_plain(plan, rest, named)
         arrays = out = None
         again = self._run_plain
         lease.busy = True
@@ -214,7 +214,7 @@ class Dispatcher:
             arrays = lease.arrays
             if arrays is None:
                 arrays = lease.take(operands.donated)
-            if not (lease.shared or lease.exposed):
+            if not (lease.shared or lease.exposed):  # by another thread or a finalizer meanwhile
                 lists = (arrays, gather(operands)) if operands.is_reading else (arrays,)
                 if operands.has_effects:
                     interrupts.hold()
@@ -222,7 +222,6 @@ class Dispatcher:
                 if lease.arrays is None:
                     lease.new = out[0]
                     exhaust(lease.store)
-                    lease.new, lease.store = (), NOTHING
                     forget()
                 else:
                     lease.arrays = out[0]
@@ -240,7 +239,7 @@ class Dispatcher:
                 )
             raise
         finally:
-            lease.busy = False
+            lease.busy, lease.new, lease.store = False, (), NOTHING
             if interrupts.held:
                 interrupts.release()
         if out is None:

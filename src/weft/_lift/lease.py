@@ -143,18 +143,22 @@ class Lease:
     def _storing(self, variables: list[Variable]) -> Iterator[None]:
         return map(set_slot, variables, _flat(map(_new, (self,))))
 
-    def reclaim(self) -> None:
-        """Makes the arrays of all exposed Variables the library's own, as far as possible."""
+    def reclaim(self) -> bool:
+        """Makes the arrays of all exposed Variables the library's own, if possible.
+
+        Returns:
+          Whether it was.
+        """
         settle()
         with self._lock:
             exposed = self.exposed[:]  # a finalizer may expose more meanwhile
             for variable in exposed:
                 other = variable._lease
                 if isinstance(other, Part) or not _is_concrete(get_slot(variable)):
-                    return
+                    return False
                 if other is not None and other._thread != self._thread:
                     self.shared = True
-                    return
+                    return False
             copied = []
             for variable in exposed:
                 other = variable._lease
@@ -168,13 +172,14 @@ class Lease:
             exhaust(map(set_lease, exposed, itertools.repeat(self)))
             if any(is_watched_elsewhere(v._watches, self._thread) for v in exposed):
                 self.shared = True
-                return
+                return False
             arrays = [copy_array(get_slot(variable)) for variable in copied]
             forget()
             # Here an interrupt would not come in between.
             forgets = map(list.__delitem__, (self.exposed,), (slice(len(exposed)),))
             exhaust(itertools.chain(map(set_slot, copied, arrays), forgets))
             forget()
+        return True
 
 
 def _is_concrete(array: Any) -> bool:
