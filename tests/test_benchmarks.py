@@ -23,7 +23,9 @@ try:
         "dispatch dispatch_cases depth depth_cases graph memory train startup "
         "startup_process".split(),
     )
-    transformer, digits = map(importlib.import_module, ("transformer", "digits_network"))
+    transformer, digits, instructions, harness = map(
+        importlib.import_module, "transformer digits_network instructions harness".split()
+    )
 finally:
     sys.path.remove(str(FOLDER))
 
@@ -92,6 +94,35 @@ def test_dispatch_table():
     assert "**missed**" in dispatch.summary(dispatch.Case(cases.forward, 5, 1.1), samples)[4]
     budgets = {case.name: case.budget for case in dispatch.all_cases(quick=False)}
     assert budgets["train step, depth 20"] == 1.1 and budgets["forward, depth 400"] == 1.07
+
+
+# -- instructions
+
+
+def test_instructions_of_some_calls_are_counted(monkeypatch):
+    told, counted = [], []
+    variant = harness.Variant(cases.WEFT, lambda: counted.append(len(told)))
+    monkeypatch.setattr(cases, "forward", lambda depth: [variant])
+    monkeypatch.setattr(harness, "peer", harness.peer)
+    monkeypatch.setattr(instructions, "control", told.append)
+    instructions.main(["--calls", "forward", "1", cases.WEFT])
+    assert told == ["--instr=on", "--zero", "--dump", "--instr=off"]
+    assert counted.count(2) == instructions.CALLS  # between "zero" and "dump"
+    assert instructions.total("events: Ir\nfn=(0) f\n1 7\n\ntotals: 1234\n") == 1234
+
+
+def test_instructions_without_valgrind(monkeypatch, capsys):
+    monkeypatch.setenv("PATH", "")
+    assert instructions.main(["--quick"]) == 1
+    assert capsys.readouterr().out == "valgrind is not installed: nothing is counted\n"
+
+
+def test_instructions_table(monkeypatch, capsys):
+    found = {cases.RAW: 2000.0, cases.TWIN: 2020.0, cases.WEFT: 1900.0}
+    monkeypatch.setattr(instructions.shutil, "which", lambda name: name)
+    monkeypatch.setattr(instructions, "count", lambda case, depth, name: found[name])
+    assert instructions.main(["--quick"]) == 0
+    assert "| forward, depth 5 | 2,000 | 1.01 | 0.95 |" in capsys.readouterr().out
 
 
 # -- graph
