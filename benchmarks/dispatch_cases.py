@@ -7,6 +7,7 @@ step is one of Adam.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ import optax
 from harness import Variant
 
 WIDTH, BATCH = 8, 4
+COPIES = 8
 ADAM = optax.adam(1e-3)
 RAW, TWIN, WEFT = "raw jax.jit", "raw jax.jit again", "weft nnx.jit"
 Step = Callable[..., Any]
@@ -74,25 +76,38 @@ def stepping(step: Step, states: tuple[Any, ...], given: tuple[Any, ...]) -> Cal
     return call
 
 
-def apart(f: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the same as another function, for which JAX compiles again: that too is noise."""
-    return lambda *given: f(*given)
-
-
 def bound(f: Step, *given: Any) -> Callable[[], Any]:
     return lambda: f(*given)
 
 
-def twice(make: Callable[[], Callable[[], Any]]) -> list[Variant]:
-    return [Variant(name, make()) for name in (RAW, TWIN)]
+def in_copies(name: str, make: Callable[[], Callable[[], Any]]) -> Variant:
+    """Returns a variant of which each copy has its own data."""
+    first, *others = (make() for _ in range(COPIES))
+    return Variant(name, first, copies=tuple(others))
+
+
+def twice(f: Callable[..., Any], make: Callable[[Any], Callable[[], Any]], **options: Any):
+    """Returns the variants of raw JAX, each of which compiles for itself: that too is noise.
+
+    Args:
+      f: the function.
+      make: makes a call of the compiled function, with new data.
+      **options: those of `jax.jit`.
+    """
+    jitted = [jax.jit(lambda *given: f(*given), **options) for _ in range(2)]
+    return [
+        in_copies(name, functools.partial(make, g))
+        for name, g in zip((RAW, TWIN), jitted, strict=True)
+    ]
 
 
 # -- the API of nnx, for Weft and for flax
 
 
-def mlp(nnx: Any, depth: int) -> Any:
+@functools.cache
+def mlp_class(nnx: Any) -> Any:
     class MLP(nnx.Module):
-        def __init__(self, rngs: Any):
+        def __init__(self, depth: int, rngs: Any):
             self.layers = nnx.List([nnx.Linear(WIDTH, WIDTH, rngs=rngs) for _ in range(depth)])
 
         def __call__(self, x: jax.Array) -> jax.Array:
@@ -100,7 +115,11 @@ def mlp(nnx: Any, depth: int) -> Any:
                 x = jnp.tanh(layer(x))
             return x
 
-    return MLP(nnx.Rngs(0))
+    return MLP
+
+
+def mlp(nnx: Any, depth: int) -> Any:
+    return mlp_class(nnx)(depth, nnx.Rngs(0))
 
 
 def nnx_forward(model: Any, x: jax.Array) -> jax.Array:
@@ -131,7 +150,8 @@ def nnx_variants(objects: Callable[[Any], tuple], step: Callable[..., Step], giv
     """
     import weft
 
-    variants = [Variant(WEFT, bound(weft.jit(step(weft)), *objects(weft), *given))]
+    jitted = weft.jit(step(weft))
+    variants = [in_copies(WEFT, lambda: bound(jitted, *objects(weft), *given))]
     if flax := harness.peer("flax.nnx"):
         tree: dict[str, Any] = {"graph": False}
         make = lambda: objects(flax)  # noqa: E731
@@ -186,11 +206,11 @@ def equinox_step(eqx: Any) -> Step:
 
 
 def train_step(depth: int) -> list[Variant]:
-    def raw() -> Callable[[], Any]:
-        params, jitted = raw_params(depth), jax.jit(apart(raw_step), donate_argnums=(0, 1))
+    def raw(jitted: Step) -> Callable[[], Any]:
+        params = raw_params(depth)
         return stepping(jitted, (params, ADAM.init(params)), data())
 
-    variants = twice(raw)
+    variants = twice(raw_step, raw, donate_argnums=(0, 1))
     variants += nnx_variants(lambda nnx: model_and_optimizer(nnx, depth), nnx_step, data())
     if eqx := harness.peer("equinox"):
         model, step = equinox_mlp(eqx, depth), equinox_step(eqx)
@@ -207,11 +227,10 @@ def forward(depth: int, given: Any = None) -> list[Variant]:
     def of_sum(f: Callable[..., Any]) -> Callable[..., Any]:
         return f if given is None else lambda model, batch: f(model, sum(batch.values()))
 
-    def raw() -> Callable[[], Any]:
-        return bound(jax.jit(apart(of_sum(raw_forward))), raw_params(depth), x)
-
+    raw = lambda jitted: bound(jitted, raw_params(depth), x)  # noqa: E731
     objects = lambda nnx: (mlp(nnx, depth),)  # noqa: E731
-    variants = twice(raw) + nnx_variants(objects, lambda nnx, **_: of_sum(nnx_forward), (x,))
+    variants = twice(of_sum(raw_forward), raw)
+    variants += nnx_variants(objects, lambda nnx, **_: of_sum(nnx_forward), (x,))
     if eqx := harness.peer("equinox"):
         model, f = equinox_mlp(eqx, depth), eqx.filter_jit(of_sum(nnx_forward))
         variants.append(Variant("equinox filter_jit", lambda: f(model, x)))
@@ -246,11 +265,18 @@ def raw_objects(depth: int) -> tuple[Any, ...]:
 
 
 def four_roots(depth: int) -> list[Variant]:
-    def raw() -> Callable[[], Any]:
-        jitted = jax.jit(apart(raw_step_of_four), donate_argnums=(0, 1, 2, 3))
-        return stepping(jitted, raw_objects(depth), data())
+    raw = lambda jitted: stepping(jitted, raw_objects(depth), data())  # noqa: E731
+    variants = twice(raw_step_of_four, raw, donate_argnums=(0, 1, 2, 3))
+    return variants + nnx_variants(lambda nnx: four_objects(nnx, depth), step_of_four, data())
 
-    return twice(raw) + nnx_variants(lambda nnx: four_objects(nnx, depth), step_of_four, data())
+
+@functools.cache
+def training_class(nnx: Any) -> Any:
+    class Training(nnx.Module):
+        def __init__(self, depth: int):
+            self.model, self.optimizer, self.metrics, self.rngs = four_objects(nnx, depth)
+
+    return Training
 
 
 def one_root(depth: int) -> list[Variant]:
@@ -261,21 +287,14 @@ def one_root(depth: int) -> list[Variant]:
         return loss, tuple(states)
 
     def objects(nnx: Any) -> tuple[Any]:
-        class Training(nnx.Module):
-            def __init__(self):
-                self.model, self.optimizer, self.metrics, self.rngs = four_objects(nnx, depth)
-
-        return (Training(),)
+        return (training_class(nnx)(depth),)
 
     def step(nnx: Any, **mode: Any) -> Step:
         f = step_of_four(nnx, **mode)
         return lambda t, x, y: f(t.model, t.optimizer, t.metrics, t.rngs, x, y)
 
-    def raw() -> Callable[[], Any]:
-        jitted = jax.jit(apart(raw_of_one), donate_argnums=0)
-        return stepping(jitted, (raw_objects(depth),), data())
-
-    return twice(raw) + nnx_variants(objects, step, data())
+    raw = lambda jitted: stepping(jitted, (raw_objects(depth),), data())  # noqa: E731
+    return twice(raw_of_one, raw, donate_argnums=0) + nnx_variants(objects, step, data())
 
 
 def fresh_modules(depth: int) -> list[Variant]:

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import gc
 import importlib
+import itertools
 import os
 import platform
 import random
@@ -42,15 +43,24 @@ class Variant:
       name: what the tables call it.
       call: does the work once; returns arrays to wait for, or None.
       arguments: makes, while no clock runs, the arguments of so many calls.
+      copies: others that do the same on data of their own; samples are of one after the other,
+        lest a variant seem faster because its data happens to lie better in memory.
     """
 
     name: str
     call: Callable[..., Any]
     arguments: Callable[[int], list[tuple[Any, ...]]] = lambda count: [()] * count
+    copies: tuple[Callable[..., Any], ...] = ()
+    _turns: Iterator[Callable[..., Any]] = dataclasses.field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_turns", itertools.cycle((self.call, *self.copies)))
 
     def seconds(self, count: int, clock: Callable[[], float] = time.perf_counter) -> float:
         """Returns the seconds that each of some calls took, until the last result was there."""
-        call, arguments = self.call, self.arguments(count)
+        call, arguments = next(self._turns), self.arguments(count)
+        for _ in range(2 * bool(self.copies)):  # as in a loop, where the call before was the same
+            jax.block_until_ready(call())
         result = None
         start = clock()
         for given in arguments:
@@ -83,7 +93,7 @@ def measure(variants: Sequence[Variant], options: argparse.Namespace, seconds: f
     counts = {}
     with no_garbage_collection():
         for variant in variants:
-            for _ in range(3):
+            for _ in range(3 * (1 + len(variant.copies))):
                 variant.seconds(1)
             once = min(variant.seconds(1) for _ in range(3))
             counts[variant.name] = max(1, min(1000, int(seconds / once)))

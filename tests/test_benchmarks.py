@@ -104,6 +104,7 @@ def test_instructions_of_some_calls_are_counted(monkeypatch):
     variant = harness.Variant(cases.WEFT, lambda: counted.append(len(told)))
     monkeypatch.setattr(cases, "forward", lambda depth: [variant])
     monkeypatch.setattr(harness, "peer", harness.peer)
+    monkeypatch.setattr(cases, "COPIES", 8)
     monkeypatch.setattr(instructions, "control", told.append)
     instructions.main(["--calls", "forward", "1", cases.WEFT])
     assert told == ["--instr=on", "--zero", "--dump", "--instr=off"]

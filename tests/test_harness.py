@@ -51,6 +51,18 @@ def test_measure_interleaves_rounds():
     assert sorted(calls[-2:]) == sorted(calls[-4:-2]) == ["a", "b"]
 
 
+def test_samples_are_of_one_copy_after_the_other():
+    calls: list[str] = []
+    first, *others = (lambda name=name: calls.append(name) for name in "abc")
+    variant = harness.Variant("a", first, copies=tuple(others))
+    for _ in range(4):
+        variant.seconds(2)  # after two calls that are not timed
+    assert calls == list("aaaabbbbccccaaaa")
+    calls.clear()
+    harness.measure([variant], OPTIONS, seconds=0)
+    assert set(calls[:27]) == set("abc")  # all are called before anything is measured
+
+
 def test_measure_hands_each_call_its_own_arguments():
     met = []
     variant = harness.Variant("a", met.append, lambda count: [(object(),) for _ in range(count)])

@@ -51,7 +51,7 @@ from weft._trace import OUTERMOST, is_outermost
 from weft._types import exhaust
 
 _config: Any = jax.config
-_debug_nans: Any = jax.debug_nans
+_debug_nans: Any = jax.debug_nans  # its value is read in C, that of an attribute of config is not
 _debug_infs: Any = jax.debug_infs
 
 
@@ -298,6 +298,19 @@ class Dispatcher:
             return out[1]
         return self._finish(plan, plan.operands(program), out, (rest, named))
 
+    def _finish(self, plan: Plan, operands: Operands, out: Any, rest: Any) -> Any:
+        """Writes back what comes out besides donated Variables; returns what the function does."""
+        _, others, marks = out
+        program = operands.program()
+        outcome = program.outcomes[len(marks)]
+        written = outcome.exit.written
+        if not outcome.is_plain or (written and not is_outermost()):
+            return self._lift.leave(plan.call(rest), [others], outcome.exit)
+        if written:
+            store_others(program, plan, operands, len(marks), rest, others)
+            others = others[len(written) :]
+        return jtu.tree_unflatten(outcome.treedef, others)
+
     def _explain(self, error: Exception, plan: Plan) -> None:
         """Says in a note what JAX names by its place in the lists that it was given."""
         structure: Structure = plan.structure()
@@ -332,26 +345,12 @@ class Dispatcher:
         make = functools.partial(self._make_program, plan)
         return plain.donate_written(gather(plan.operands(plain)), (rest, named), plan.values, make)
 
-    # -- running them
     def _donate_less(self, plan: Plan, program: Program, entries: frozenset[int]) -> None:
         """Puts a program in the place of one, which does not donate what is at some entries."""
         kept = tuple(i for i in program.donated if i not in entries)
         plan.structure().donating = replacement = self._make_program(plan, kept)
         replacement.has_effects = program.has_effects
         plan.donating = None
-
-    def _finish(self, plan: Plan, operands: Operands, out: Any, rest: Any) -> Any:
-        """Writes back what comes out besides donated Variables; returns what the function does."""
-        _, others, marks = out
-        program = operands.program()
-        outcome = program.outcomes[len(marks)]
-        written = outcome.exit.written
-        if not outcome.is_plain or (written and not is_outermost()):
-            return self._lift.leave(plan.call(rest), [others], outcome.exit)
-        if written:
-            store_others(program, plan, operands, len(marks), rest, others)
-            others = others[len(written) :]
-        return jtu.tree_unflatten(outcome.treedef, others)
 
 
 def _names(lift: Lift, plan: Plan, program: Program) -> dict[str, str]:
