@@ -90,7 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
             rows.append([title, f"{raw:,.0f}", f"{twin / raw:.2f}", f"{weft / raw:.2f}"])
             print(", ".join(rows[-1]), flush=True)
     header = ["call", "instructions of raw", "raw ÷ raw", "Weft ÷ raw"]
-    harness.publish("Instructions", harness.table(header, rows), options)
+    about = "What the thread that calls does in Python, in JAX and in the program, per call."
+    harness.publish("Instructions", f"{about}\n\n{harness.table(header, rows)}", options)
     return 0
 
 
