@@ -43,18 +43,27 @@ def train_with_callback(m: Model, x: Any) -> Any:
     return train(m, x)
 
 
-def interrupt_after(seconds: float) -> None:
+def interrupt_after(seconds: float, ended: threading.Event) -> None:
+    """Interrupts until the loop has ended.
+
+    Once is not always enough: JAX has a callback in the garbage collector, and Python drops what is
+    raised there, as is an interrupt that came during the collection.
+    """
     time.sleep(seconds)
     os.kill(os.getpid(), signal.SIGINT)
+    while not ended.wait(5):
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def loop_until_interrupted(step: Callable[..., Any], m: Model, x: Any, seconds: float) -> None:
-    thread = threading.Thread(target=interrupt_after, args=(seconds,))
+    ended = threading.Event()
+    thread = threading.Thread(target=interrupt_after, args=(seconds, ended))
     try:
         thread.start()
         while True:
             step(m, x)
     finally:
+        ended.set()
         thread.join()
 
 

@@ -209,6 +209,24 @@ def test_the_first_call_traces_the_function_once() -> None:
     assert traced == [1, 1]
 
 
+def test_a_function_that_raises_stop_iteration() -> None:
+    batches = iter([1.0])
+
+    @nnx.jit
+    def train(m: Counters, x: Any) -> None:
+        m.a[...] = m.a + next(batches) * x.sum()
+
+    m = Counters()
+    train(m, jnp.ones(2))
+    with pytest.raises(RuntimeError, match="train' raised StopIteration") as raised:
+        train(m, jnp.ones(3))
+    assert isinstance(raised.value.__cause__, StopIteration)
+    train(m, jnp.ones(2))
+    np.testing.assert_array_equal(m.a, np.full(2, 4.0))
+    with pytest.raises(StopIteration):  # a first trace is no call of a program that donates
+        nnx.jit(lambda m: m.a.set_value(next(batches)))(m)
+
+
 def test_the_jaxpr_of_the_first_trace_serves_that_call_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

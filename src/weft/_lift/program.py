@@ -180,7 +180,13 @@ class Program:
                 return self._replay(handover, flat)
         self._on_trace(self.spec, jax.tree.map(jax.typeof, groups))
         inside = self._lift.rebuild(self.spec, groups)
-        out = self._lift.run(inside)
+        try:
+            out = self._lift.run(inside)
+        except StopIteration as error:
+            if not donated:
+                raise
+            # The program is called by an iterator, which this would end.
+            raise RuntimeError(f"{self._lift.name!r} raised StopIteration") from error
         (others,), exit = self._lift.collect(self.spec, inside, out)
         result = self._part(inside, donated, others, exit, out)
         if donated:
