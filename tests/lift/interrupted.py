@@ -73,6 +73,7 @@ def is_usable(m: Model) -> bool:
 
 
 def main(number: int, seed: int) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started this may ignore it
     chance = random.Random(seed)
     m, x = Model(), jnp.ones((2, 8))
     compiled = [nnx.jit(train), nnx.jit(train_with_callback)]
