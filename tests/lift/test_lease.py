@@ -266,7 +266,6 @@ def test_what_is_read_while_it_is_donated_is_a_copy() -> None:
     assert not held.is_deleted()
 
 
-# -- devices
 @pytest.mark.parametrize("where", ["copy_array", "exhaust", "forget", "settle"])
 def test_what_a_finalizer_reads_while_arrays_are_copied_is_kept(
     where: str, monkeypatch: pytest.MonkeyPatch
@@ -289,6 +288,7 @@ def test_what_a_finalizer_reads_while_arrays_are_copied_is_kept(
     assert is_donated(lambda: step(m), m.w)
 
 
+# -- devices
 def test_sharded_arrays() -> None:
     mesh = Mesh(jax.devices()[:4], ("x",))
     sharding = NamedSharding(mesh, PartitionSpec("x"))

@@ -199,8 +199,7 @@ class Dispatcher:
         ):
             return self._run_plain(plan, rest, named)
         operands = plan.donating
-        jitted = None if operands is None else operands.jitted()
-        if operands is None or jitted is None:
+        if operands is None or (jitted := operands.jitted()) is None:
             return self._run_prepared(plan, rest, named)
         if named:
             jitted = functools.partial(jitted, **named)

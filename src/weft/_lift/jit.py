@@ -73,9 +73,6 @@ class Selection(NamedTuple):
     names: frozenset[str]
 
 
-NO_ARGUMENTS = Selection(frozenset(), frozenset())
-
-
 def select_arguments(f: Callable[..., Any], argnums: Any, argnames: Any) -> Selection:
     """Completes positions by names and names by positions, with the signature of a function.
 
@@ -180,7 +177,7 @@ class Jitted:
         self._mode = mode
         self._options = options
         has_shardings = in_shardings is not None or out_shardings is not None
-        self._is_explicit = has_shardings or bool(self._donated.positions or self._donated.names)
+        self._is_explicit = has_shardings or any(self._donated)
         in_keys: list[Any] = prefixes.distinct(in_shardings, None)
         out_keys: list[Any] = prefixes.distinct(in_shardings, out_shardings, None)
         self._keys = [(sharding, donated) for sharding in in_keys for donated in (False, True)]
@@ -214,12 +211,15 @@ class Jitted:
             note(spec, jax.tree.map(jax.typeof, groups))
             return lift.pure(spec, *groups)
 
-        def unplanned(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            call = lift.enter(args, kwargs)
+        def run(call: Call) -> Any:
             return lift.leave(call, *jitted(call.spec, *call.groups))
+
+        def unplanned(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            return run(lift.enter(args, kwargs))
 
         lift = self.lift
         self._jitted = jitted = jax.jit(pure, **explicit)
+        self._run = run
         self._written: dict[Any, frozenset[int]] = {}
         self._dispatcher = Dispatcher(
             Lift(f, "jit", mode), options, donate is not None, note, unplanned
@@ -231,7 +231,7 @@ class Jitted:
             call = self._make_explicit()
         else:
             call = self._dispatcher.make_function()
-            if self._bound or self._static != NO_ARGUMENTS:
+            if self._bound or any(self._static):
                 call = self._make_marking(call)
         made: Any = functools.update_wrapper(call, self.lift.f, updated=())
         for method in (self.cache_info, self.trace, self.lower, self.eval_shape):
@@ -239,12 +239,9 @@ class Jitted:
         return made
 
     def _make_explicit(self) -> Callable[..., Any]:
-        dispatcher, jitted, lift = self._dispatcher, self._jitted, self.lift
-
         def call(*args: Any, **kwargs: Any) -> Any:
-            dispatcher.calls += 1
-            entered = self.enter(args, kwargs)
-            return lift.leave(entered, *jitted(entered.spec, *entered.groups))
+            self._dispatcher.calls += 1
+            return self._run(self.enter(args, kwargs))
 
         return call
 

@@ -64,8 +64,8 @@ class Pattern(NamedTuple):
     def rest_of(self, args: Sequence[Any], kwargs: dict[str, Any], leaves: Sequence[Any]) -> Any:
         """Returns what JAX is given besides the arrays that objects hold."""
         if self.is_flat:
-            return tuple([args[i] for i in self.others]), kwargs
-        return tuple([leaves[i] for i in self.others]), {}
+            return _getter(self.others)(tuple(args)), kwargs
+        return _getter(self.others)(tuple(leaves)), {}
 
 
 def pattern_of(
