@@ -94,13 +94,10 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
     def _raw(self) -> Any:
         """The stored value, handed out: whoever leased the array may no longer overwrite it."""
         value = self._slot
-        while self._lease is not None or value is HELD:  # asked after reading
-            if self._lease is not None:
-                self._lease.expose(self)
-            value = self._slot
-            if value is not HELD:
-                break
-        return value
+        # Read again after asking: in between another thread may have leased and donated it.
+        if self._lease is None and self._slot is value:
+            return value
+        return _read_leased(self)
 
     # -- hooks for subclasses
     def create_value(self, value: A) -> A:
@@ -401,14 +398,27 @@ set_origin = Variable._origin.__set__  # type: ignore[attr-defined]
 set_watches = Variable._watches.__set__  # type: ignore[attr-defined]
 
 
+def _read_leased(variable: Variable) -> Any:
+    """Reads a raw value that a lease or a part may have to bring up to date."""
+    while True:
+        lease = variable._lease
+        if lease is not None:
+            lease.expose(variable)
+        value = variable._slot
+        if variable._lease is None or isinstance(lease, Part):
+            if variable._slot is value is not HELD:
+                return value
+
+
 def set_raw(variable: Variable, raw: Any) -> None:
     """Stores a raw value."""
     lease = variable._lease
-    if lease is not None:
-        if isinstance(lease, Part):
-            lease.store(raw)
-        else:
+    if isinstance(lease, Part):
+        lease.store(raw)
+    else:
+        while lease is not None:  # another one may take the Variable over meanwhile
             lease.expose(variable)
+            lease = variable._lease
     if variable._watches and not (is_leaf(raw) and is_leaf(variable._slot)):
         _watch.void(variable._watches)
     if readers:
@@ -430,8 +440,9 @@ def set_metadata_dict(variable: Variable, metadata: dict[str, Any]) -> None:
 def watch_variable(variable: Variable, watch: _watch.Watch) -> None:
     """Sets a watch on metadata and on whether the value is a single leaf."""
     if variable._watches is None:
-        set_watches(variable, [])
+        set_watches(variable, _watch.Watches())
     _watch.add(variable._watches, watch)
+    variable._watches.note_thread(watch.thread)
 
 
 is_variable: Callable[[Any], bool] = Variable.__instancecheck__

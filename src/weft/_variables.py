@@ -16,7 +16,7 @@ from weft import _trace
 from weft._part import Part
 from weft._reads import forget
 from weft._storage import make_variables
-from weft._types import Held, exhaust
+from weft._types import exhaust
 from weft._variable import (
     Variable,
     get_lease,
@@ -31,7 +31,9 @@ from weft._variable import (
 def copies_of(variables: Sequence[Variable]) -> list[Variable]:
     """Makes a Variable of the running trace of each, around the same value."""
     raws = list(map(get_slot, variables))
-    if any(map(get_lease, variables)) or Held in map(type, raws):  # asked after reading: see `_raw`
+    # Asked after reading, and read again, as `Variable._raw` does.
+    is_own = not any(map(get_lease, variables))
+    if not (is_own and all(map(operator.is_, raws, map(get_slot, variables)))):
         raws = [variable._raw for variable in variables]
     return around(variables, raws)
 
@@ -56,6 +58,8 @@ def overwrite(targets: Sequence[Variable], values: list[Any]) -> bool:
         raws = list(map(get_slot, values))
         if any(map(get_metadata, values)) or any(map(get_lease, values)):
             return False
+        if not all(map(operator.is_, raws, map(get_slot, values))):
+            return False
     traces = map(get_trace, targets)
     if not are_arrays(raws) or not all(
         map(operator.eq, traces, itertools.repeat(_trace.current()))
@@ -64,11 +68,16 @@ def overwrite(targets: Sequence[Variable], values: list[Any]) -> bool:
     if any(map(get_lease, targets)):
         if any(isinstance(target._lease, Part) for target in targets):
             return False
-        for target in targets:
-            if target._lease is not None:
-                target._lease.expose(target)
+        expose(targets)
     store_raws(targets, raws)
     return True
+
+
+def expose(variables: Iterable[Variable]) -> None:
+    """Notes that the arrays of some Variables, none of them a part, are handed out or replaced."""
+    for variable in variables:
+        while (lease := variable._lease) is not None:  # another one may take it over meanwhile
+            lease.expose(variable)
 
 
 def store_raws(variables: Sequence[Variable], raws: Iterable[Any]) -> None:

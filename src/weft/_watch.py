@@ -7,9 +7,12 @@ an attribute, an item or metadata changes; new values of Variables and arrays ar
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 _MANY = 32
+SEVERAL = -1
+"""Stands for more than one thread."""
 
 
 class Watch:
@@ -29,16 +32,38 @@ class Watch:
 
     def void(self) -> None:
         """Notes that something changed."""
-        self.valid = False
-        if self._on_void is not None:
-            self._on_void()
+        if self.valid:
+            self.valid = False
+            if self._on_void is not None:
+                self._on_void()
 
 
+class Watches(list[Watch]):
+    """The watches set on a Variable.
+
+    Attributes:
+      thread: the thread whose watches read arrays unseen; `SEVERAL` once two did, for ever: what
+        such a watch saw may still be in use when it is void.
+    """
+
+    __slots__ = ("thread",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thread: int | None = None
+
+    def note_thread(self, thread: int | None) -> None:
+        """Notes that a thread reads arrays unseen."""
+        if thread is not None and thread != self.thread:
+            self.thread = thread if self.thread is None else SEVERAL
+
+
+# Several threads may watch and change one object: what one adds, another one never takes out.
 def void(watches: list[Watch]) -> None:
     """Voids watches, and forgets them."""
-    for watch in watches:
-        watch.void()
-    watches.clear()
+    while watches:
+        with contextlib.suppress(IndexError):  # another thread voided the last one
+            watches.pop().void()
 
 
 def add(watches: list[Watch], watch: Watch) -> None:
@@ -46,10 +71,12 @@ def add(watches: list[Watch], watch: Watch) -> None:
     if watches and watches[-1] is watch:
         return
     if len(watches) >= _MANY:
-        watches[:] = [old for old in watches if old.valid]
+        for old in [old for old in watches if not old.valid]:
+            with contextlib.suppress(ValueError):
+                watches.remove(old)
     watches.append(watch)
 
 
-def is_watched_elsewhere(watches: list[Watch] | None, thread: int) -> bool:
-    """Returns whether a thread other than this one may read arrays unseen."""
-    return any(watch.valid and watch.thread not in (thread, None) for watch in watches or ())
+def is_watched_elsewhere(watches: Watches | None, thread: int) -> bool:
+    """Returns whether a thread other than this one reads arrays unseen, or did."""
+    return watches is not None and watches.thread not in (thread, None)

@@ -74,7 +74,6 @@ def test_errors_of_jax_name_the_path() -> None:
     m.frozen.set_value(jax.device_put(m.frozen[...], jax.devices()[1]))
     with pytest.raises(ValueError, match="incompatible devices") as raised:
         step(m)
-    assert "is m.frozen" in "".join(raised.value.__notes__)
-    with pytest.raises(TypeError) as raised:
+    assert "m.frozen" in str(raised.value) and "kept[" not in str(raised.value)
+    with pytest.raises(TypeError, match=r"function at path x\."):
         add(m, "text")
-    assert "is x" in "".join(raised.value.__notes__)

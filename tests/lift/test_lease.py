@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import weft as nnx
 from tests.lift.donated import Model, add, address, is_donated, peek, read, step, trained
 from weft._lift import lease
+from weft._lift.plan import iter_plans
 from weft._variable import get_lease
 
 
@@ -363,10 +364,11 @@ def test_a_callback_that_fails() -> None:
         return jax.pure_callback(explode, jax.ShapeDtypeStruct((), jnp.float32), m.w.sum())
 
     m = trained()
+    before = np.array(m.w)
     with pytest.raises(Exception, match="the callback failed") as raised:
         jax.block_until_ready(fail(m))
-    notes = "".join(raised.value.__notes__)
-    assert ("nnx.jit(f, donate=None)" in notes) == peek(m.w).is_deleted()
+    assert "donate=None" not in "".join(getattr(raised.value, "__notes__", ()))
+    np.testing.assert_array_equal(m.w, before)
 
 
 def test_arrays_lost_in_a_failure_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,7 +378,7 @@ def test_arrays_lost_in_a_failure_are_explained(monkeypatch: pytest.MonkeyPatch)
         raise RuntimeError("out of memory")
 
     m = trained()
-    ((plan,),) = m._root_plans.values()
+    (plan,) = iter_plans(m._root_plans)
     with monkeypatch.context() as patch:
         patch.setattr(plan.donating, "jitted", lambda: consume)
         with pytest.raises(RuntimeError, match="out of memory") as raised:

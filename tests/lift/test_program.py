@@ -18,6 +18,7 @@ import pytest
 import weft as nnx
 from tests.lift.donated import peek
 from weft._lift import dispatch
+from weft._lift.plan import iter_plans
 
 MESH = jax.make_mesh((4,), ("x",))
 
@@ -218,13 +219,10 @@ def test_a_function_that_raises_stop_iteration() -> None:
 
     m = Counters()
     train(m, jnp.ones(2))
-    with pytest.raises(RuntimeError, match="train' raised StopIteration") as raised:
+    with pytest.raises(StopIteration):
         train(m, jnp.ones(3))
-    assert isinstance(raised.value.__cause__, StopIteration)
     train(m, jnp.ones(2))
     np.testing.assert_array_equal(m.a, np.full(2, 4.0))
-    with pytest.raises(StopIteration):  # a first trace is no call of a program that donates
-        nnx.jit(lambda m: m.a.set_value(next(batches)))(m)
 
 
 def test_the_jaxpr_of_the_first_trace_serves_that_call_alone(
@@ -238,10 +236,10 @@ def test_the_jaxpr_of_the_first_trace_serves_that_call_alone(
     m = Counters()
     with monkeypatch.context() as patch:
         # The program is made, but the call runs without donation.
-        patch.setattr("weft._lift.lease.Lease.reclaim", lambda self: False)
+        patch.setattr("weft._lift.lease.Lease.reclaim", lambda *args: False)
         first = train(m, jnp.ones(2))
-    ((plan,),) = m._root_plans.values()
-    assert plan.structure().donating.handover is None
+    (plan,) = iter_plans(m._root_plans)
+    assert not plan.structure().donating.handovers
     with jax.threefry_partitionable(False):
         expected = jax.jit(lambda: jax.random.uniform(jax.random.key(0)))()
         np.testing.assert_array_equal(train(m, jnp.ones(2)), expected)

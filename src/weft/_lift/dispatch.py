@@ -1,37 +1,40 @@
 """Calls of a compiled function by plans: the hot path of `nnx.jit`.
 
-A call looks for a plan, gathers the arrays of its Variables, runs the program and stores what comes
-out. No Python code runs per Variable but one read and, if it was written, one store; where the same
-function is called again and nothing else happened, not even these.
+A call looks for a plan of its form, gathers the arrays of its Variables, runs the program and
+stores what comes out. No Python code runs per Variable but one read and, if it was written, one
+store; where the same function is called again and nothing else happened, not even these.
+
+All calls go this way: with shardings, with arguments to be donated, compiled ahead of time. What
+JAX would have to trace is traced apart, and the call is made again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import weakref
 from collections.abc import Callable, Sequence
 from itertools import starmap
 from threading import get_ident
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.tree_util as jtu
 from jax.extend.core import find_top_trace
 
 from weft._config import set_auto_donation
-from weft._lift.arguments import argument_paths, leaf_paths
-from weft._lift.lease import NOTHING, settle
+from weft._graph import prefix as prefixes
+from weft._lift.lease import NOTHING, copy_array, settle
 from weft._lift.lift import Lift, Spec
+from weft._lift.pattern import Pattern, is_root, pattern_of
 from weft._lift.plan import (
     Operands,
-    Pattern,
     Plan,
     Plans,
+    drop,
     find_plan,
     gather,
-    is_root,
     make_plan,
-    pattern_of,
     remember,
     store_others,
 )
@@ -39,9 +42,10 @@ from weft._lift.program import (
     ARRAYS,
     DONATED,
     KEPT,
-    NotCompiledError,
+    Options,
     Program,
-    UndonatableError,
+    Trace,
+    UntracedError,
     entry_sizes,
 )
 from weft._part import is_part
@@ -49,20 +53,46 @@ from weft._path import Path, format_path
 from weft._reads import forget
 from weft._trace import OUTERMOST, is_outermost
 from weft._types import exhaust
+from weft._variable import Variable, get_slot, set_raw
 
 _config: Any = jax.config
 _debug_nans: Any = jax.debug_nans  # its value is read in C, that of an attribute of config is not
 _debug_infs: Any = jax.debug_infs
 
+_dispatchers: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
+
+
+def clear() -> None:
+    """Forgets what is compiled, of all functions."""
+    for dispatcher in list(_dispatchers):
+        dispatcher.clear()
+
 
 class Structure:
-    """What is compiled for one structure of arguments: with and without donation."""
+    """What is compiled for one structure of arguments: with and without donation.
 
-    __slots__ = ("__weakref__", "donating", "plain")
+    Attributes:
+      plain: the program that donates nothing; None where only the other one was compiled, ahead of
+        time.
+      donating: the program that donates what the function writes, if it was traced.
+      has_callbacks: whether the function calls back to the host: then nothing is donated.
+    """
 
-    def __init__(self, plain: Program):
+    __slots__ = ("__weakref__", "donating", "has_callbacks", "plain")
+
+    def __init__(self, plain: Program | None, donating: Program | None = None):
         self.plain = plain
-        self.donating: Program | None = None
+        self.donating = donating
+        self.has_callbacks = False
+
+
+class Staged(NamedTuple):
+    """A call that was traced ahead of time: JAX's stage, its program, and the call's spec."""
+
+    traced: Any
+    program: Program
+    spec: Spec
+    has_callbacks: bool
 
 
 class Dispatcher:
@@ -70,10 +100,10 @@ class Dispatcher:
 
     Args:
       lift: the function.
-      options: of `jax.jit`.
-      donates: whether arrays of Variables that are written may be overwritten.
+      options: what the user wants of its programs.
       on_trace: called with spec and avals of each trace, before the user's function runs.
-      unplanned: runs a call that no plan can be made for, given its arguments.
+      structures: what is compiled already, ahead of time; then nothing else is.
+      on_new: called with the spec of a call for which nothing is compiled then; raises.
 
     Attributes:
       token: what objects know the function by, without keeping it alive.
@@ -84,21 +114,32 @@ class Dispatcher:
     def __init__(
         self,
         lift: Lift,
-        options: dict[str, Any],
-        donates: bool,
+        options: Options,
         on_trace: Callable[[Spec, Any], None],
-        unplanned: Callable[[tuple[Any, ...], dict[str, Any]], Any],
+        structures: dict[Any, Structure] | None = None,
+        on_new: Callable[[Spec], None] | None = None,
     ):
         self._lift = lift
         self._options = options
-        self._donates = donates
         self._on_trace = on_trace
-        self._unplanned = unplanned
-        self._structures: dict[Spec, Structure] = {}
+        self._donates = options.donates or bool(options.given)
+        self._structures: dict[Any, Structure] = {} if structures is None else structures
+        self._on_new = on_new
         self._patterns: dict[tuple[Any, ...], Pattern] = {}
         self.token = object()
         self.rootless: Plans = {}
         self.calls = 0
+        _dispatchers.add(self)
+
+    def __reduce__(self) -> Any:  # what is compiled stays in this process
+        return (Dispatcher, (self._lift, self._options, self._on_trace))
+
+    def clear(self) -> None:
+        """Forgets what is compiled."""
+        if self._on_new is None:
+            self._structures.clear()
+            self._patterns.clear()
+            self.rootless.clear()
 
     def make_function(self) -> Callable[..., Any]:
         """Returns what is called instead of the function.
@@ -108,31 +149,35 @@ class Dispatcher:
 
         def call(*args: Any, **kwargs: Any) -> Any:
             self.calls += 1
-            # The plan of the last call comes first. Only its objects are looked at: JAX itself
-            # sees whether the other arguments have the form that the plan is for.
-            plans = args[0]._root_plans if args and is_root(args[0]) else self.rootless
-            found = plans.get(self.token)
-            if found is None:
-                return self._call(args, kwargs)
-            plan = found[0]
-            is_same = plan.arity == len(args) and plan.watch.valid and plan.thread == get_ident()
-            if not (is_same and (plan.is_simple or plan.fits(args))):
-                return self._call(args, kwargs)
-            rest, reading = plan.others_of(args), plan.reading
-            try:
-                if reading is None:
-                    return self._run(plan, rest, kwargs)
-                arrays, jitted = reading.arrays, reading.jitted()
-                if arrays is None:
-                    arrays = reading.read()
-                if kwargs:
-                    jitted = functools.partial(jitted, **kwargs)
-                out = jitted(arrays, *rest)
-                if type(out) is reading.array_type:
-                    return out
-                return self._finish_reading(plan, out, rest, kwargs)
-            except Exception as error:
-                if self._is_meant(error, plan, args, kwargs):
+            by_thread = (args[0]._root_plans if args and is_root(args[0]) else self.rootless).get(
+                self.token
+            )
+            for plan in by_thread.get(get_ident(), ()) if by_thread else ():
+                if not (plan.arity == len(args) and (plan.is_simple or plan.fits(args))):
+                    continue
+                rest = plan.others_of(args)
+                is_known = (*map(type, rest),) == plan.types and not kwargs
+                if not (is_known or plan.accepts(rest, kwargs)) or not plan.watch.valid:
+                    continue
+                reading = plan.reading
+                try:
+                    if reading is None:
+                        return self._run(plan, rest, kwargs)
+                    arrays, jitted = reading.arrays, reading.jitted()
+                    if jitted is None:
+                        break
+                    if arrays is None:
+                        arrays = reading.read()
+                    if kwargs:
+                        jitted = functools.partial(jitted, **kwargs)
+                    out = jitted(arrays, *rest)
+                    if type(out) is reading.array_type:
+                        return out
+                    return self._finish_reading(plan, out, rest, kwargs)
+                except UntracedError:
+                    break
+                except (TypeError, ValueError) as error:
+                    self._explain(error, plan)
                     raise
             return self._call(args, kwargs)
 
@@ -140,47 +185,57 @@ class Dispatcher:
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs a call of whatever form."""
-        leaves, treedef = jtu.tree_flatten((args, kwargs), is_root)
-        pattern = self._pattern_of(args, kwargs, leaves, treedef)
-        given = args if pattern.is_flat else leaves
-        root = given[pattern.roots[0]] if pattern.roots else None
-        plans = self.rootless if root is None else root._root_plans
-        plan = find_plan(plans, self.token, given, pattern)
-        if plan is None:
-            plan = self._make_plan(leaves, given, pattern)
-            if any(map(is_part, plan.values)):  # parts have no arrays of their own
-                return self._unplanned(args, kwargs)
-            remember(root, plans, self.token, plan)  # type: ignore[arg-type]
+        plan, rest, named = self._plan_of(args, kwargs)
         try:
-            return self._run(plan, *pattern.rest_of(args, kwargs, leaves))
+            for run in (self._run, self._run_traced):
+                with contextlib.suppress(UntracedError):
+                    return run(plan, rest, named)
+            return self._run_plain(plan, rest, named, may_trace=True)
         except (TypeError, ValueError) as error:
             self._explain(error, plan)
             raise
 
-    def _pattern_of(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: Sequence[Any], treedef: Any
-    ) -> Pattern:
-        """Returns the form of a call, the same object for the same form."""
-        form = (treedef, *map(is_root, leaves))
-        pattern = self._patterns.get(form)
-        if pattern is None:
-            pattern = self._patterns[form] = pattern_of(args, kwargs, leaves, treedef)
-        return pattern
+    def _run_traced(self, plan: Plan, rest: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Runs a call after tracing the function for it.
 
-    def _is_meant(
-        self, error: Exception, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> bool:
-        """Returns whether an error is for the user: whether the plan is for calls of this form."""
-        leaves, treedef = jtu.tree_flatten((args, kwargs), is_root)
-        is_same = self._pattern_of(args, kwargs, leaves, treedef) == plan.pattern
-        if is_same and isinstance(error, (TypeError, ValueError)):
-            self._explain(error, plan)
-        return is_same
+        Raises:
+          UntracedError: if JAX sees other types in the call than in the trace.
+        """
+        if _config.jax_disable_jit:  # then there is nothing to trace
+            return self._run_plain(plan, rest, named, may_trace=True)
+        settle()
+        structure: Structure = plan.structure()
+        plain = structure.plain
+        if plain is None:  # compiled ahead of time
+            return self._run(plan, rest, named)
+        trace = plain.trace(gather(plan.operands(plain)), rest, named)
+        if trace.has_callbacks and not structure.has_callbacks:
+            structure.has_callbacks, structure.donating = True, None
+            plan.donating = plan.reading = None
+            if len(plain.outcomes) > 1:  # so that no plan goes on reading without asking
+                structure.plain = self._make_program(plan, ())
+        if not self._may_donate() or structure.has_callbacks:
+            return self._run_plain(plan, rest, named, may_trace=True)
+        donating = self._prepare(plan, trace, structure.donating)
+        structure.donating, plan.donating, plan.reading = donating, None, None
+        try:
+            return self._run(plan, rest, named)
+        finally:
+            donating.handovers.pop(get_ident(), None)
+
+    def _may_donate(self) -> bool:
+        """Returns whether arrays may be overwritten: not where JAX may want to read them again."""
+        return (
+            self._donates
+            and find_top_trace(()) is OUTERMOST
+            and not (_debug_nans.value or _debug_infs.value)
+            and set_auto_donation.get()
+        )
 
     def _run(self, plan: Plan, rest: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Runs a call that a plan fits.
 
-        What comes out of a program that donates is stored without a gap for an interrupt. Python
+        What comes out of a program that donates is stored without a gap for a signal. Python
         handles signals when a call returns and between the rounds of a loop. Here the program is
         called by the unpacking of an iterator, which is neither, and one call from C stores all.
 
@@ -188,9 +243,12 @@ class Dispatcher:
           plan: the plan.
           rest: what is given to JAX besides the arrays of the plan's objects.
           named: likewise, by name.
+
+        Raises:
+          UntracedError: if the function has to be traced for this call.
         """
-        # Arrays are not overwritten where JAX may want to read them again. What is asked here costs
-        # more than it seems, on each call: in a loop, the caches are full of what the program does.
+        # As `_may_donate`. What is asked here costs more than it seems, on each call: in a loop,
+        # the caches are full of what the program does.
         if not (
             self._donates
             and find_top_trace(()) is OUTERMOST
@@ -204,31 +262,24 @@ class Dispatcher:
         if named:
             jitted = functools.partial(jitted, **named)
         lease, interrupts = operands.lease, operands.interrupts
-        if lease.shared or (lease.exposed and not lease.reclaim()):
-            return self._run_plain(plan, rest, named)
+        holds = operands.has_effects
+        if lease.shared or lease.exposed:
+            if lease.shared or not lease.reclaim(operands.donated):
+                return self._run_plain(plan, rest, named)
+            holds = True  # other arrays than before: JAX may not have seen their like
         arrays = out = None
-        again = self._run_plain
         lease.busy = True
         try:
-            arrays = lease.arrays
-            if arrays is None:
-                arrays = lease.take(operands.donated)
+            arrays = lease.arrays if lease.is_holding else lease.take(operands.donated)
             if not (lease.shared or lease.exposed):  # by another thread or a finalizer meanwhile
                 lists = (arrays, gather(operands)) if operands.is_reading else (arrays,)
-                if operands.has_effects:
+                if holds:
                     interrupts.hold()
                 (out,) = starmap(jitted, (lists + rest,))
-                if lease.arrays is None:
-                    lease.new = out[0]
+                lease.arrays = out[0]
+                if not lease.is_holding:
                     exhaust(lease.store)
                     forget()
-                else:
-                    lease.arrays = out[0]
-        except NotCompiledError:
-            pass
-        except UndonatableError as error:
-            self._donate_less(plan, operands.program(), error.entries)
-            again = self._run
         except BaseException as error:
             if out is None and any(array.is_deleted() for array in arrays or ()):
                 error.add_note(
@@ -238,38 +289,92 @@ class Dispatcher:
                 )
             raise
         finally:
-            lease.busy, lease.new, lease.store = False, (), NOTHING
+            lease.busy, lease.store = False, NOTHING
             if interrupts.held:
                 interrupts.release()
         if out is None:
-            return again(plan, rest, named)
+            return self._run_plain(plan, rest, named)
         return out[1] if len(out) == 2 else self._finish(plan, operands, out, (rest, named))
 
     def _run_prepared(self, plan: Plan, rest: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        """Runs a call after making the program that donates, if there is none."""
-        structure: Structure = plan.structure()
-        settle()
-        if structure.donating is None and not _config.jax_disable_jit:
-            structure.donating = self._prepare(plan, structure.plain, rest, named)
+        """Runs a call of a plan that does not know yet whether it donates."""
+        structure: Structure | None = plan.structure()
+        if structure is None or (structure.donating is None and not structure.has_callbacks):
+            raise UntracedError
         program = structure.donating
         if program is None or not program.donated:
             return self._run_plain(plan, rest, named)
         plan.donating = plan.operands(program)
-        try:
-            return self._run(plan, rest, named)
-        finally:
-            program.handover = None
+        return self._run(plan, rest, named)
 
-    def _run_plain(self, plan: Plan, rest: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        """Runs a call by the program that donates nothing."""
+    def _run_plain(
+        self,
+        plan: Plan,
+        rest: tuple[Any, ...],
+        named: dict[str, Any],
+        may_trace: bool = False,
+    ) -> Any:
+        """Runs a call by the program that donates nothing.
+
+        Args:
+          plan: the plan.
+          rest: what JAX is given besides the arrays of the plan's objects.
+          named: likewise, by name.
+          may_trace: whether the function may be traced in passing, as inside of another trace.
+        """
         settle()
-        structure: Structure = plan.structure()
-        operands = plan.operands(structure.plain)
-        out = structure.plain.jitted(gather(operands), *rest, **named)
-        donates = self._donates if structure.donating is None else bool(structure.donating.donated)
-        if not donates and not operands.others:
-            plan.reading = operands
+        structure: Structure | None = plan.structure()
+        if structure is None:
+            raise UntracedError
+        program = structure.plain
+        if program is None:
+            return self._run_copied(plan, structure.donating, rest, named)
+        operands = plan.operands(program)
+        is_outer = is_outermost()
+        if structure.has_callbacks or not is_outer:
+            plan.expose()  # a callback may use the objects while the program has their arrays
+        if structure.has_callbacks and is_outer:
+            out = self._run_calling_back(program, gather(operands), rest, named)
+        elif is_outer and not may_trace:
+            out = program.jitted(gather(operands), *rest, **named)
+        else:
+            with program.tracing():
+                out = program.jitted(gather(operands), *rest, **named)
+        if not structure.has_callbacks:
+            donating = structure.donating
+            donates = self._donates if donating is None else bool(donating.donated)
+            if not donates and not operands.others:
+                plan.reading = operands
         return self._finish_reading(plan, out, rest, named)
+
+    def _run_calling_back(
+        self, program: Program, kept: list[Any], rest: tuple[Any, ...], named: dict[str, Any]
+    ) -> Any:
+        """Runs a program that calls back to the host.
+
+        It ends before anything is written: a callback sees the objects as they were, and one that
+        fails leaves them so. Inside of a callback, JAX would make another error of Ctrl-C.
+        """
+        try:
+            program.interrupts.hold()
+            with program.tracing():
+                out = program.jitted(kept, *rest, **named)
+            return out if program.outcome_of(out) is None else jax.block_until_ready(out)
+        finally:
+            if program.interrupts.held:
+                program.interrupts.release()
+
+    def _run_copied(
+        self, plan: Plan, program: Program, rest: tuple[Any, ...], named: dict[str, Any]
+    ) -> Any:
+        """Runs a program that donates where the Variables' own arrays may not be overwritten."""
+        operands = plan.operands(program)
+        arrays = [_copied(variable._raw) for variable in operands.donated]
+        lists = (arrays, gather(operands)) if operands.is_reading else (arrays,)
+        out = program.jitted(*lists, *rest, **named)
+        for variable, new in zip(operands.donated, out[0], strict=True):
+            set_raw(variable, new)
+        return out[1] if len(out) == 2 else self._finish(plan, operands, out, (rest, named))
 
     def _finish_reading(
         self, plan: Plan, out: Any, rest: tuple[Any, ...], named: dict[str, Any]
@@ -284,86 +389,167 @@ class Dispatcher:
         """
         program = plan.structure().plain
         is_outer = is_outermost()
-        is_array = type(out) is not tuple
-        is_whole = is_array or len(out) == 2
-        is_eager = not is_whole and program.outcomes[len(out[-1])].is_eager
-        if is_eager or not is_outer:
+        outcome = program.outcome_of(out)
+        if not is_outer or (outcome is not None and outcome.is_eager):
             plan.expose()  # JAX may keep the very arrays that went in, or return them
-        if is_array:
-            if is_outer:
-                plan.operands(program).array_type = type(out)
-            return out
-        if is_whole:
+        if outcome is not None:
+            return self._finish(plan, plan.operands(program), out, (rest, named))
+        if type(out) is tuple:
             return out[1]
-        return self._finish(plan, plan.operands(program), out, (rest, named))
+        if is_outer:
+            plan.operands(program).array_type = type(out)
+        return out
 
     def _finish(self, plan: Plan, operands: Operands, out: Any, rest: Any) -> Any:
         """Writes back what comes out besides donated Variables; returns what the function does."""
         _, others, marks = out
-        program = operands.program()
+        program: Program = operands.program()
         outcome = program.outcomes[len(marks)]
         written = outcome.exit.written
-        if not outcome.is_plain or (written and not is_outermost()):
-            return self._lift.leave(plan.call(rest), [others], outcome.exit)
-        if written:
-            store_others(program, plan, operands, len(marks), rest, others)
-            others = others[len(written) :]
-        return jtu.tree_unflatten(outcome.treedef, others)
+        is_simple = outcome.is_plain and not self._options.is_sharded
+        if is_simple and not (written and not is_outermost()):
+            # Made first: a pytree of the user's may refuse to be put together.
+            made = jtu.tree_unflatten(outcome.treedef, others[len(written) :])
+            if not written or store_others(program, plan, operands, len(marks), rest, others):
+                return made
+        return self._lift.leave(plan.call(rest), program.groups_of(others), outcome.exit)
 
     def _explain(self, error: Exception, plan: Plan) -> None:
-        """Says in a note what JAX names by its place in the lists that it was given."""
-        structure: Structure = plan.structure()
-        text = str(error)
+        """Says by path what JAX names by its place in the lists that it was given."""
+        structure: Structure | None = plan.structure()
+        text = error.args[0] if error.args else None
+        if structure is None or not isinstance(text, str):
+            return
         for program in (structure.donating, structure.plain):
-            names = {} if program is None else _names(self._lift, plan, program)
-            found = [f"{name} is {path}" for name, path in names.items() if name in text]
-            if found:
-                error.add_note(f"Here {', '.join(found)}.")
+            names = {} if program is None else _names(program)
+            if any(name in text for name in names):
+                for name, path in names.items():
+                    text = text.replace(name, path)
+                error.args = (text, *error.args[1:])
                 return
 
+    # -- ahead of time
+    def stage(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Staged:
+        """Traces the function for arguments, concrete or abstract, without running it."""
+        plan, rest, named = self._plan_of(args, kwargs)
+        plain = plan.structure().plain
+        settle()
+        trace = plain.trace(gather(plan.operands(plain)), rest, named)
+        staged = Staged(trace.traced, plain, plan.spec, trace.has_callbacks)
+        if not self._may_donate() or trace.has_callbacks:
+            return staged
+        program = self._prepare(plan, trace, None)
+        if not program.donated:
+            return staged
+        operands = plan.operands(program)
+        lists = (list(map(get_slot, operands.donated)), gather(operands))
+        try:
+            traced = program.jitted.trace(*lists[: 1 + operands.is_reading], *rest, **named)
+        finally:
+            program.handovers.pop(get_ident(), None)
+        return Staged(traced, program, plan.spec, False)
+
+    def ahead(
+        self, staged: Staged, compiled: Callable[..., Any], on_new: Callable[[Spec], None]
+    ) -> Dispatcher:
+        """Returns what runs the calls of a function that was compiled ahead of time.
+
+        Args:
+          staged: the call it was compiled for.
+          compiled: what JAX compiled.
+          on_new: called with the spec of a call of another structure; raises.
+        """
+        program = staged.program.with_compiled(compiled)
+        pair = (None, program) if program.donated else (program, None)
+        structure = Structure(*pair)
+        structure.has_callbacks = staged.has_callbacks
+        options = self._options._replace(donates=bool(program.donated), given=frozenset())
+        structures = {self._key_of(staged.spec): structure}
+        return Dispatcher(self._lift, options, self._on_trace, structures, on_new)
+
     # -- making plans and programs
-    def _make_plan(self, leaves: Sequence[Any], given: Sequence[Any], pattern: Pattern) -> Plan:
-        args, kwargs = jtu.tree_unflatten(pattern.treedef, leaves)
-        paths = [path for path, _ in leaf_paths(self._lift.f, args, kwargs, is_root)]
-        plan = make_plan(self._lift, leaves, given, pattern, paths)
-        structure = self._structures.get(plan.spec)
+    def _plan_of(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Plan, tuple[Any, ...], dict[str, Any]]:
+        """Returns the plan of a call, made if need be, and what JAX is given besides."""
+        leaves, treedef = jtu.tree_flatten((args, kwargs), is_root)
+        form = (treedef, *map(is_root, leaves))
+        pattern = self._patterns.get(form)
+        if pattern is None:
+            needs_leaves = self._options.is_sharded
+            pattern = pattern_of(args, kwargs, leaves, treedef, needs_leaves)
+            self._patterns[form] = pattern
+        given = args if pattern.is_flat else leaves
+        root = given[pattern.roots[0]] if pattern.roots else None
+        plans = self.rootless if root is None else root._root_plans
+        plan = find_plan(plans, self.token, given, pattern)
+        if plan is None:
+            holder, name = (self, "rootless") if root is None else (root, "_root_plans")
+            on_void = functools.partial(_drop, weakref.ref(holder), name, self.token)
+            plan = make_plan(self._lift, leaves, given, pattern, on_void)
+            plan.structure = weakref.ref(self._structure_of(plan))
+            if self._options.is_sharded:
+                _place(plan)
+            remember(root, plans, self.token, plan)
+        return plan, *pattern.rest_of(args, kwargs, leaves)
+
+    def _key_of(self, spec: Spec) -> Any:
+        if not self._options.is_sharded:
+            return spec
+        keys = self._lift.in_keys
+        return spec, tuple(prefixes.position(entry.prefix, keys) for entry in spec.entries)
+
+    def _structure_of(self, plan: Plan) -> Structure:
+        key = self._key_of(plan.spec)
+        structure = self._structures.get(key)
         if structure is None:
-            structure = Structure(self._make_program(plan, ()))
-            self._structures[plan.spec] = structure
-        plan.structure = weakref.ref(structure)
-        return plan
+            if self._on_new is not None:
+                self._on_new(plan.spec)
+            # Another thread may have made one meanwhile: there is one for all.
+            structure = self._structures.setdefault(key, Structure(self._make_program(plan, ())))
+        return structure
 
     def _make_program(self, plan: Plan, donated: tuple[int, ...]) -> Program:
-        rest = plan.pattern.rest
-        return Program(self._lift, plan.spec, rest, donated, self._options, self._on_trace)
+        return Program(self._lift, plan.spec, plan.pattern, donated, self._options, self._on_trace)
 
-    def _prepare(
-        self, plan: Plan, plain: Program, rest: tuple[Any, ...], named: dict[str, Any]
-    ) -> Program:
-        """Makes the program that donates."""
+    def _prepare(self, plan: Plan, trace: Trace, donating: Program | None) -> Program:
+        """Returns the program that donates what a trace writes."""
         make = functools.partial(self._make_program, plan)
-        return plain.donate_written(gather(plan.operands(plain)), (rest, named), plan.values, make)
-
-    def _donate_less(self, plan: Plan, program: Program, entries: frozenset[int]) -> None:
-        """Puts a program in the place of one, which does not donate what is at some entries."""
-        kept = tuple(i for i in program.donated if i not in entries)
-        plan.structure().donating = replacement = self._make_program(plan, kept)
-        replacement.has_effects = program.has_effects
-        plan.donating = None
+        return trace.prepare(donating, plan.values, make)
 
 
-def _names(lift: Lift, plan: Plan, program: Program) -> dict[str, str]:
+def _drop(holder: weakref.ref[Any], name: str, token: object, plan: Plan) -> None:
+    """Makes whoever keeps a void plan forget it."""
+    found = holder()
+    if found is not None:
+        drop(getattr(found, name), token, plan)
+
+
+def _copied(array: Any) -> Any:
+    return copy_array(array) if isinstance(array, jax.Array) and is_outermost() else array
+
+
+def _place(plan: Plan) -> None:
+    """Puts Variables where their shardings say, so that no call has to move them."""
+    if not is_outermost():
+        return
+    for value, entry in zip(plan.values, plan.spec.entries, strict=True):
+        sharding = entry.prefix
+        if isinstance(value, Variable) and isinstance(sharding, jax.sharding.Sharding):
+            raw = value._raw
+            if not isinstance(raw, jax.Array) or is_part(value):
+                continue
+            if not (raw.committed and raw.sharding.is_equivalent_to(sharding, raw.ndim)):
+                set_raw(value, jax.device_put(raw, sharding))
+
+
+def _names(program: Program) -> dict[str, str]:
     """Returns where in the arguments things are that a program calls by their place."""
-    record = program.spec.record
     paths: dict[int, list[Path]] = {DONATED: [], KEPT: [], ARRAYS: []}
-    for entry, size, group in zip(
-        program.spec.entries, entry_sizes(record), program.spec.layout, strict=True
-    ):
+    sizes = entry_sizes(program.spec.record)
+    for entry, size, group in zip(program.spec.entries, sizes, program.spec.layout, strict=True):
         paths[group] += [entry.path] * size
     names = {f"donated[{i}]": path for i, path in enumerate(paths[DONATED])}
     names |= {f"kept[{i}]": path for i, path in enumerate(paths[KEPT])}
-    pattern = plan.pattern
-    arguments = argument_paths(lift.f, pattern.arity) if pattern.is_flat else paths[ARRAYS]
-    places = pattern.others if pattern.is_flat else range(len(arguments))
-    names |= {f"rest[{i}]": arguments[place] for i, place in enumerate(places)}
+    names |= {f"rest[{i}]": path for i, path in enumerate(program.rest_paths)}
     return {name: format_path(path) for name, path in names.items()}

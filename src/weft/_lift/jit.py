@@ -1,7 +1,6 @@
 """`nnx.jit`: `jax.jit` for functions that take, change and return objects.
 
-The groups of the lift are (sharding, donated). What `jax.jit` is handed is the spec as its static
-argument and one list of arrays per group.
+The prefixes of the lift are shardings. How calls go is told in `dispatch.py`.
 """
 
 from __future__ import annotations
@@ -25,8 +24,9 @@ import jax
 from weft._config import set_retrace_limit
 from weft._graph import prefix as prefixes
 from weft._lift.arguments import argument_paths
-from weft._lift.dispatch import Dispatcher
-from weft._lift.lift import Call, Lift, Mode, Spec, mode_of, name_of, raw_leaves, unbind
+from weft._lift.dispatch import Dispatcher, Staged
+from weft._lift.lift import Lift, Mode, Spec, mode_of, name_of, unbind
+from weft._lift.program import Options
 from weft._lift.retrace import see
 from weft._lift.stages import Lowered, Traced
 from weft._lift.trace_log import CacheInfo, Log, OnRetrace
@@ -144,7 +144,7 @@ class Jitted:
     """A function with the options that it is compiled with.
 
     Attributes:
-      lift: the function, its arguments in groups that JAX is given with different options.
+      lift: the function; its prefixes are shardings.
     """
 
     def __init__(
@@ -173,90 +173,46 @@ class Jitted:
             return [i + shift if i >= 0 else i for i in as_tuple(nums)]
 
         self._static = select_arguments(f, shifted(static_argnums), static_argnames)
-        self._donated = select_arguments(f, shifted(donate_argnums), donate_argnames)
+        donated = select_arguments(f, shifted(donate_argnums), donate_argnames)
         self._mode = mode
-        self._options = options
-        has_shardings = in_shardings is not None or out_shardings is not None
-        self._is_explicit = has_shardings or any(self._donated)
-        in_keys: list[Any] = prefixes.distinct(in_shardings, None)
-        out_keys: list[Any] = prefixes.distinct(in_shardings, out_shardings, None)
-        self._keys = [(sharding, donated) for sharding in in_keys for donated in (False, True)]
-        donated_paths = self._donated_paths(f)
+        in_keys = prefixes.distinct(in_shardings, None)
+        out_keys = prefixes.distinct(in_shardings, out_shardings, None)
+        self._is_sharded = in_shardings is not None or out_shardings is not None
         self.lift = Lift(
             f,
             "jit",
             mode,
             in_prefix=self._align(in_shardings),
             out_prefix=out_shardings,
-            bound=len(self._bound),
-            in_keys=self._keys,
+            bound=shift,
+            in_keys=in_keys,
             out_keys=out_keys,
-            in_key=lambda path, sharding: (
-                sharding,
-                path[:1] in donated_paths or path[:2] in donated_paths,
-            ),
         )
-        explicit = {
-            "static_argnums": 0,
-            "donate_argnums": tuple(i + 1 for i, (_, donated) in enumerate(self._keys) if donated),
-            **options,
-        }
-        if has_shardings:
-            explicit["in_shardings"] = tuple(sharding for sharding, _ in self._keys)
-            explicit["out_shardings"] = (out_keys, None)
+        given = Options(options, donate is not None, _paths(f, donated), self._is_sharded)
         self._log = Log(self.lift.name, max_traces, on_retrace)
         note = functools.partial(_note_trace, self.lift, self._log)
+        self._dispatcher = Dispatcher(self.lift, given, note)
 
-        def pure(spec: Spec, *groups: list[Any]) -> Any:
-            note(spec, jax.tree.map(jax.typeof, groups))
-            return lift.pure(spec, *groups)
+    def make_function(self, dispatcher: Dispatcher | None = None) -> JitWrapped:
+        """Returns what is called instead of the function.
 
-        def run(call: Call) -> Any:
-            return lift.leave(call, *jitted(call.spec, *call.groups))
-
-        def unplanned(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            return run(lift.enter(args, kwargs))
-
-        lift = self.lift
-        self._jitted = jitted = jax.jit(pure, **explicit)
-        self._run = run
-        self._written: dict[Any, frozenset[int]] = {}
-        self._dispatcher = Dispatcher(
-            Lift(f, "jit", mode), options, donate is not None, note, unplanned
-        )
-
-    def make_function(self) -> JitWrapped:
-        """Returns what is called instead of the function."""
-        if self._is_explicit:
-            call = self._make_explicit()
-        else:
-            call = self._dispatcher.make_function()
-            if self._bound or any(self._static):
-                call = self._make_marking(call)
+        Args:
+          dispatcher: what runs the calls; by default by what is compiled when needed.
+        """
+        call = (self._dispatcher if dispatcher is None else dispatcher).make_function()
+        if self._bound or any(self._static) or self._is_sharded:
+            call = self._make_arranging(call)
         made: Any = functools.update_wrapper(call, self.lift.f, updated=())
         for method in (self.cache_info, self.trace, self.lower, self.eval_shape):
             setattr(made, method.__name__, method)
         return made
 
-    def _make_explicit(self) -> Callable[..., Any]:
+    def _make_arranging(self, run: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            self._dispatcher.calls += 1
-            return self._run(self.enter(args, kwargs))
-
-        return call
-
-    def _make_marking(self, run: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            args, kwargs = self._mark_static((*self._bound, *args), kwargs)
+            args, kwargs = self._arrange(args, kwargs)
             return run(*args, **kwargs)
 
         return call
-
-    def _donated_paths(self, f: Callable[..., Any]) -> frozenset[Path]:
-        number = max(self._donated.positions, default=-1) + 1
-        paths = argument_paths(f, number)
-        chosen = {paths[i] for i in self._donated.positions}
-        return frozenset(chosen | {(name,) for name in self._donated.names})
 
     def _align(self, in_shardings: Any) -> Any:
         """Puts a place for each static argument, which has no sharding, among the shardings."""
@@ -267,49 +223,16 @@ class Jitted:
             aligned.insert(position - len(self._bound), None)
         return tuple(aligned)
 
-    def _mark_static(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple, dict]:
+    def _arrange(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple, dict]:
+        """Puts the object of a bound method first, and marks what is static."""
+        args = (*self._bound, *args)
         if self._static.positions:
             positions = self._static.positions
             args = tuple(Static(x) if i in positions else x for i, x in enumerate(args))
         if self._static.names and kwargs:
             names = self._static.names
             kwargs = {k: Static(x) if k in names else x for k, x in kwargs.items()}
-        return args, kwargs
-
-    def enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-        """Begins a call in which JAX is given all that it needs for the options."""
-        args, kwargs = self._mark_static((*self._bound, *args), kwargs)
-        call = self.lift.enter(args, kwargs)
-        return self._keep_unwritten(call) if self._has_donated(call) else call
-
-    def _has_donated(self, call: Call) -> bool:
-        return any(
-            group for group, (_, donated) in zip(call.groups, self._keys, strict=True) if donated
-        )
-
-    def _keep_unwritten(self, call: Call) -> Call:
-        """Takes the Variables that the function only reads out of the donated groups.
-
-        They are no outputs, so that donating their buffers would destroy them.
-        """
-        leaves = jax.tree.leaves(call.groups)
-        key = (call.spec, tuple((x.shape, x.dtype) for x in map(jax.typeof, leaves)))
-        written = self._written.get(key)
-        if written is None:
-            exit = jax.eval_shape(functools.partial(self.lift.pure, call.spec), *call.groups)[1]
-            written = frozenset(id(call.objects[w.index]) for w in exit.written)
-            indices = {id(obj): i for i, obj in enumerate(call.objects)}
-            written = frozenset(indices[address] for address in written)
-            self._written[key] = written
-        kept = {id(obj) for i, obj in enumerate(call.objects) if i not in written}
-        layout, groups = [], [[] for _ in self._keys]
-        for entry, group in zip(call.entries, call.spec.layout, strict=True):
-            if id(entry.value) in kept:
-                group = prefixes.position((self._keys[group][0], False), self._keys)
-            layout.append(group)
-            groups[group].extend(raw_leaves(entry.value))
-        spec = Spec(call.spec.record, tuple(layout), call.spec.spots, call.entries)
-        return call._replace(spec=spec, groups=groups)
+        return self.lift.place(args, kwargs) if self._is_sharded else (args, kwargs)
 
     # -- what users call besides the function: see `JitWrapped`
     def cache_info(self) -> CacheInfo:
@@ -317,8 +240,12 @@ class Jitted:
         return CacheInfo(len(reasons), max(self._dispatcher.calls - len(reasons), 0), reasons)
 
     def trace(self, *args: Any, **kwargs: Any) -> Traced:
-        call = self.enter(args, kwargs)
-        return Traced(self._jitted.trace(call.spec, *call.groups), self, call.spec)
+        staged = self._dispatcher.stage(*self._arrange(args, kwargs))
+        return Traced(staged.traced, self, staged)
+
+    def compiled(self, staged: Staged, compiled: Any, on_new: Callable[[Spec], None]) -> Any:
+        """Returns what is called like the function, but runs what was compiled for one call."""
+        return self.make_function(self._dispatcher.ahead(staged, compiled, on_new))
 
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         return self.trace(*args, **kwargs).lower()
@@ -328,8 +255,14 @@ class Jitted:
 
         mode = self._mode
         f = functools.partial(eval_shape, self.lift.f, graph=mode.share)
-        args, kwargs = self._mark_static((*self._bound, *args), kwargs)
+        args, kwargs = self._arrange(args, kwargs)
         return f(*args, **kwargs)
+
+
+def _paths(f: Callable[..., Any], chosen: Selection) -> frozenset[Path]:
+    """Returns the paths of arguments that were chosen."""
+    paths = argument_paths(f, max(chosen.positions, default=-1) + 1)
+    return frozenset({paths[i] for i in chosen.positions} | {(name,) for name in chosen.names})
 
 
 def _note_trace(lift: Lift, log: Log, spec: Spec, groups: Any) -> None:

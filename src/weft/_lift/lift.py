@@ -189,6 +189,12 @@ def unbind(f: Callable[..., Any]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     if isinstance(f, types.MethodType) and isinstance(f.__self__, Pytree):
         return f.__func__, (f.__self__,)
     if isinstance(f, Pytree):
+        if not callable(f):
+            name = type(f).__name__
+            raise TypeError(
+                f"a {name} is not callable: it has no `__call__`. Give it one, or pass one of its "
+                f"methods: `model.method` of a `model` that is a {name}"
+            )
         return type(f).__call__, (f,)
     return f, ()
 
@@ -277,7 +283,7 @@ class Lift:
     # -- outside, before
     def enter(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Call:
         """Takes the arguments of a call apart."""
-        args, kwargs = self._place(args, kwargs)
+        args, kwargs = self.place(args, kwargs or {})
         flattener = Flattener(share=self.mode.share, arguments=True)
         paths = argument_paths(self.f, len(args), self.skip, self.bound)
         flatten = flattener.flatten
@@ -301,15 +307,15 @@ class Lift:
         spec = Spec(record, tuple(layout), table.spots, entries)
         return Call(spec, groups, table.objects, arrays, entries)
 
-    def _place(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any] | None
-    ) -> tuple[tuple[Any, ...], dict[str, Any] | None]:
+    def place(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Puts keyword arguments where their prefixes are."""
         is_single = type(self.in_prefix) not in (tuple, list)
         number = None if is_single else self.bound + len(self.in_prefix)
         is_short = number is not None and number > len(args)
         if is_short or (kwargs and is_single and self.in_prefix is not self.kw_prefix):
-            return by_position(self.f, args, kwargs or {}, number)
+            return by_position(self.f, args, kwargs, number)
         return args, kwargs
 
     def _argument_prefixes(self, args: tuple[Any, ...]) -> Iterable[Any]:

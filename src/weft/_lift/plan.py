@@ -2,85 +2,45 @@
 
 A *plan* knows the Variables of a call in order, and the program to run on their arrays. It is kept
 by the first object among the arguments (so that it dies with it), refers to all objects weakly,
-and is valid until their structure changes: objects report that themselves. What cannot report is
-compared with a *snapshot* on each call. *Operands* say how to gather the arrays of one program.
+and is valid until their structure changes: objects report that themselves, and then the plan is
+forgotten. What cannot report is compared with a *snapshot* on each call. *Operands* say how to
+gather the arrays of one program.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import operator
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax.tree_util as jtu
 
 from weft._graph.content import Slot, slots_of
-from weft._graph.records import ValueDef
+from weft._graph.records import Record, ValueDef
 from weft._graph.snapshot import Snapshot, observe
 from weft._graph.walk import Flattener
+from weft._lift.arguments import leaf_paths
 from weft._lift.lease import Lease, settle
 from weft._lift.lift import Call, Lift, Spec
+from weft._lift.pattern import Pattern, getter, is_root
 from weft._lift.program import ARRAYS, KEPT, Program
 from weft._module.pytree import Pytree
+from weft._part import check_apart, is_part
 from weft._reads import readers, register
 from weft._types import NO_PLANS, Root
 from weft._variable import Variable, get_lease, get_slot, is_leaf
-from weft._variables import store_raws
+from weft._variables import expose, store_raws
 from weft._watch import Watch
 
 _MOST = 16
+_MOST_THREADS = 16
 
-Plans = dict[object, list["Plan"]]
-"""The plans that an object keeps, by whom they are for."""
-
-is_root = Root.__instancecheck__
-"""Returns whether an argument is an object or Variable rather than an array; runs in C."""
-
-
-class Pattern(NamedTuple):
-    """The form of a call's arguments.
-
-    Attributes:
-      treedef: the structure around objects and arrays.
-      roots: where the objects are: positions among the positional arguments if all of them are
-        such arguments, else among the leaves.
-      is_flat: whether it is the former; then JAX is given the other arguments as they are.
-      others: positions of the other positional arguments, or of the arrays among the leaves.
-      arity: how many positional arguments there are.
-      rest: the structure of what JAX is given.
-    """
-
-    treedef: Any
-    roots: tuple[int, ...]
-    is_flat: bool
-    others: tuple[int, ...]
-    arity: int
-    rest: Any
-
-    def rest_of(self, args: Sequence[Any], kwargs: dict[str, Any], leaves: Sequence[Any]) -> Any:
-        """Returns what JAX is given besides the arrays that objects hold."""
-        if self.is_flat:
-            return _getter(self.others)(tuple(args)), kwargs
-        return _getter(self.others)(tuple(leaves)), {}
-
-
-def pattern_of(
-    args: tuple[Any, ...], kwargs: dict[str, Any], leaves: Sequence[Any], treedef: Any
-) -> Pattern:
-    """Returns the form of arguments that were taken apart."""
-    number = sum(map(is_root, leaves))
-    roots = tuple(i for i, x in enumerate(args) if is_root(x))
-    is_flat = len(roots) == number
-    if not is_flat:
-        roots = tuple(i for i, leaf in enumerate(leaves) if is_root(leaf))
-    others = set(range(len(args) if is_flat else len(leaves))).difference(roots)
-    pattern = Pattern(treedef, roots, is_flat, tuple(sorted(others)), len(args), None)
-    rest = jtu.tree_structure(pattern.rest_of(args, kwargs, leaves))
-    return pattern._replace(rest=rest)
+Plans = dict[object, dict[int, list["Plan"]]]
+"""The plans that an object keeps, by whom they are for and by thread."""
 
 
 class Operands:
@@ -90,10 +50,10 @@ class Operands:
       program: a weak reference to the program.
       donated: the Variables whose arrays are donated.
       kept: the other Variables with a single array, in order.
-      others: the rest, by position among all that are kept: arrays, and Variables with a pytree.
+      others: the rest, by position among all that are kept: arrays, Variables with a pytree, parts.
       is_reading: the program's.
       lease: the lease of the donated Variables.
-      targets: by outcome, the Variables to write besides.
+      targets: by outcome, the Variables to write besides; None where one is a part.
       jitted: a weak reference to the program's function.
       has_effects, interrupts: the program's.
       arrays: those of the Variables in `kept`, as long as none is written; None if not read yet.
@@ -124,14 +84,16 @@ class Operands:
         self.arrays: list[Any] | None = None
         self.array_type: type | None = None
         self.donated: list[Variable] = [values[i] for i in program.donated]
-        self.lease = Lease(self.donated)
-        self.targets: dict[int, list[Variable]] = {}
+        paths = [program.spec.entries[i].path for i in program.donated]
+        pairs = zip(self.donated, map(program.options.is_given, paths), strict=True)
+        self.lease = Lease(self.donated, frozenset(id(v) for v, is_given in pairs if is_given))
+        self.targets: dict[int, list[Variable] | None] = {}
         self.kept: list[Variable] = []
         self.others: list[tuple[int, Slot | Variable]] = []
         position = 0
         for i in sorted(set(range(len(values))).difference(program.donated)):
             value = values[i]
-            if isinstance(value, Variable) and is_leaf(value._slot):
+            if isinstance(value, Variable) and not is_part(value) and is_leaf(value._slot):
                 self.kept.append(value)
                 position += 1
             elif value is not None:
@@ -150,7 +112,7 @@ class Operands:
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         if not is_finalizing():  # at the end, modules are empty already
-            self.lease.settle()
+            self.lease.end()
 
 
 class Plan:
@@ -162,10 +124,10 @@ class Plan:
       structure: a weak reference to what is compiled for the spec.
       values: by entry, the Variable, or where an array is read; None for arguments.
       watch: says whether an object changed.
-      thread: whose plan it is.
       is_simple: whether nothing but the watch has to be asked.
       arity: how many positional arguments there are; -1 if objects are inside of them.
       others_of: returns those that are no objects, in C.
+      types: of those, where their types tell that a call has the form of the plan.
       reading: the operands of calls that do nothing but read, where that is known.
       donating: the operands of the program that donates, where it was prepared.
     """
@@ -184,17 +146,24 @@ class Plan:
         "reading",
         "spec",
         "structure",
-        "thread",
+        "types",
         "values",
         "watch",
     )
 
-    def __init__(self, pattern: Pattern, given: Sequence[Any], spec: Spec, flattener: Flattener):
+    def __init__(
+        self,
+        pattern: Pattern,
+        given: Sequence[Any],
+        spec: Spec,
+        flattener: Flattener,
+        on_void: Callable[[Plan], None],
+    ):
         self.pattern = pattern
         self.spec = spec
         self.structure: Any = None
-        self.thread = threading.get_ident()
-        self.watch = Watch(thread=self.thread)
+        void = functools.partial(_void, weakref.ref(self), on_void)
+        self.watch = Watch(void, thread=threading.get_ident())
         # The plan is kept by the first object itself, so only the others need to be recognized.
         forget = functools.partial(_forget, weakref.ref(self))
         self._roots = [(i, weakref.ref(given[i], forget)) for i in pattern.roots[1:]]
@@ -206,7 +175,8 @@ class Plan:
         self._snapshot = self._observe(flattener)
         self.is_simple = not self._roots and self._snapshot is None
         self.arity = pattern.arity if pattern.is_flat else -1
-        self.others_of = _getter(pattern.others)
+        self.others_of = getter(pattern.others)
+        self.types: tuple[type, ...] | None = None
         self.reading: Operands | None = None
         self.donating: Operands | None = None
 
@@ -228,16 +198,21 @@ class Plan:
         for position, ref in self._roots:
             if ref() is not given[position]:
                 return False
+        return self.holds()
+
+    def holds(self) -> bool:
+        """Returns whether the objects are as they were."""
         if self._snapshot is not None and not self._snapshot.holds():
-            self.watch.valid = False
+            self.watch.void()
         return self.watch.valid
 
-    def clear(self) -> None:
-        """Forgets the objects, so that what is left of the plan keeps nothing alive."""
-        self.watch.valid = False
-        self._objects, self.values, self._snapshot = [], [], None
-        self.reading = self.donating = None
-        self._operands.clear()
+    def accepts(self, rest: tuple[Any, ...], named: dict[str, Any]) -> bool:
+        """Returns whether what JAX is given besides has the form that the plan is for."""
+        if jtu.tree_structure((rest, named)) != self.pattern.rest:
+            return False
+        if all(x is None or jtu.all_leaves((x,)) for x in rest):
+            self.types = tuple(map(type, rest))  # no need to look closer next time
+        return True
 
     # -- arrays
     def operands(self, program: Program) -> Operands:
@@ -249,9 +224,7 @@ class Plan:
 
     def expose(self) -> None:
         """Notes that the arrays of all Variables are handed out."""
-        for value in self.values:
-            if isinstance(value, Variable) and value._lease is not None:
-                value._lease.expose(value)
+        expose(v for v in self.values if isinstance(v, Variable) and not is_part(v))
 
     def call(self, rest: Any) -> Call:
         """Returns the call as if its objects had been walked again.
@@ -269,19 +242,18 @@ class Plan:
         return Call(self.spec, [], objects, arrays, [])
 
 
-def _forget(plan: weakref.ref, _: Any) -> None:
+def _void(plan: weakref.ref[Plan], on_void: Callable[[Plan], None]) -> None:
+    """Is told when one of the objects of a plan changes."""
+    found = plan()
+    if found is not None:
+        on_void(found)
+
+
+def _forget(plan: weakref.ref[Plan], _: Any) -> None:
     """Is told when one of the objects of a plan is gone."""
     found = plan()
     if found is not None:
-        found.clear()
-
-
-def _getter(positions: tuple[int, ...]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
-    """Returns what returns the elements of a tuple at some positions, in order, as a tuple."""
-    first, number = min(positions, default=0), len(positions)
-    if positions == tuple(range(first, first + number)):
-        return operator.itemgetter(slice(first, first + number))
-    return operator.itemgetter(*positions)
+        found.watch.void()
 
 
 def _values(spec: Spec, flattener: Flattener) -> list[Any]:
@@ -305,13 +277,14 @@ def gather(operands: Operands) -> list[Any]:
             if type(value) is Slot:
                 arrays.insert(position, value.holder[value.key])
             else:
-                arrays[position:position] = jtu.tree_leaves(get_slot(value))
+                raw = value._raw if is_part(value) else get_slot(value)
+                arrays[position:position] = jtu.tree_leaves(raw)
     return arrays
 
 
 def store_others(
     program: Program, plan: Plan, operands: Operands, number: int, rest: Any, new: list[Any]
-) -> None:
+) -> bool:
     """Stores the new values of written Variables that are not donated, the first of some arrays.
 
     Args:
@@ -321,21 +294,29 @@ def store_others(
       number: that of the outcome.
       rest: what JAX was given besides the objects' arrays.
       new: what came out.
+
+    Returns:
+      False where there is more to it: where one of them is a part.
     """
-    targets = operands.targets.get(number)
-    if targets is None:
+    if number not in operands.targets:
         objects = plan.call(rest).objects
-        written = program.outcomes[number].exit.written
-        targets = operands.targets[number] = [objects[w.index] for w in written]
+        found = [objects[w.index] for w in program.outcomes[number].exit.written]
+        operands.targets[number] = None if any(map(is_part, found)) else found
+    targets = operands.targets[number]
+    if targets is None:
+        return False
     if any(map(get_lease, targets)):
-        for target in targets:
-            if target._lease is not None:
-                target._lease.expose(target)
+        expose(targets)
     store_raws(targets, new)
+    return True
 
 
 def make_plan(
-    lift: Lift, leaves: Sequence[Any], given: Sequence[Any], pattern: Pattern, paths: list[Any]
+    lift: Lift,
+    leaves: Sequence[Any],
+    given: Sequence[Any],
+    pattern: Pattern,
+    on_void: Callable[[Plan], None],
 ) -> Plan:
     """Walks the objects among the arguments and remembers what is found.
 
@@ -344,39 +325,98 @@ def make_plan(
       leaves: objects and arrays.
       given: the arguments or leaves, what the pattern's positions count.
       pattern: their form.
-      paths: the path of each leaf.
+      on_void: called with the plan when it is no longer valid.
     """
+    args, kwargs = jtu.tree_unflatten(pattern.treedef, leaves)
+    paths = [path for path, _ in leaf_paths(lift.f, args, kwargs, is_root)]
+    while True:
+        record, layout, flattener = _walk(lift, leaves, pattern, paths)
+        check_apart((entry.path, entry.value) for entry in flattener.entries)
+        spots, entries = flattener.table.spots, flattener.entries
+        if lift.in_keys != [None]:  # in the same order, with their prefixes
+            call = lift.enter(args, kwargs)
+            spots, entries = call.spec.spots, call.entries
+        plan = Plan(pattern, given, Spec(record, layout, spots, entries), flattener, on_void)
+        # What another thread changes after the walk, and before the plan watches, is not reported.
+        if threading.active_count() == 1:
+            return plan
+        again, _, walked = _walk(lift, leaves, pattern, paths)
+        objects, others = flattener.table.objects, walked.table.objects
+        if again == record and len(objects) == len(others) and all(map(_is, objects, others)):
+            return plan
+
+
+def _is(a: Any, b: Any) -> bool:
+    return a is b
+
+
+def _walk(
+    lift: Lift, leaves: Sequence[Any], pattern: Pattern, paths: list[Any]
+) -> tuple[Record, tuple[int, ...], Flattener]:
     flattener = Flattener(share=lift.mode.share, arguments=True)
     records, layout = [], []
     for leaf, path in zip(leaves, paths, strict=True):
         before = len(flattener.entries)
         records.append(flattener.flatten(leaf, path))
         layout += [KEPT if is_root(leaf) else ARRAYS] * (len(flattener.entries) - before)
-    record = ValueDef(pattern.treedef, tuple(paths), tuple(records))
-    spec = Spec(record, tuple(layout), flattener.table.spots, flattener.entries)
-    return Plan(pattern, given, spec, flattener)
+    return ValueDef(pattern.treedef, tuple(paths), tuple(records)), tuple(layout), flattener
 
 
 def find_plan(plans: Plans, owner: object, given: Sequence[Any], pattern: Pattern) -> Plan | None:
     """Returns the plan of a function that fits a call, and puts it before the others."""
+    mine = plans.get(owner, {})
     thread = threading.get_ident()
-    found = plans.get(owner, [])
-    for plan in found:
-        if plan.thread == thread and plan.pattern == pattern and plan.fits(given):
-            if plan is not found[0]:
-                plans[owner] = [plan, *(other for other in found if other is not plan)]
+    for plan in mine.get(thread, ()):
+        is_known = plan.pattern == pattern and plan.structure() is not None
+        if is_known and plan.watch.valid and plan.fits(given):
+            others = [other for other in mine[thread] if other is not plan and other.watch.valid]
+            mine[thread] = [plan, *others]
             return plan
     return None
 
 
-def remember(root: Root, plans: Plans, owner: object, plan: Plan) -> Plans:
-    """Keeps a plan of a function; forgets void ones, the oldest, and those of dead functions."""
+def iter_plans(plans: Plans) -> Iterator[Plan]:
+    """Yields all plans; some may be forgotten meanwhile."""
+    for by_thread in list(plans.values()):
+        for found in list(by_thread.values()):
+            yield from found
+
+
+def remember(root: Root | None, plans: Plans, owner: object, plan: Plan) -> None:
+    """Keeps a plan of a function; forgets what is void, the oldest, and what nobody asks for.
+
+    Args:
+      root: the object that keeps the plans, if any.
+      plans: those that it keeps.
+      owner: whom the plan is for.
+      plan: the new one.
+    """
     if plans is NO_PLANS:
         plans = {}
         object.__setattr__(root, "_root_plans", plans)
-    valid = [old for old in plans.get(owner, ()) if old.watch.valid]
-    plans[owner] = [plan, *valid[: _MOST - 1]]
-    for other, found in list(plans.items()):  # another thread may add to it
-        if found[0].structure() is None:
+    for old in iter_plans(plans):  # a part that was removed unseen stays alive in a void plan
+        old.holds()
+    thread = threading.get_ident()
+    mine = plans.setdefault(owner, {})
+    mine[thread] = [plan, *(old for old in mine.get(thread, ()) if old.watch.valid)][:_MOST]
+    if len(mine) > _MOST_THREADS:
+        alive = {thread, *(other.ident for other in threading.enumerate())}
+        for other in set(mine) - alive:
+            mine.pop(other, None)
+    for other, by_thread in list(plans.items()):  # another thread may add to it
+        found = [plan for plans in list(by_thread.values()) for plan in plans]
+        if all(plan.structure() is None for plan in found):
             plans.pop(other, None)
-    return plans
+
+
+def drop(plans: Plans, owner: object, plan: Plan) -> None:
+    """Forgets a plan, and so the objects that it knows."""
+    by_thread = plans.get(owner)
+    if by_thread is None:
+        return
+    for thread, found in list(by_thread.items()):
+        if any(other is plan for other in found):
+            by_thread[thread] = [other for other in found if other is not plan]
+            with contextlib.suppress(KeyError):
+                if not by_thread[thread]:
+                    del by_thread[thread]

@@ -6,20 +6,28 @@ the donated Variables, the other arrays that come out, and a list of Nones whose
 *outcome* (of possibly several traces) this is: so that nothing of the output is made by Python
 code, which an interrupt could stop half-way. Where no more comes out than what the function
 returns, and that is arrays, the outcome is *whole*: then this itself is all that follows the
-donated Variables, and a single array of a program without donation comes alone.
+donated Variables, and a single array of a program without donation comes alone. Where the user
+gives shardings, the other arrays come out in *groups*, one list per sharding.
 
-The first trace of a structure tells what it writes. Its jaxpr is handed to the donating program,
-once; every later trace that JAX decides on runs the user's function again, as the context may be
-another.
+The function is traced by the *plain* program, which donates nothing, and never in passing: a call
+that JAX would have to trace ends with `UntracedError`, and is made again after the trace. So it is
+known what the function writes and whether it calls back to the host before anything is given away,
+and no code of the user's runs meanwhile. The jaxpr of such a trace is *handed over* to the program
+that donates, once; every later trace that JAX asks for runs the user's function again, as the
+context may be another.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
-import threading
+import inspect
+import itertools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import get_ident
 from typing import Any, NamedTuple
 
 import jax
@@ -27,13 +35,39 @@ import jax.tree_util as jtu
 import numpy as np
 
 from weft._graph.records import ARRAY, ArrayDef, Record, ValueDef, VariableDef, iter_records
+from weft._lift.arguments import argument_paths
+from weft._lift.callbacks import has_callbacks
 from weft._lift.interrupts import HeldInterrupts
-from weft._lift.lift import Exit, Inside, Lift, Spec, Written
+from weft._lift.lift import Exit, Groups, Lift, Spec, Written
+from weft._lift.pattern import Pattern
+from weft._part import is_part
+from weft._path import Path
 from weft._static import Static
+from weft._trace import is_outermost
 from weft._variable import Variable
 
 DONATED, KEPT, ARRAYS = range(3)
 _config: Any = jax.config
+
+
+class Options(NamedTuple):
+    """What a user wants of the programs of a function.
+
+    Attributes:
+      jit: options of `jax.jit`, as they are.
+      donates: whether arrays of Variables that are written may be overwritten.
+      given: paths of arguments whose arrays may be overwritten even if others hold them.
+      is_sharded: whether the prefixes of the lift are shardings.
+    """
+
+    jit: dict[str, Any]
+    donates: bool
+    given: frozenset[Path] = frozenset()
+    is_sharded: bool = False
+
+    def is_given(self, path: Path) -> bool:
+        """Returns whether what is at a path may be overwritten even if others hold it."""
+        return path[:1] in self.given or path[:2] in self.given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +78,7 @@ class Outcome:
       exit: the exit; its `written` lacks the donated Variables.
       treedef: of what the function returns, if these are arrays only.
       is_eager: whether nothing was compiled, so that arrays may come out that went in.
+      may_be_whole: whether JAX may put together what the function returns.
       is_plain: whether nothing but single arrays in Variables is written back.
       is_whole: whether nothing but what the function returns comes out of a compiled program.
     """
@@ -51,6 +86,7 @@ class Outcome:
     exit: Exit
     treedef: Any
     is_eager: bool
+    may_be_whole: bool
     is_plain: bool = dataclasses.field(init=False)
     is_whole: bool = dataclasses.field(init=False)
 
@@ -59,45 +95,29 @@ class Outcome:
         singles = all(w.treedef is None and w.metadata is None for w in exit.written)
         is_plain = self.treedef is not None and not exit.changed and singles
         object.__setattr__(self, "is_plain", is_plain)
-        object.__setattr__(self, "is_whole", is_plain and not exit.written and not self.is_eager)
+        is_whole = is_plain and not exit.written and not self.is_eager and self.may_be_whole
+        object.__setattr__(self, "is_whole", is_whole)
 
 
 class Handover(NamedTuple):
-    """A first trace, for one use in the call that traced it.
+    """A trace, for one use in the call that needed it.
 
     Attributes:
       avals: of kept arrays and arguments, in the order of the entries.
-      call: does with such arrays what was traced; returns a list.
-      donated: for each donated Variable, where its value is among the outputs.
+      call: does with such arrays what was traced; returns the groups of what comes out.
+      donated: for each donated Variable the group and the place of its value there, None where it
+        stays as it is.
       outcome: what comes out besides.
-      thread: the thread of the call; another may have other settings.
     """
 
     avals: list[Any]
-    call: Callable[[list[Any]], list[Any]]
-    donated: tuple[int, ...]
+    call: Callable[[list[Any]], Groups]
+    donated: tuple[tuple[int, int] | None, ...]
     outcome: Outcome
-    thread: int
 
 
-class UndonatableError(Exception):
-    """Ends a trace that writes another shape or dtype to Variables that are donated.
-
-    Attributes:
-      entries: the entries of these Variables.
-    """
-
-    def __init__(self, entries: frozenset[int]):
-        super().__init__()
-        self.entries = entries
-
-
-class NotCompiledError(Exception):
-    """Ends a call of a program that donates where JAX compiles nothing, and so donates nothing."""
-
-
-class FormError(Exception):
-    """Ends the trace of a call that has another form than the program is for."""
+class UntracedError(Exception):
+    """Ends a call that JAX would have to trace."""
 
 
 class Program:
@@ -106,18 +126,20 @@ class Program:
     Args:
       lift: the function.
       spec: the structure; its layout is made anew here.
-      rest: the structure of the arguments that are no objects.
+      pattern: the form of the arguments.
       donated: the entries whose arrays are donated, by position.
-      options: of `jax.jit`.
+      options: what the user wants.
       on_trace: called with the avals of each trace of the user's function, before it runs.
 
     Attributes:
       jitted: the compiled function.
       outcomes: what came out of the traces.
-      handover: the first trace, as long as the call lasts that traced it.
+      handovers: traces to be used by a thread's running call.
+      rest: the structure of the arguments that are no objects.
+      is_nestable: whether it may be called inside of a trace of another program.
       is_reading: whether there are arrays of objects besides the donated ones.
-      has_effects: whether each call goes through Python code of JAX, for the sake of callbacks.
-      interrupts: what holds interrupts back meanwhile.
+      has_effects: whether each call goes through Python code of JAX.
+      interrupts: what holds signals back meanwhile.
       token: stands for the program where nothing shall keep it alive.
     """
 
@@ -125,9 +147,9 @@ class Program:
         self,
         lift: Lift,
         spec: Spec,
-        rest: Any,
+        pattern: Pattern,
         donated: tuple[int, ...],
-        options: dict[str, Any],
+        options: Options,
         on_trace: Callable[[Spec, Any], None],
     ):
         chosen = frozenset(donated)
@@ -136,15 +158,19 @@ class Program:
             for i, group in enumerate(spec.layout)
         )
         self.donated = donated
-        self._rest = rest
+        self.options = options
         self.outcomes: list[Outcome] = []
         self.spec = Spec(spec.record, layout, spec.spots, spec.entries)
         self.has_effects = False
         self.interrupts = HeldInterrupts()
         self.token = object()
+        self.handovers: dict[int, Handover] = {}
+        self.rest = pattern.rest
+        self.is_nestable = not (any(options.jit.values()) or options.given or options.is_sharded)
+        self._pattern = pattern
         self._lift = lift
         self._on_trace = on_trace
-        self.handover: Handover | None = None
+        self._tracing: list[int] = []  # threads that trace the function now
         this = weakref.ref(self)  # no cycle: a program goes when its function goes
 
         def change(donated: list[Any], kept: list[Any], /, *rest: Any, **named: Any) -> Any:
@@ -158,157 +184,234 @@ class Program:
 
         # An empty list costs JAX as much as some arrays.
         self.is_reading = KEPT in layout
-        function = (change if self.is_reading else write) if donated else read
-        function.__name__ = function.__qualname__ = lift.name.rpartition(".")[2]
-        self.jitted = jax.jit(function, donate_argnums=0 if donated else (), **options)
-        self._has_options = bool(options)
+        function: Any = (change if self.is_reading else write) if donated else read
+        name = getattr(lift.f, "__name__", None) or lift.name.rpartition(".")[2]
+        function.__name__ = function.__qualname__ = name
+        # JAX's errors show the file and the line of what is wrapped.
+        function.__signature__ = inspect.signature(function)
+        function.__wrapped__ = lift.f
+        self.jitted: Any = jax.jit(function, **self._jit_options())
+
+    @property
+    def rest_paths(self) -> list[Path]:
+        """Where the positional arguments that are no roots are."""
+        pattern = self._pattern
+        paths = self.spec.record.keys
+        if pattern.is_flat:
+            paths = argument_paths(self._lift.f, pattern.arity)
+        return [paths[i] for i in pattern.others]
+
+    def _jit_options(self) -> dict[str, Any]:
+        options = self.options
+        found = dict(options.jit)
+        lists = [DONATED] * bool(self.donated) + [KEPT] * (self.is_reading or not self.donated)
+        given = [i for i, path in enumerate(self.rest_paths) if options.is_given(path)]
+        found["donate_argnums"] = (*[0][: len(self.donated)], *(i + len(lists) for i in given))
+        if options.given:
+            found["donate_argnames"] = [path[0] for path in options.given if len(path) == 1]
+        if options.is_sharded:
+            groups: list[list[Any]] = [[], [], []]
+            sizes = entry_sizes(self.spec.record)
+            entries = zip(self.spec.entries, sizes, self.spec.layout, strict=True)
+            for entry, size, group in entries:
+                groups[group] += [entry.prefix] * size
+            found["in_shardings"] = (*(groups[i] for i in lists), *groups[ARRAYS])
+            found["out_shardings"] = (groups[DONATED], self._lift.out_keys, None)
+        return found
+
+    @contextmanager
+    def tracing(self) -> Iterator[None]:
+        """Lets the running thread trace the function."""
+        thread = get_ident()
+        self._tracing.append(thread)
+        try:
+            yield
+        finally:
+            self._tracing.remove(thread)
 
     def _run(self, donated: list[Any], kept: list[Any], rest: Any) -> Any:
-        if donated and _config.jax_disable_jit:
-            raise NotCompiledError
-        arrays, found = jtu.tree_flatten(rest)
-        if found != self._rest:
-            raise FormError
-        groups = (donated, kept, arrays)
-        handover = self.handover
-        if handover is not None and handover.thread == threading.get_ident():
-            self.handover = None
-            inputs = [iter(group) for group in groups]
-            flat = self._in_order(inputs, self.spec)
-            if [jax.typeof(x) for x in flat] == handover.avals:
-                self.interrupts.hold()
-                return self._replay(handover, flat)
+        groups = (donated, kept, jtu.tree_leaves(rest))
+        if donated:
+            return self._replay(groups)
+        if get_ident() not in self._tracing and not is_outermost():
+            raise UntracedError
         self._on_trace(self.spec, jax.tree.map(jax.typeof, groups))
         inside = self._lift.rebuild(self.spec, groups)
-        try:
-            out = self._lift.run(inside)
-        except StopIteration as error:
-            if not donated:
-                raise
-            # The program is called by an iterator, which this would end.
-            raise RuntimeError(f"{self._lift.name!r} raised StopIteration") from error
-        (others,), exit = self._lift.collect(self.spec, inside, out)
-        result = self._part(inside, donated, others, exit, out)
-        if donated:
-            self.interrupts.hold()
-        return result
+        out = self._lift.run(inside)
+        others, exit = self._lift.collect(self.spec, inside, out)
+        treedef = jtu.tree_structure(out) if _only_arrays(exit.out) else None
+        is_eager = bool(_config.jax_disable_jit)
+        outcome = Outcome(exit, treedef, is_eager, not self.options.is_sharded)
+        return self._output([], others, outcome)
 
-    def _in_order(self, inputs: list[Any], spec: Spec) -> list[Any]:
+    def _replay(self, groups: Sequence[list[Any]]) -> Any:
+        """Does what was traced already, with donated arrays among its inputs."""
+        handover = self.handovers.pop(get_ident(), None)
+        if handover is None or _config.jax_disable_jit:
+            raise UntracedError
+        inputs = [iter(group) for group in groups]
+        flat = self._in_order(inputs)
+        if [jax.typeof(x) for x in flat] != handover.avals:
+            raise UntracedError
+        self.interrupts.hold()
+        values = handover.call(flat)
+        new = [
+            old if place is None else values[place[0]][place[1]]
+            for old, place in zip(groups[DONATED], handover.donated, strict=True)
+        ]
+        chosen = frozenset(handover.donated)
+        others = [
+            [value for i, value in enumerate(group) if (number, i) not in chosen]
+            for number, group in enumerate(values)
+        ]
+        return self._output(new, others, handover.outcome)
+
+    def _in_order(self, inputs: list[Iterator[Any]]) -> list[Any]:
         """Returns kept arrays and arguments in the order that a program without donation has."""
         kept: list[Any] = []
-        for number, group in zip(entry_sizes(spec.record), spec.layout, strict=True):
+        for number, group in zip(entry_sizes(self.spec.record), self.spec.layout, strict=True):
             if group != ARRAYS:
-                kept.extend(next(inputs[group]) for _ in range(number))
+                kept.extend(itertools.islice(inputs[group], number))
         return kept + list(inputs[ARRAYS])
 
-    def _call_traced(self, jaxpr: Any, flat: list[Any]) -> list[Any]:
-        """Does inside another trace what was traced before."""
-        if self._has_options:  # some are refused inside of a trace
-            from jax.extend.core import jaxpr_as_fun  # takes long to import
-
-            return jaxpr_as_fun(jaxpr)(*flat)
-        number = len(flat) - self._rest.num_leaves
-        rest, named = jtu.tree_unflatten(self._rest, flat[number:])
-        # JAX finds the trace in its cache. Its outcome is not whole, as Variables are written.
-        return self.jitted(flat[:number], *rest, **named)[1]
-
-    def _replay(self, handover: Handover, flat: list[Any]) -> Any:
-        values = handover.call(flat)
-        chosen = frozenset(handover.donated)
-        others = [value for i, value in enumerate(values) if i not in chosen]
-        return self._output([values[i] for i in handover.donated], others, handover.outcome)
-
-    def _part(
-        self, inside: Inside, donated: list[Any], others: list[Any], exit: Exit, out: Any
-    ) -> Any:
-        """Parts what comes out of a trace, and remembers what it is.
-
-        A donated Variable that was not written comes out as it is.
-        """
-        variables = [inside.leaves[i] for i in self.donated]
-        new = [variable._raw for variable in variables]
-        wrong = [not _same_aval(*pair) for pair in zip(donated, new, strict=True)]
-        if any(wrong):
-            pairs = zip(self.donated, wrong, strict=True)
-            raise UndonatableError(frozenset(entry for entry, is_wrong in pairs if is_wrong))
-        addresses = {id(variable) for variable in variables}
-        written: list[Written] = []
-        remaining: list[Any] = []
-        rest = iter(others)
-        for w in exit.written:
-            leaves = [next(rest) for _ in range(_size_of(w))]
-            if id(inside.objects[w.index]) not in addresses:
-                written.append(w)
-                remaining.extend(leaves)
-            elif w.metadata is not None:  # its metadata comes out, with the value once more
-                written.append(w)
-                remaining.extend(leaves)
-        remaining.extend(rest)
-        layout = exit.layout[len(exit.written) - len(written) :]
-        exit = Exit(tuple(written), exit.changed, exit.out, layout)
-        treedef = jtu.tree_structure(out) if _only_arrays(exit.out) else None
-        return self._output(new, remaining, Outcome(exit, treedef, bool(_config.jax_disable_jit)))
-
-    def _output(self, new: list[Any], others: list[Any], outcome: Outcome) -> Any:
+    def _output(self, new: list[Any], groups: Groups, outcome: Outcome) -> Any:
         """Returns what comes out, in the form that an outcome has."""
         if outcome.is_whole:
-            out = jtu.tree_unflatten(outcome.treedef, others)
+            out = jtu.tree_unflatten(outcome.treedef, groups[0])
             return out if outcome.exit.out == ARRAY and not self.donated else (new, out)
         if outcome not in self.outcomes:
             self.outcomes.append(outcome)
+        others = groups if self.options.is_sharded else groups[0]
         return new, others, [None] * self.outcomes.index(outcome)
 
-    def donate_written(
-        self,
-        kept: list[Any],
-        rest: tuple[tuple[Any, ...], dict[str, Any]],
-        values: list[Any],
-        make: Callable[[tuple[int, ...]], Program],
-    ) -> Program:
-        """Traces a structure, and makes the program that donates the Variables it writes.
+    def groups_of(self, others: Any) -> Groups:
+        """Returns the groups of what comes out besides donated Variables."""
+        return others if self.options.is_sharded else [others]
 
-        Donated are Variables whose single array keeps its shape and dtype.
+    def outcome_of(self, out: Any) -> Outcome | None:
+        """Returns the outcome of what came out, None if it is whole."""
+        is_whole = type(out) is not tuple or len(out) == 2
+        return None if is_whole else self.outcomes[len(out[2])]
+
+    def with_compiled(self, compiled: Callable[..., Any]) -> Program:
+        """Returns this program with its function compiled ahead of time."""
+        program = copy.copy(self)
+        program.jitted = functools.partial(compiled)  # may be referred to weakly, unlike JAX's
+        program.token = object()
+        return program
+
+    def trace(self, kept: list[Any], rest: tuple[Any, ...], named: dict[str, Any]) -> Trace:
+        """Traces the user's function for arrays, concrete or abstract; runs nothing."""
+        with self.tracing():
+            traced = self.jitted.trace(kept, *rest, **named)
+        return Trace(self, traced)
+
+
+class Trace:
+    """A trace of a plain program, before the function is run.
+
+    Attributes:
+      program: the program.
+      traced: JAX's stage.
+      outcome: what comes out, None if it is whole.
+      has_callbacks: whether the function calls back to the host.
+    """
+
+    def __init__(self, program: Program, traced: Any):
+        self.program = program
+        self.traced = traced
+        self.outcome = program.outcome_of(traced.out_info)
+        self.has_callbacks = has_callbacks(traced.jaxpr)
+
+    def _places(self, values: Sequence[Any]) -> dict[int, tuple[int, int] | None]:
+        """Returns where the new values of entries are, None for what is no array of old aval.
 
         Args:
-          kept: what this program, which itself donates nothing, is given of the objects.
-          rest: the other arguments.
           values: what is at each entry: Variables and others.
-          make: makes a program from the positions of the entries to donate.
-
-        Returns:
-          A program that has the jaxpr of the trace, for the call that follows.
         """
-        traced = self.jitted.trace(kept, *rest[0], **rest[1])
-        found = traced.out_info
-        if type(found) is not tuple or len(found) == 2:  # whole: nothing is written
-            return make(())
-        outcome = self.outcomes[len(found[2])]
-        indices = _entries_by_index(self.spec)
-        chosen: dict[int, int] = {}  # where the new value is among the outputs, by entry
-        others: list[Written] = []
-        position = 0
-        for w in outcome.exit.written:
-            entry = indices[w.index]
+        if self.outcome is None:  # nothing is written
+            return {}
+        exit = self.outcome.exit
+        groups = self.program.groups_of(self.traced.out_info[1])
+        indices = _entries_by_index(self.program.spec)
+        positions = [0] * len(groups)
+        found: dict[int, tuple[int, int] | None] = {}
+        for w, group in zip(exit.written, exit.layout, strict=False):
+            entry, position = indices[w.index], positions[group]
             variable = values[entry]
             is_single = w.treedef is None and w.metadata is None and isinstance(variable, Variable)
-            if is_single and _same_aval(variable._slot, found[1][position]):
-                chosen[entry] = position
-            else:
-                others.append(w)
-            position += _size_of(w)
-        program = make(tuple(sorted(chosen)))
-        if chosen:
-            exit = outcome.exit
-            exit = Exit(tuple(others), exit.changed, exit.out, exit.layout[len(chosen) :])
-            program.handover = Handover(
-                avals=list(traced.jaxpr.in_avals),
-                call=functools.partial(self._call_traced, traced.jaxpr),
-                donated=tuple(chosen[entry] for entry in program.donated),
-                outcome=Outcome(exit, outcome.treedef, False),
-                thread=threading.get_ident(),
-            )
-            program.has_effects = bool(traced.jaxpr.effects)
-        return program
+            may_take = is_single and not is_part(variable)
+            same = may_take and _same_aval(variable._slot, groups[group][position])
+            found[entry] = (group, position) if same else None
+            positions[group] += 1 if w.treedef is None else w.treedef.num_leaves
+        return found
+
+    def prepare(
+        self, donating: Program | None, values: Sequence[Any], make: Callable[..., Program]
+    ) -> Program:
+        """Returns the program that donates what is written, with this trace for its next call.
+
+        Donated are Variables whose single array keeps its shape and dtype; of the program that
+        there is already, no other ones.
+
+        Args:
+          donating: that of earlier traces, if any.
+          values: what is at each entry: Variables and others.
+          make: makes a program from the positions of the entries to donate.
+        """
+        places = self._places(values)
+        if donating is not None and donating.donated:
+            donated = [i for i in donating.donated if places.get(i, ()) is not None]
+        else:
+            entries = zip(values, self.program.spec.entries, strict=True)
+            options = self.program.options
+            may_go = [options.donates or options.is_given(entry.path) for _, entry in entries]
+            donated = sorted(i for i, place in places.items() if place is not None and may_go[i])
+        if donating is None or donating.donated != tuple(donated):
+            donating = make(tuple(donated))
+        if donated:
+            donating.has_effects |= bool(self.traced.jaxpr.effects)
+            donating.handovers[get_ident()] = self._handover(donating, places)
+        return donating
+
+    def _handover(self, donating: Program, places: dict[int, Any]) -> Handover:
+        indices = _entries_by_index(self.program.spec)
+        chosen = frozenset(donating.donated)
+        if self.outcome is None:  # whole, so what comes out is not in the groups
+            out = self.traced.out_info
+            out = out[1] if type(out) is tuple else out
+            treedef = jtu.tree_structure(out)
+            exit = Exit((), (), Static(None), (0,) * treedef.num_leaves)
+        else:
+            exit, treedef = self.outcome.exit, self.outcome.treedef
+        kept = [i for i, w in enumerate(exit.written) if indices[w.index] not in chosen]
+        written = tuple(exit.written[i] for i in kept)
+        rest = exit.layout[len(exit.written) :]
+        exit = Exit(written, exit.changed, exit.out, (*(exit.layout[i] for i in kept), *rest))
+        # What came out of a program that donates is stored before code of the user's runs.
+        may_be_whole = not donating.options.is_sharded and _is_builtin(treedef)
+        return Handover(
+            avals=list(self.traced.jaxpr.in_avals),
+            call=self._call,
+            donated=tuple(places.get(entry) for entry in donating.donated),
+            outcome=Outcome(exit, treedef, False, may_be_whole),
+        )
+
+    def _call(self, flat: list[Any]) -> Groups:
+        """Does inside another trace what was traced."""
+        program = self.program
+        if program.is_nestable:  # JAX finds the trace in its cache
+            number = len(flat) - program.rest.num_leaves
+            rest, named = jtu.tree_unflatten(program.rest, flat[number:])
+            with program.tracing():
+                out = program.jitted(flat[:number], *rest, **named)
+            leaves = jtu.tree_leaves(out)
+        else:
+            from jax.extend.core import jaxpr_as_fun  # takes long to import
+
+            leaves = jaxpr_as_fun(self.traced.jaxpr)(*flat)
+            out = jtu.tree_unflatten(jtu.tree_structure(self.traced.out_info), leaves)
+        return [leaves] if self.outcome is None else program.groups_of(out[1])
 
 
 def entry_sizes(record: Record) -> list[int]:
@@ -320,14 +423,19 @@ def entry_sizes(record: Record) -> list[int]:
     ]
 
 
-def _size_of(written: Written) -> int:
-    return 1 if written.treedef is None else written.treedef.num_leaves
-
-
 def _only_arrays(record: Record) -> bool:
     if isinstance(record, ValueDef):
         return all(map(_only_arrays, record.children))
     return isinstance(record, ArrayDef) or (isinstance(record, Static) and record.value is None)
+
+
+def _is_builtin(treedef: Any) -> bool:
+    """Returns whether JAX puts a pytree together without code of the user's."""
+    if treedef is None:
+        return False
+    data = treedef.node_data()
+    kind = type(None) if data is None else data[0]
+    return kind in (tuple, list, dict, type(None)) and all(map(_is_builtin, treedef.children()))
 
 
 def _entries_by_index(spec: Spec) -> dict[int, int]:
@@ -337,7 +445,7 @@ def _entries_by_index(spec: Spec) -> dict[int, int]:
 
 def _same_aval(array: Any, new: Any) -> bool:
     """Returns whether an array may take the place of another one in memory."""
-    if not isinstance(array, (jax.Array, np.ndarray)):
+    if not isinstance(array, (jax.Array, np.ndarray, jax.ShapeDtypeStruct)):
         return False
     aval = jax.typeof(array)
     found = getattr(new, "shape", None), getattr(new, "dtype", None)

@@ -6,7 +6,7 @@ the static side of the call that it was made for.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from weft._errors import StructureError
 from weft._graph.records import describe_difference
@@ -18,10 +18,10 @@ from weft._path import format_path
 class _Stage:
     """One stage of compiling ahead of time; what it does not define is JAX's."""
 
-    def __init__(self, stage: Any, jit_wrapped: Any, spec: Spec):
+    def __init__(self, stage: Any, jit_wrapped: Any, staged: Any):
         self._stage = stage
         self.jit_wrapped = jit_wrapped
-        self._spec = spec
+        self._staged = staged
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -44,7 +44,7 @@ class Traced(_Stage):
 
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         """Lowers to the compiler's input language."""
-        return Lowered(self._stage.lower(*args, **kwargs), self.jit_wrapped, self._spec)
+        return Lowered(self._stage.lower(*args, **kwargs), self.jit_wrapped, self._staged)
 
 
 class Lowered(_Stage):
@@ -62,7 +62,7 @@ class Lowered(_Stage):
 
     def compile(self, *args: Any, **kwargs: Any) -> Compiled:
         """Compiles for the devices at hand."""
-        return Compiled(self._stage.compile(*args, **kwargs), self.jit_wrapped, self._spec)
+        return Compiled(self._stage.compile(*args, **kwargs), self.jit_wrapped, self._staged)
 
 
 class Compiled(_Stage):
@@ -78,13 +78,15 @@ class Compiled(_Stage):
       (1, 3)
     """
 
+    def __init__(self, stage: Any, jit_wrapped: Any, staged: Any):
+        super().__init__(stage, jit_wrapped, staged)
+        self._run = jit_wrapped.compiled(staged, stage, self._refuse)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        wrapped = self.jit_wrapped
-        call = wrapped.enter(args, kwargs)
-        if call.spec != self._spec:
-            raise StructureError(_explain(wrapped.lift, self._spec, call.spec))
-        groups, exit = self._stage(*call.groups)
-        return wrapped.lift.leave(call, groups, exit)
+        return self._run(*args, **kwargs)
+
+    def _refuse(self, spec: Spec) -> NoReturn:
+        raise StructureError(_explain(self.jit_wrapped.lift, self._staged.spec, spec))
 
 
 def _explain(lift: Lift, compiled: Spec, called: Spec) -> str:
