@@ -1,7 +1,7 @@
 """A program that interrupts its own training loops at random moments.
 
-Its arguments are how often, and a seed. It prints how many interrupts came through and how many
-models they destroyed.
+Its arguments are a signal, how often, and a seed. It prints how many interrupts came through and
+how many models they destroyed.
 """
 
 from __future__ import annotations
@@ -43,21 +43,36 @@ def train_with_callback(m: Model, x: Any) -> Any:
     return train(m, x)
 
 
-def interrupt_after(seconds: float, ended: threading.Event) -> None:
+def train_and_print(m: Model, x: Any) -> Any:
+    jax.debug.print("", ordered=True)
+    return train(m, x)
+
+
+class Interrupted(BaseException):
+    """What the handler of every signal raises."""
+
+
+def handle(*_: Any) -> None:
+    raise Interrupted
+
+
+def interrupt_after(number: int, seconds: float, ended: threading.Event) -> None:
     """Interrupts until the loop has ended.
 
     Once is not always enough: JAX has a callback in the garbage collector, and Python drops what is
     raised there, as is an interrupt that came during the collection.
     """
     time.sleep(seconds)
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), number)
     while not ended.wait(5):
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
 
-def loop_until_interrupted(step: Callable[..., Any], m: Model, x: Any, seconds: float) -> None:
+def loop_until_interrupted(
+    number: int, step: Callable[..., Any], m: Model, x: Any, seconds: float
+) -> None:
     ended = threading.Event()
-    thread = threading.Thread(target=interrupt_after, args=(seconds, ended))
+    thread = threading.Thread(target=interrupt_after, args=(number, seconds, ended))
     try:
         thread.start()
         while True:
@@ -72,20 +87,21 @@ def is_usable(m: Model) -> bool:
     return not any(x.is_deleted() for x in arrays) and all(np.isfinite(x).all() for x in arrays)
 
 
-def main(number: int, seed: int) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started this may ignore it
+def main(name: str, times: int, seed: int) -> None:
+    number = signal.Signals[name]
+    signal.signal(number, handle)
     chance = random.Random(seed)
     m, x = Model(), jnp.ones((2, 8))
-    compiled = [nnx.jit(train), nnx.jit(train_with_callback)]
+    compiled = [nnx.jit(f) for f in (train, train_with_callback, train_and_print)]
     for step in compiled:
         step(m, x)
     caught = lost = 0
-    for i in range(number):
+    for i in range(times):
         is_new = i % 8 == 0  # traced and compiled while the signal comes
-        step = nnx.jit(lambda m, x: train(m, x)) if is_new else compiled[i % 2]
+        step = nnx.jit(lambda m, x: train(m, x)) if is_new else compiled[i % 3]
         try:
-            loop_until_interrupted(step, m, x, chance.uniform(0, 0.2 if is_new else 0.004))
-        except KeyboardInterrupt:
+            loop_until_interrupted(number, step, m, x, chance.uniform(0, 0.2 if is_new else 0.004))
+        except Interrupted:
             caught += 1
         if not is_usable(m):
             lost += 1
@@ -94,4 +110,4 @@ def main(number: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(sys.argv[1], *map(int, sys.argv[2:]))

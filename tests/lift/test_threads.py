@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -9,9 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import weft as nnx
 from tests.lift.donated import Model, add, is_donated, peek, step, trained
+from weft._lift import dispatch
+from weft._lift.plan import iter_plans
 
 
 def test_readers_never_meet_a_deleted_array() -> None:
@@ -116,3 +121,137 @@ def test_a_callback_may_read_what_is_donated() -> None:
         report(m, jnp.ones(()))
     jax.effects_barrier()
     assert len(seen) == 3
+
+
+class Switched(nnx.Module):
+    def __init__(self, size: int = 1000) -> None:
+        self.w = nnx.Param(jnp.zeros(size))
+        self.dropout = nnx.Dropout(0.1, rngs=nnx.Rngs(0))
+
+
+def _run_beside(uses: list[Callable[[], Any]], train: Callable[[], Any], rounds: int) -> None:
+    """Trains while other threads use the same objects, as often switching as Python can."""
+    stop, failures = threading.Event(), []
+
+    def loop(use: Callable[[], Any]) -> None:
+        try:
+            while not stop.is_set():
+                use()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=loop, args=(use,), daemon=True) for use in uses]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in range(rounds):
+            train()
+    finally:
+        stop.set()
+        sys.setswitchinterval(interval)
+        for thread in threads:
+            thread.join(30)
+    assert failures == []
+    assert not any(thread.is_alive() for thread in threads), "a reader waits for ever"
+
+
+ROUNDS = int(os.environ.get("WEFT_ROUNDS", "60"))
+predict = nnx.jit(lambda m: m.w.sum())
+READERS: dict[str, Callable[[Switched], Any]] = {
+    "call": lambda m: float(predict(m)),
+    "value": lambda m: np.asarray(m.w[...]).sum(),
+    "split": lambda m: np.asarray(nnx.split(m, nnx.Param, ...)[1]["w"][...]),
+    "clone": lambda m: np.asarray(nnx.clone(m).w[...]),
+    "fresh function": lambda m: float(nnx.jit(lambda m: m.w.sum())(m)),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_readers_beside_changes_of_structure(reader: str) -> None:
+    m = Switched()
+    add = nnx.jit(lambda m: m.w.set_value(m.w + 1))
+
+    def train() -> None:
+        m.train()
+        add(m)
+        add(m)
+        m.eval()
+        np.asarray(m.w[:1])
+
+    _run_beside([lambda: READERS[reader](m)] * 2, train, ROUNDS)
+    np.testing.assert_array_equal(m.w, np.full(1000, 2.0 * ROUNDS))
+
+
+def test_what_is_read_is_never_older_than_the_structure() -> None:
+    """A reader that plans while the structure changes does not remember the old one."""
+    m = Switched(4)
+    m.dropout.rate = 0.0
+    rate = nnx.jit(lambda m: m.w.sum() * 0 + m.dropout.rate, on_retrace=None)
+
+    def train() -> None:
+        m.dropout.rate = 1.0 - m.dropout.rate
+
+    def read() -> None:
+        before = m.dropout.rate
+        value = float(rate(m))
+        assert value in (before, m.dropout.rate, 1.0 - before)
+
+    _run_beside([read] * 2, train, 20 * ROUNDS)
+    assert float(rate(m)) == m.dropout.rate
+    results: list[float] = []
+    thread = threading.Thread(target=lambda: results.append(float(rate(m))))
+    thread.start()
+    thread.join()
+    assert results == [m.dropout.rate]
+
+
+def test_first_calls_of_one_function() -> None:
+    interval, failures = sys.getswitchinterval(), []
+    sys.setswitchinterval(1e-5)
+    try:
+        for _ in range(5):
+            function = nnx.jit(lambda m, x: m.w.set_value(m.w + x), on_retrace=None)
+            models, barrier = [Model() for _ in range(6)], threading.Barrier(6)
+
+            def work(m: Model, function: Any = function, barrier: Any = barrier) -> None:
+                barrier.wait()
+                try:
+                    for _ in range(3):
+                        function(m, 1.0)
+                except Exception as error:
+                    failures.append(error)
+
+            threads = [threading.Thread(target=work, args=(m,)) for m in models]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert failures == []
+            for m in models:
+                np.testing.assert_array_equal(m.w, np.arange(4.0) + 3)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_many_threads_keep_their_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    m, number = Model(), 24
+    real, made = dispatch.make_plan, []
+    monkeypatch.setattr(dispatch, "make_plan", lambda *args: made.append(1) or real(*args))
+    evaluate = nnx.jit(lambda m: m.w.sum())
+    barrier = threading.Barrier(number)
+
+    def work() -> None:
+        for _ in range(4):
+            barrier.wait()
+            evaluate(m)
+
+    threads = [threading.Thread(target=work) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == number
+    evaluate(m)  # and the plans of threads that ended are forgotten when there are many
+    assert len(list(iter_plans(m._root_plans))) == 1

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import starmap
 from threading import get_ident
 from typing import Any, NamedTuple

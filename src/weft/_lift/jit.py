@@ -140,6 +140,24 @@ class JitWrapped(Protocol):
         ...
 
 
+class BoundJit:
+    """What `nnx.jit` returns for a bound method or a callable object.
+
+    Attributes:
+      __self__: the object. Copies of what holds this would go on changing that very object.
+    """
+
+    def __init__(self, call: Callable[..., Any], obj: Any):
+        self.__self__ = obj
+        self._call = call
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(*args, **kwargs)
+
+    def __get__(self, obj: Any, kind: type | None = None, /) -> BoundJit:
+        return self  # as a bound method
+
+
 class Jitted:
     """A function with the options that it is compiled with.
 
@@ -202,7 +220,8 @@ class Jitted:
         call = (self._dispatcher if dispatcher is None else dispatcher).make_function()
         if self._bound or any(self._static) or self._is_sharded:
             call = self._make_arranging(call)
-        made: Any = functools.update_wrapper(call, self.lift.f, updated=())
+        made: Any = BoundJit(call, *self._bound) if self._bound else call
+        functools.update_wrapper(made, self.lift.f, updated=())
         for method in (self.cache_info, self.trace, self.lower, self.eval_shape):
             setattr(made, method.__name__, method)
         return made

@@ -38,6 +38,7 @@ from weft._watch import Watch
 
 _MOST = 16
 _MOST_THREADS = 16
+_first = threading.Lock()
 
 Plans = dict[object, dict[int, list["Plan"]]]
 """The plans that an object keeps, by whom they are for and by thread."""
@@ -391,9 +392,11 @@ def remember(root: Root | None, plans: Plans, owner: object, plan: Plan) -> None
       owner: whom the plan is for.
       plan: the new one.
     """
-    if plans is NO_PLANS:
-        plans = {}
-        object.__setattr__(root, "_root_plans", plans)
+    if root is not None and plans is NO_PLANS:
+        with _first:  # of several threads
+            if root._root_plans is NO_PLANS:
+                object.__setattr__(root, "_root_plans", {})
+        plans = root._root_plans
     for old in iter_plans(plans):  # a part that was removed unseen stays alive in a void plan
         old.holds()
     thread = threading.get_ident()

@@ -38,7 +38,7 @@ from weft._graph.records import ARRAY, ArrayDef, Record, ValueDef, VariableDef, 
 from weft._lift.arguments import argument_paths
 from weft._lift.callbacks import has_callbacks
 from weft._lift.interrupts import HeldInterrupts
-from weft._lift.lift import Exit, Groups, Lift, Spec, Written
+from weft._lift.lift import Exit, Groups, Lift, Spec
 from weft._lift.pattern import Pattern
 from weft._part import is_part
 from weft._path import Path

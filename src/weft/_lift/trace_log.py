@@ -6,7 +6,7 @@ import contextlib
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from weft._errors import RetraceError
 from weft._lift.retrace import Seen, explain
@@ -56,6 +56,9 @@ class Log:
         self._seen: list[Seen] = []
         self._next_warning = 0
         self.reasons: list[str] = []
+
+    def __reduce__(self) -> Any:  # what was traced stays in this process
+        return (Log, (self._name, self._max_traces, self._on_retrace))
 
     def note(self, new: Seen, limit: int) -> None:
         """Notes a trace about to happen.
