@@ -6,7 +6,9 @@ twice, and what a variant costs is (its ratio to raw) / (the ratio of raw to raw
 what has the lower end of its bootstrap interval there: 1.10 up to depth 20, 1.07 beyond.
 
 Besides the depths: model, optimizer, metrics and random streams as four arguments and held by one;
-a batch that is a dict of 20 arrays; a module on each call that was never seen before.
+a batch that is a dict of 20 arrays; calls of two forms in turn, with what a call of one form costs
+in the place of raw; steps with shardings over four devices; a module on each call that was never
+seen before.
 
 One check does not depend on the clock: a profile counts the Python frames of a call of the step,
 and depth must not change their number.
@@ -17,9 +19,12 @@ and depth must not change their number.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")  # before JAX
 
 import dispatch_cases as cases
 import harness
@@ -52,7 +57,8 @@ def all_cases(quick: bool) -> list[Case]:
         for depth in depths
     ]
     found += [Case(cases.four_roots, 20, 1.10), Case(cases.one_root, 20, 1.10)]
-    return [*found, Case(cases.batch_of_20, 5, 1.10), Case(cases.fresh_modules, 5, None)]
+    found += [Case(cases.batch_of_20, 5, 1.10), Case(cases.two_forms, 5, 1.5)]
+    return [*found, Case(cases.shardings, 5, 1.10), Case(cases.fresh_modules, 5, None)]
 
 
 def frames(call: Callable[[], Any]) -> int:

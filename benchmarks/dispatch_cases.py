@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from harness import Variant
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 WIDTH, BATCH = 8, 4
 COPIES = 8
@@ -321,3 +322,47 @@ def fresh_modules(depth: int) -> list[Variant]:
     if flax := harness.peer("flax.nnx"):
         variants.append(variant("flax nnx.jit", flax))
     return variants
+
+
+def two_forms(depth: int) -> list[Variant]:
+    """Forward passes of Weft, with a mask and without in turn; `RAW` is Weft without it, twice."""
+    import weft
+
+    x, _ = data()
+
+    def calls(mask: dict[str, Any]) -> Callable[[], Callable[[], Any]]:
+        def make() -> Callable[[], Any]:
+            f = weft.jit(lambda model, x, mask=None: model(x))
+            model = mlp(weft, depth)
+
+            def call() -> Any:
+                f(model, x, **mask)
+                return f(model, x)
+
+            return call
+
+        return make
+
+    given = {RAW: {}, TWIN: {}, WEFT: {"mask": x}}
+    return [in_copies(name, calls(mask)) for name, mask in given.items()]
+
+
+def shardings(depth: int) -> list[Variant]:
+    """Steps with shardings given for all arguments, over all devices."""
+    import weft
+
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    specs = PartitionSpec(), PartitionSpec("data")
+    replicated, split = (NamedSharding(mesh, spec) for spec in specs)
+    given = jax.device_put(data(), split)
+
+    def raw(jitted: Step) -> Callable[[], Any]:
+        params = raw_params(depth)
+        states = jax.device_put((params, ADAM.init(params)), replicated)
+        return stepping(jitted, states, given)
+
+    where = (replicated, replicated, split, split)
+    options = {"in_shardings": where, "out_shardings": replicated, "donate_argnums": (0, 1)}
+    step = weft.jit(nnx_step(weft), in_shardings=where, out_shardings=replicated)
+    make = lambda: bound(step, *model_and_optimizer(weft, depth), *given)  # noqa: E731
+    return [*twice(raw_step, raw, **options), in_copies(WEFT, make)]

@@ -82,6 +82,22 @@ def test_dispatch_enters_no_frame_for_a_variable():
     assert dispatch.frames(lambda: (inner(), inner())) == 3
 
 
+def test_dispatch_steps_with_shardings_do_the_same(only_weft):
+    ways = (cases.shardings, cases.train_step)
+    with_them, without = (
+        {v.name: [float(v.call()) for _ in range(3)] for v in way(1)} for way in ways
+    )
+    assert with_them.keys() == without.keys()
+    for name, losses in without.items():
+        np.testing.assert_allclose(with_them[name], losses, rtol=1e-5)
+
+
+def test_dispatch_forms_in_turn_do_the_same():
+    one, again, in_turn = (v.call() for v in cases.two_forms(1))
+    np.testing.assert_array_equal(one, in_turn)
+    np.testing.assert_array_equal(one, again)
+
+
 def test_dispatch_table():
     samples = {name: [1.0, 2.0] for name in (cases.RAW, cases.TWIN, cases.WEFT)}
     samples["flax nnx.jit"] = [4.0, 8.0]

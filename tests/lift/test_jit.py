@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import threading
+import warnings
 from typing import Any
 
 import jax
@@ -14,6 +16,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 import weft as nnx
+from tests.lift.donated import is_donated
 
 X = jnp.ones((3, 2))
 
@@ -348,3 +351,152 @@ def test_errors_of_the_function_come_out_as_they_are() -> None:
     for _ in range(2):
         with pytest.raises(KeyError, match="mine"):
             nnx.jit(bad)(model)
+
+
+def test_what_has_no_call() -> None:
+    class Model(nnx.Module):
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+
+        def forward(self, x: Any) -> Any:
+            return self.inner(x)
+
+    model = Model(nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
+    with pytest.raises(TypeError, match=r"a Model is not callable.*`model.method`"):
+        nnx.jit(model)
+    assert nnx.jit(model.forward)(jnp.ones((1, 2))).shape == (1, 2)
+
+
+# -- shardings and stages go the way of all calls
+class Wide(nnx.Module):
+    def __init__(self) -> None:
+        self.kernel = nnx.Param(jnp.arange(32.0).reshape(8, 4))
+        self.scale = nnx.BatchStat(jnp.ones(4))
+
+
+def _shardings() -> tuple[Any, Any, Any]:
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    split, same = (jax.NamedSharding(mesh, spec) for spec in (jax.P("d"), jax.P()))
+    return nnx.StateSharding({nnx.Param: split, ...: same}), split, same
+
+
+def _train(m: Wide, x: Any) -> Any:
+    m.kernel[...] = m.kernel + x.sum()
+    return (m.kernel * m.scale).sum()
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_shardings_place_variables_once(committed: bool) -> None:
+    spec, split, same = _shardings()
+    m = Wide()
+    if committed:
+        m.kernel[...] = jax.device_put(m.kernel[...], same)
+        m.scale[...] = jax.device_put(m.scale[...], same)
+    forward = nnx.jit(lambda m, x: (m.kernel * m.scale).sum() + x, in_shardings=(spec, None))
+    for _ in range(3):
+        assert float(forward(m, 1.0)) == 497.0
+    assert m.kernel[...].sharding == split and m.scale[...].sharding == same
+    arrays = [m.kernel[...], m.scale[...]]
+    forward(m, 2.0)
+    assert [m.kernel[...] is arrays[0], m.scale[...] is arrays[1]] == [True, True]
+
+
+@pytest.mark.parametrize("options", [{}, {"out_shardings": "same"}, {"donate_argnums": 0}])
+def test_calls_with_shardings_write_in_place(options: dict[str, Any]) -> None:
+    spec, split, same = _shardings()
+    options = {k: same if v == "same" else v for k, v in options.items()}
+    m, plain, x = Wide(), Wide(), jnp.ones(2)
+    train = nnx.jit(_train, in_shardings=(spec, None), **options)
+    for _ in range(3):
+        np.testing.assert_allclose(train(m, x), _train(plain, x))
+    assert is_donated(lambda: train(m, x), m.kernel)
+    _train(plain, x)
+    np.testing.assert_array_equal(m.kernel, plain.kernel)
+    assert m.kernel[...].sharding == split
+    kept = m.kernel[...]  # handed out
+    train(m=m, x=x), train(x=x, m=m), train(m, x=x)
+    assert kept.is_deleted() == ("donate_argnums" in options)
+    for _ in range(3):
+        _train(plain, x)
+    np.testing.assert_array_equal(m.kernel, plain.kernel)
+    assert train.cache_info().traces <= 2
+
+
+def test_donated_variables_need_no_copy() -> None:
+    m, x = Wide(), jnp.ones(2)
+    kernel, given = m.kernel[...], jnp.ones(2)
+    train = nnx.jit(_train, donate_argnums=(0, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # JAX's, about x: nothing has its shape
+        train(m, x)
+    assert kernel.is_deleted() and not m.scale[...].is_deleted()
+    again = nnx.jit(lambda m, x: (_train(m, x), x + 1)[1], donate_argnames=("x",))
+    again(m, x=given)
+    assert given.is_deleted()
+
+
+@pytest.mark.parametrize("options", [{}, {"in_shardings": True}, {"donate": None}])
+def test_compiled_ahead_of_time(options: dict[str, Any]) -> None:
+    options = {k: (_shardings()[0], None) if v is True else v for k, v in options.items()}
+    m, plain, x = Wide(), Wide(), jnp.ones(2)
+    train = nnx.jit(_train, **options)
+    compiled = train.lower(m, x).compile()
+    stats = compiled.memory_analysis()
+    if "donate" not in options:
+        assert stats.output_size_in_bytes - stats.alias_size_in_bytes < 64
+    for run in (compiled, compiled, train, compiled, compiled, compiled, train):
+        np.testing.assert_allclose(run(m, x), _train(plain, x))
+        np.testing.assert_array_equal(nnx.clone(m).kernel, plain.kernel)
+    for _ in range(3):
+        compiled(m, x), _train(plain, x)
+    assert is_donated(lambda: compiled(m, x), m.kernel) == ("donate" not in options)
+    _train(plain, x)
+    results: list[Any] = []  # in another thread nothing may be donated: it is copied
+    thread = threading.Thread(target=lambda: results.append(compiled(m, x)))
+    thread.start()
+    thread.join()
+    np.testing.assert_allclose(results[0], _train(plain, x))
+    np.testing.assert_allclose(compiled(m, x), _train(plain, x))
+    np.testing.assert_array_equal(m.kernel, plain.kernel)
+    other = Wide()
+    other.scale = None
+    with pytest.raises(nnx.StructureError, match=r"m\.scale was a BatchStat and is None"):
+        compiled(other, x)
+
+
+def test_compiled_for_abstract_objects() -> None:
+    m, x = Wide(), jnp.ones(2)
+    abstract = nnx.eval_shape(Wide)
+    compiled = nnx.jit(_train).lower(abstract, jax.ShapeDtypeStruct((2,), jnp.float32)).compile()
+    plain = Wide()
+    for _ in range(3):
+        np.testing.assert_allclose(compiled(m, x), _train(plain, x))
+    assert is_donated(lambda: compiled(m, x), m.kernel)
+
+
+def test_a_jitted_function_by_value() -> None:
+    cloudpickle = pytest.importorskip("cloudpickle")
+    m, x, factor = Wide(), jnp.ones(2), 2.0
+    train = nnx.jit(lambda m, x: _train(m, x * factor))
+    train(m, x), train(m, x)
+    copy, twin = cloudpickle.loads(cloudpickle.dumps((train, m)))
+    np.testing.assert_allclose(copy(twin, x), train(m, x))
+    assert copy.cache_info().traces == 1
+    bound = cloudpickle.loads(cloudpickle.dumps(nnx.jit(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))))
+    assert bound(jnp.ones((1, 2))).shape == (1, 3)
+
+
+def test_programs_carry_the_name_of_the_function() -> None:
+    def my_step(m: Wide, x: Any) -> Any:
+        return x if m.kernel.sum() > x else -x
+
+    with pytest.raises(jax.errors.TracerBoolConversionError) as caught:
+        nnx.jit(my_step)(Wide(), 1.0)
+    assert f"my_step at {__file__}" in str(caught.value)
+    assert "m.kernel" in str(caught.value) and "kept[" not in str(caught.value)
+    assert "jit_forward" in nnx.jit(Named().forward).lower(1.0).as_text().splitlines()[0]
+
+
+class Named(nnx.Module):
+    def forward(self, x: Any) -> Any:
+        return x

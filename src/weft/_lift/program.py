@@ -117,7 +117,7 @@ class Handover(NamedTuple):
 
 
 class UntracedError(Exception):
-    """Ends a call that JAX would have to trace."""
+    """Ends a call that JAX would have to trace, or whose arguments have another form."""
 
 
 class Program:
@@ -230,7 +230,10 @@ class Program:
             self._tracing.remove(thread)
 
     def _run(self, donated: list[Any], kept: list[Any], rest: Any) -> Any:
-        groups = (donated, kept, jtu.tree_leaves(rest))
+        arrays, form = jtu.tree_flatten(rest)
+        groups = (donated, kept, arrays)
+        if form != self.rest:
+            raise UntracedError
         if donated:
             return self._replay(groups)
         if get_ident() not in self._tracing and not is_outermost():
