@@ -1,4 +1,4 @@
-"""Callbacks to the host: they see the objects as before the call, and when they fail nothing is lost."""
+"""Callbacks to the host: they see objects as before the call; where they fail nothing is lost."""
 
 from __future__ import annotations
 
@@ -215,9 +215,9 @@ def test_a_later_trace_with_a_callback() -> None:
 
     for m in models:
         train(m, jnp.ones(1)), train(m, jnp.ones(1))
-        assert is_donated(lambda: train(m, jnp.ones(1)), m.step)
+        assert is_donated(functools.partial(train, m, jnp.ones(1)), m.step)
     for m in models[::-1]:
-        assert not is_donated(lambda: train(m, jnp.ones(2)), m.step)
+        assert not is_donated(functools.partial(train, m, jnp.ones(2)), m.step)
     jax.effects_barrier()
     assert seen == [3, 3] and [int(m.step[...]) for m in models] == [4, 4]
 

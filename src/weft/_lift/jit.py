@@ -345,19 +345,21 @@ def jit(
       fun: the function, a bound method of a Module, or a callable Module. If missing, a decorator
         with the options is returned.
       in_shardings: shardings of the positional arguments, as for `jax.jit`; an object's may be a
-        `StateSharding`.
+        `StateSharding`. Variables that are elsewhere are moved there, once.
       out_shardings: likewise, of what is returned.
       static_argnums: positions of arguments that are static; they may be unhashable.
       static_argnames: likewise, by name.
-      donate_argnums: positions of arguments whose arrays may be overwritten; Variables that are
-        only read are kept.
+      donate_argnums: positions of arguments whose arrays may be overwritten, even if others hold
+        them; Variables that are only read are kept.
       donate_argnames: likewise, by name.
       keep_unused: whether to keep arguments that the program does not use.
       device: a device to run on; removed from newer JAX, where it must be None.
       backend: likewise, a backend.
       inline: whether to inline into an enclosing program.
       donate: "written" to let the arrays of Variables that the function writes be overwritten,
-        as far as nobody else holds them; None to keep all.
+        as far as nobody else holds them; None to keep all. Nothing is overwritten where the
+        function calls back to the host (`jax.debug.print` excepted), and no Variable that two
+        threads have used.
       max_traces: how many traces are allowed; more are an error that says why. None for any.
       on_retrace: "warn" to warn when the setting `set_retrace_limit` is exceeded, "explain" to
         warn of each retrace, a function called with each reason, or None for silence.
