@@ -138,7 +138,7 @@ def _without(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size for axis, size in enumerate(shape) if axis not in axes)
 
 
-def finite_where_masked(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+def finite_where_masked(x: Any, mask: Any) -> jax.Array:
     """Returns an input with 0 for the elements that a mask leaves out and that are not finite.
 
     Multiplied by the zero gradients that they get, they would make those of others NaN.
