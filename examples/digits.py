@@ -290,10 +290,8 @@ def plot(history: list[dict[str, float]], confusion: np.ndarray, file: Path) -> 
     matrix.imshow(np.log1p(confusion), cmap="Blues")
     for (row, column), count in np.ndenumerate(confusion):
         if count:
-            dark = np.log1p(count) > np.log1p(confusion.max()) / 2
-            matrix.text(
-                column, row, count, ha="center", va="center", color="white" if dark else "black"
-            )
+            color = "white" if np.log1p(count) > np.log1p(confusion.max()) / 2 else "black"
+            matrix.text(column, row, f"{count:.0f}", ha="center", va="center", color=color)
     matrix.set(title="Test digits", xlabel="read as", ylabel="is")
     matrix.set_xticks(range(CLASSES))
     matrix.set_yticks(range(CLASSES))

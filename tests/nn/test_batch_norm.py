@@ -89,10 +89,95 @@ def test_a_mapped_axis_is_part_of_the_batch():
 
 def test_low_precision_under_strict_promotion():
     x = X.astype(jnp.float16)
-    assert batch_norm(param_dtype=jnp.float16)(x).dtype == jnp.float32  # the statistics' dtype
-    layer = batch_norm(dtype=jnp.float16)
-    assert layer(X).dtype == jnp.float16
-    assert layer.mean.dtype == jnp.float32
+    for layer in (batch_norm(param_dtype=jnp.float16), batch_norm(dtype=jnp.float16)):
+        assert layer(x).dtype == jnp.float16
+        assert layer.mean.dtype == layer.var.dtype == jnp.float32
+        layer.eval()
+        assert layer(x).dtype == jnp.float16
+
+
+def test_statistics_are_as_wide_as_the_parameters():
+    with jax.enable_x64(True):
+        layer = batch_norm(param_dtype=jnp.float64)
+        x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)))
+        layer(x)
+        np.testing.assert_allclose(layer.mean[...], 0.01 * np.mean(x, 0), rtol=1e-14)
+        assert layer.var.dtype == jnp.float64
+
+
+@pytest.mark.parametrize("options", [{}, {"param_dtype": jnp.complex64}, {"dtype": jnp.complex64}])
+def test_the_running_mean_of_complex_numbers_is_complex(options):
+    z = jax.lax.complex(X, 2 * X + 1)
+    layer = batch_norm(momentum=0.5, **options)
+    for _ in range(2):
+        y = layer(z)
+    assert layer.mean.dtype == y.dtype == jnp.complex64 and layer.var.dtype == jnp.float32
+    np.testing.assert_allclose(layer.mean[...], 0.75 * np.mean(z, 0), rtol=1e-5)
+    layer.eval()
+    mean, var = statistics(layer)
+    np.testing.assert_allclose(layer(z), (np.array(z) - mean) / np.sqrt(var + 1e-5), rtol=1e-5)
+
+
+# -- batches that would poison the statistics
+
+
+def statistics(layer):
+    return np.array(layer.mean[...]), np.array(layer.var[...])
+
+
+@pytest.mark.parametrize(
+    ("x", "options"),
+    [
+        (X, {"mask": jnp.zeros((6, 1), bool)}),
+        (X[:0], {}),
+        (X[:0], {"mask": jnp.zeros((0, 3), bool)}),
+        (X.at[0].set(jnp.nan), {}),
+        (X.at[0].set(jnp.inf), {}),
+        (X * 1e30, {}),
+    ],
+    ids=["all masked", "empty", "empty with a mask", "NaN", "infinite", "too large"],
+)
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_bad_batch_leaves_the_statistics(x, options, fast):
+    layer = batch_norm(use_fast_variance=fast)
+    layer(X)
+    before = statistics(layer)
+    nnx.jit(lambda layer, x: layer(x, **options))(layer, x)
+    layer(x, **options)
+    np.testing.assert_array_equal(statistics(layer), before)
+
+
+def test_a_feature_that_is_masked_is_normalised_as_in_evaluation():
+    layer = batch_norm(momentum=0.5)
+    layer(X)
+    before = statistics(layer)
+    mask = jnp.array([[True, False, True]])
+    y = layer(X, mask=mask)
+    np.testing.assert_array_equal(statistics(layer)[0][1], before[0][1])
+    assert (statistics(layer)[0] != before[0]).tolist() == [True, False, True]
+    expected = (X[:, 1] - before[0][1]) / np.sqrt(before[1][1] + 1e-5)
+    np.testing.assert_allclose(y[:, 1], expected, rtol=1e-5)
+    np.testing.assert_allclose(np.mean(y, 0)[::2], 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_devices_on_which_nothing_counts_take_no_part(fast):
+    layer = batch_norm(axis_name="i", use_fast_variance=fast)
+    expected = batch_norm(use_fast_variance=fast)
+    mask = jnp.array([True, False, True]).reshape(3, 1, 1)
+    state_axes = nnx.StateAxes({...: None})
+    call = nnx.vmap(
+        lambda layer, x, mask: layer(x, mask=mask), in_axes=(state_axes, 0, 0), axis_name="i"
+    )
+    rows = X.reshape(3, 2, 3)
+    call(layer, rows, mask)
+    expected(rows[jnp.array([0, 2])].reshape(4, 3))
+    np.testing.assert_allclose(layer.mean[...], expected.mean[...], rtol=1e-5)
+    np.testing.assert_allclose(layer.var[...], expected.var[...], rtol=1e-5)
+    before = statistics(layer)
+    y = call(layer, rows, jnp.zeros((3, 1, 1), bool))
+    assert jnp.isfinite(y).all()
+    np.testing.assert_array_equal(statistics(layer), before)
 
 
 def test_another_axis_and_no_parameters():

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from weft.nn.dtypes import canonicalize_dtype, promote_dtype
+from weft.nn.dtypes import canonicalize_dtype, inexact_dtype, promote_dtype
 
 f32, bf16, i32 = jnp.float32, jnp.bfloat16, jnp.int32
 
@@ -53,3 +53,11 @@ def test_integer_dtype_is_refused():
 def test_no_array_and_no_dtype_is_refused():
     with pytest.raises(ValueError, match="found no array to take a dtype from: pass at least one"):
         canonicalize_dtype(None)
+
+
+@pytest.mark.parametrize("x64", [False, True])
+def test_integers_become_the_floats_of_jax(x64):
+    with jax.enable_x64(x64):
+        for name in ("bool", "int8", "uint16", "int32", "uint32", "int64", "bfloat16", "complex64"):
+            x = jnp.ones(1, jax.dtypes.canonicalize_dtype(name))
+            assert inexact_dtype(x.dtype) == jnp.tanh(x).dtype, name

@@ -3,7 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from weft.nn.moments import apply_moments, compute_moments, normalized_axes
+from weft.nn.moments import (
+    apply_moments,
+    compute_moments,
+    finite_where_masked,
+    normalized_axes,
+)
 
 X = jax.random.normal(jax.random.key(0), (4, 3, 2)) + 3
 
@@ -27,6 +32,36 @@ def test_a_masked_element_does_not_count():
         expected = compute_moments(X[1:], (0,), use_fast_variance=fast)
         np.testing.assert_allclose(mean, expected[0], rtol=1e-5)
         np.testing.assert_allclose(var, expected[1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("mask", [jnp.ones((4, 1, 1)), jnp.full((4, 1, 1), 2, jnp.int8)])
+def test_masks_may_be_numbers(mask):
+    found = compute_moments(X, (0,), mask=mask.at[0].set(0))
+    np.testing.assert_allclose(found, compute_moments(X[1:], (0,)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_fast_variance": False}, {"use_mean": False}])
+def test_where_nothing_counts(options):
+    def moments(x, mask):
+        mean, var = compute_moments(x, (0,), mask=mask, **options)
+        return (0 if mean is None else mean.sum()) + var.sum(), (mean, var)
+
+    mask = jnp.ones(X.shape, bool).at[:, 1].set(False)
+    x = X.at[:, 1].set(jnp.inf)
+    grad, (mean, var) = jax.grad(moments, has_aux=True)(x, mask)
+    assert jnp.isfinite(grad).all() and not grad[:, 1].any() and grad[:, 0].all()
+    assert (var[1] == 1).all() and (var[0] != 1).all()
+    assert mean is None or not mean[1].any()
+    mean, var = moments(X[:0], None)[1]
+    assert var.shape == (3, 2) and (var == 1).all()
+    assert mean is None or not mean.any()
+
+
+def test_what_is_masked_and_not_finite_becomes_zero():
+    x = jnp.array([1.0, jnp.inf, jnp.nan, jnp.inf])
+    assert finite_where_masked(x, None) is x
+    found = finite_where_masked(x, jnp.array([0, 0, 0, 1]))
+    np.testing.assert_array_equal(found, [1.0, 0.0, 0.0, jnp.inf])
 
 
 @pytest.mark.parametrize("fast", [True, False])

@@ -74,3 +74,56 @@ def test_another_number_of_features_on_two_axes():
     layer = nnx.LayerNorm(9, feature_axes=(1, 2), rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="has 3 × 4 on axes"):
         layer(X)
+
+
+# -- masks, the same for every kind of normalisation
+
+NORMS = {
+    "BatchNorm": lambda **kw: nnx.BatchNorm(4, rngs=nnx.Rngs(0), **kw),
+    "LayerNorm": lambda **kw: nnx.LayerNorm(4, rngs=nnx.Rngs(0), **kw),
+    "RMSNorm": lambda **kw: nnx.RMSNorm(4, rngs=nnx.Rngs(0), **kw),
+    "GroupNorm": lambda **kw: nnx.GroupNorm(4, 2, rngs=nnx.Rngs(0), **kw),
+    "InstanceNorm": lambda **kw: nnx.InstanceNorm(4, rngs=nnx.Rngs(0), **kw),
+}
+SEQUENCES = jax.random.normal(jax.random.key(1), (3, 5, 4))
+MASKS = {
+    "of nothing": jnp.zeros((3, 5, 1), bool),
+    "of one example": jnp.arange(3).reshape(3, 1, 1) > 0,
+    "of one feature": jnp.arange(4) > 0,
+    "of the ends": jnp.arange(5).reshape(5, 1) < jnp.array([5, 2, 0]).reshape(3, 1, 1),
+    "of floats": (jnp.arange(5.0).reshape(5, 1) < 3).astype(jnp.float32),
+}
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("name", NORMS)
+def test_what_is_masked_harms_nothing(name, mask):
+    mask = jnp.broadcast_to(MASKS[mask], SEQUENCES.shape)
+
+    @nnx.jit
+    def run(x):
+        def loss(layer, x):
+            y = layer(x, mask=mask)
+            return jnp.where(mask.astype(bool), jnp.sin(y), 0).sum(), y
+
+        layer = NORMS[name]()
+        results = nnx.value_and_grad(loss, argnums=(0, 1), has_aux=True)(layer, x)
+        return results, nnx.state(layer)
+
+    expected = run(SEQUENCES)
+    for garbage in (jnp.inf, -jnp.inf, jnp.nan):
+        found = run(jnp.where(mask.astype(bool), SEQUENCES, garbage))
+        for leaf, wanted in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+            assert jnp.isfinite(leaf).all()
+            if leaf.shape == mask.shape:
+                leaf, wanted = (jnp.where(mask.astype(bool), y, 0) for y in (leaf, wanted))
+            np.testing.assert_allclose(leaf, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 4), (3, 0, 4)])
+@pytest.mark.parametrize("name", NORMS)
+def test_inputs_without_elements(name, shape):
+    layer = NORMS[name]()
+    assert layer(jnp.zeros(shape)).shape == shape
+    grads = nnx.grad(lambda layer: layer(jnp.zeros(shape)).sum())(layer)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))

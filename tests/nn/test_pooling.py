@@ -54,6 +54,48 @@ def test_integers_and_booleans(dtype):
     np.testing.assert_array_equal(nnx.avg_pool(x, (2,)), (expected[1:] + expected[:-1]) / 2)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64])
+@pytest.mark.parametrize("counted", [True, False])
+def test_averages_of_large_windows(dtype, counted):
+    """Sums of 1024 numbers: in bfloat16 those of ones end at 256, float16 overflows."""
+    eps = float(jnp.finfo(dtype).eps)
+    with jax.enable_x64(True):
+        for factor in (1.0, 6e4):
+            x = np.random.default_rng(0).uniform(0.9, 1.0, (1, 33, 33, 2)) * factor
+            x = jnp.asarray(x, dtype)
+            y = nnx.avg_pool(x, 32, padding="SAME", count_include_pad=counted)
+            assert y.dtype == dtype
+            exact = nnx.avg_pool(
+                x.astype(jnp.float64), 32, padding="SAME", count_include_pad=counted
+            )
+            largest = 64 * eps if dtype in (jnp.float32, jnp.float64) else eps
+            np.testing.assert_allclose(y.astype(jnp.float64), exact, rtol=largest)
+
+
+def test_a_window_of_padding_alone():
+    x = jnp.ones((1, 2, 1))
+    for counted in (True, False):
+        y, pull = jax.vjp(lambda x: nnx.avg_pool(x, (2,), padding=3, count_include_pad=counted), x)  # noqa: B023
+        np.testing.assert_array_equal(y.ravel()[:2], 0)
+        assert jnp.isfinite(pull(jnp.ones_like(y))[0]).all()
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_one_number_is_for_all_spatial_axes(name):
+    pool = getattr(nnx, name)
+    for shape, window in (((2, 6, 5, 3), (2, 2)), ((2, 4, 5, 4, 3), (2, 2, 2)), ((5, 3), (2,))):
+        x = jax.random.normal(jax.random.key(0), shape)
+        np.testing.assert_array_equal(pool(x, 2, 2), pool(x, window, 2))
+    layer = {"avg_pool": nnx.AvgPool, "max_pool": nnx.MaxPool, "min_pool": nnx.MinPool}[name]
+    images = jax.random.normal(jax.random.key(0), (2, 6, 5, 3))
+    assert layer(3, 3)(images).shape == (2, 2, 1, 3)
+
+
+def test_integers_that_would_overflow():
+    x = jnp.full((1, 16, 1), 2**31 - 1, jnp.int32)
+    np.testing.assert_allclose(nnx.avg_pool(x, 16), 2.0**31, rtol=1e-6)
+
+
 def test_leading_axes_are_batch():
     x = jax.random.normal(jax.random.key(0), (2, 3, 6, 4))
     expected = jnp.stack([jnp.stack([nnx.max_pool(b, (2,)) for b in a]) for a in x])

@@ -20,7 +20,7 @@ def cell(**options):
 
 @pytest.mark.parametrize("kind", [nnx.LSTMCell, nnx.OptimizedLSTMCell, nnx.GRUCell, nnx.SimpleCell])
 def test_a_carry_of_zeros_needs_no_stream(kind):
-    made = kind(3, 4, param_dtype=jnp.float16, rngs=nnx.Rngs(0))
+    made = kind(3, 4, dtype=None, param_dtype=jnp.float16, rngs=nnx.Rngs(0))
     for part in jax.tree.leaves(made.initialize_carry((2, 3))):
         np.testing.assert_array_equal(part, np.zeros((2, 4)))
         assert part.dtype == jnp.float16
@@ -76,3 +76,18 @@ def test_the_interface():
     ):
         with pytest.raises(NotImplementedError, match=f"RNNCellBase does not define {name}"):
             call()
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("kind", [nnx.LSTMCell, nnx.OptimizedLSTMCell, nnx.GRUCell, nnx.SimpleCell])
+def test_a_cell_stays_in_its_dtype(kind, dtype):
+    cell = kind(3, 4, dtype=dtype, rngs=nnx.Rngs(0))
+    first = cell.initialize_carry((2, 3))
+    wide = jax.tree.map(lambda x: x.astype(jnp.float32), first)
+    for carry in (first, wide):
+        for x in (jnp.ones((2, 3)), jnp.ones((2, 3), dtype)):
+            assert {leaf.dtype for leaf in jax.tree.leaves(cell(carry, x))} == {jnp.dtype(dtype)}
+    jax.lax.scan(cell, first, jnp.ones((5, 2, 3)))  # a loop takes no carry of another dtype
+    x, options = jnp.ones((2, 5, 3), dtype), {"return_carry": True}
+    outputs = nnx.RNN(cell)(x, **options), nnx.RNN(cell)(x, initial_carry=wide, **options)
+    assert {leaf.dtype for leaf in jax.tree.leaves(outputs)} == {jnp.dtype(dtype)}

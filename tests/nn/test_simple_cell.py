@@ -21,4 +21,4 @@ def test_dtypes_under_strict_promotion():
     cell = nnx.SimpleCell(3, 4, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     assert cell(CARRY, X)[0].dtype == jnp.bfloat16
     cell = nnx.SimpleCell(3, 4, dtype=jnp.bfloat16, residual=True, rngs=nnx.Rngs(0))
-    assert cell(CARRY, X)[0].dtype == jnp.float32
+    assert cell(CARRY, X)[0].dtype == jnp.bfloat16

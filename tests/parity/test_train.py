@@ -198,7 +198,8 @@ METRICS = {
 def test_metrics(name):
     make, batches = METRICS[name]
     own, peer = (fed(make(library.metrics), batches) for library in (nnx, nnx_flax))
-    assert_same(flat(nnx, own), flat(nnx_flax, peer))
+    sums = {path: x for path, x in flat(nnx, own).items() if not path[-1].endswith("_rest")}
+    assert_same(sums, flat(nnx_flax, peer))
     own, peer = own.compute(), peer.compute()
     for one, other in zip(jax.tree.leaves(own), jax.tree.leaves(peer), strict=True):
         np.testing.assert_array_equal(one, other)

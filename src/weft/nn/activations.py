@@ -1,12 +1,19 @@
 """Activation functions: those of JAX under names that pickle, and one with a parameter.
 
 JAX's own are compiled functions, which pickle cannot store and `copy.deepcopy` replaces by others.
-Here each is a plain function around JAX's, so that a model may keep it as an attribute.
+Here each is a plain function around JAX's, so that a model may keep it as an attribute. They take
+lists, and integers as `jax.numpy` does, where JAX's own refuse them.
+
+Some are not finite in JAX where they have a limit: x * sigmoid(x) is NaN at minus infinity, and so
+is the gradient, even of an element that a `where` leaves out. These have *tails* here: beyond a
+bound the limit stands for the function.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -17,9 +24,79 @@ from weft._module import Module
 from weft._variable import Variable
 from weft._variable_types import Param
 from weft.nn import dtypes
+from weft.nn.moments import finite_where_masked
 from weft.nn.parameters import NO_METADATA
 
 Axis = int | tuple[int, ...] | None
+
+
+def _array(x: Any) -> Any:
+    """Returns lists as arrays; what JAX takes stays as it is."""
+    return jnp.asarray(x) if isinstance(x, (list, tuple)) else x
+
+
+def _floats(x: Any) -> Any:
+    """Returns lists as arrays, Variables as their values, and integers as `jax.numpy` does."""
+    x = _array(x.get_value() if isinstance(x, Variable) else x)
+    dtype = jnp.result_type(x)
+    if jnp.issubdtype(dtype, jnp.inexact):
+        return x
+    return jnp.asarray(x, dtypes.inexact_dtype(dtype))
+
+
+def _with_tails(
+    function: Callable[[Any], jax.Array],
+    x: jax.Array,
+    tail: Callable[[Any], jax.Array] = jax.nn.relu,
+    bound: float = math.inf,
+) -> jax.Array:
+    """Returns `function` of the elements that are finite and within the bound, else `tail`."""
+    if jnp.iscomplexobj(x):
+        return function(x)
+    bound = min(bound, float(jnp.finfo(x.dtype).max))
+    within = jnp.abs(x) <= bound
+    return jnp.where(within, function(jnp.where(within, x, 0)), tail(x))
+
+
+def _chosen(x: Any, axis: Axis, where: Any) -> tuple[jax.Array, jax.Array]:
+    """Returns elements and a mask for JAX's functions of exponentials, whose gradients are finite.
+
+    Elements that are left out are minus infinity. Where none is left along the axes all of them
+    count, as zeros, since 0 / 0 has no gradient; the caller selects what then comes out.
+    """
+    where = jnp.broadcast_to(jnp.asarray(where, bool), jnp.shape(x))
+    anything = where.any(axis, keepdims=True)
+    neutral = jnp.where(anything, -jnp.inf, 0.0).astype(jnp.result_type(x))
+    return jnp.where(where, x, neutral), where | ~anything
+
+
+# JAX's functions are compiled, so that a call costs one program; those with tails are, too.
+@functools.partial(jax.jit, static_argnums=1)
+def _gelu(x: jax.Array, approximate: bool) -> jax.Array:
+    # At these bounds the distribution function is 0 or 1 in every dtype; x cubed is finite.
+    bound = 10.0 if approximate else 40.0
+    return _with_tails(lambda x: jax.nn.gelu(x, approximate), x, bound=bound)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _glu(x: jax.Array, axis: int) -> jax.Array:
+    values, gates = jnp.split(x, 2, axis)
+    return _with_tails(lambda values: values * jax.nn.sigmoid(gates), values, lambda values: values)
+
+
+@jax.jit
+def _hard_silu(x: jax.Array) -> jax.Array:
+    return _with_tails(jax.nn.hard_silu, x)
+
+
+@jax.jit
+def _silu(x: jax.Array) -> jax.Array:
+    return _with_tails(jax.nn.silu, x)
+
+
+@jax.jit
+def _soft_sign(x: jax.Array) -> jax.Array:
+    return _with_tails(jax.nn.soft_sign, x, jnp.sign)
 
 
 def celu(x: ArrayLike, alpha: ArrayLike = 1.0) -> jax.Array:
@@ -33,7 +110,7 @@ def celu(x: ArrayLike, alpha: ArrayLike = 1.0) -> jax.Array:
       >>> nnx.celu(jnp.array([-100.0, 2.0]))
       Array([-1.,  2.], dtype=float32)
     """
-    return jax.nn.celu(x, alpha)
+    return jax.nn.celu(_floats(x), alpha)
 
 
 def elu(x: ArrayLike, alpha: ArrayLike = 1.0) -> jax.Array:
@@ -47,7 +124,7 @@ def elu(x: ArrayLike, alpha: ArrayLike = 1.0) -> jax.Array:
       >>> nnx.elu(jnp.array([-100.0, 2.0]))
       Array([-1.,  2.], dtype=float32)
     """
-    return jax.nn.elu(x, alpha)
+    return jax.nn.elu(_floats(x), alpha)
 
 
 def gelu(x: ArrayLike, approximate: bool = True) -> jax.Array:
@@ -65,7 +142,7 @@ def gelu(x: ArrayLike, approximate: bool = True) -> jax.Array:
       >>> nnx.gelu(jnp.array([0.0, 100.0]))
       Array([  0., 100.], dtype=float32)
     """
-    return jax.nn.gelu(x, approximate)
+    return _gelu(_floats(x), approximate)
 
 
 def glu(x: ArrayLike, axis: int = -1) -> jax.Array:
@@ -83,7 +160,7 @@ def glu(x: ArrayLike, axis: int = -1) -> jax.Array:
       >>> nnx.glu(jnp.array([1.0, 2.0, 0.0, 0.0]))
       Array([0.5, 1. ], dtype=float32)
     """
-    return jax.nn.glu(x, axis)
+    return _glu(_floats(x), axis)
 
 
 def hard_sigmoid(x: ArrayLike) -> jax.Array:
@@ -95,7 +172,7 @@ def hard_sigmoid(x: ArrayLike) -> jax.Array:
       >>> nnx.hard_sigmoid(jnp.array([-3.0, 0.0, 3.0]))
       Array([0. , 0.5, 1. ], dtype=float32)
     """
-    return jax.nn.hard_sigmoid(x)
+    return jax.nn.hard_sigmoid(_floats(x))
 
 
 def hard_silu(x: ArrayLike) -> jax.Array:
@@ -109,7 +186,7 @@ def hard_silu(x: ArrayLike) -> jax.Array:
       >>> nnx.hard_silu(jnp.array([-1.5, 0.0, 3.0]))
       Array([-0.375,  0.   ,  3.   ], dtype=float32)
     """
-    return jax.nn.hard_silu(x)
+    return _hard_silu(_floats(x))
 
 
 def hard_swish(x: ArrayLike) -> jax.Array:
@@ -121,7 +198,7 @@ def hard_swish(x: ArrayLike) -> jax.Array:
       >>> nnx.hard_swish(jnp.array([-1.5, 0.0, 3.0]))
       Array([-0.375,  0.   ,  3.   ], dtype=float32)
     """
-    return jax.nn.hard_swish(x)
+    return _hard_silu(_floats(x))
 
 
 def hard_tanh(x: ArrayLike) -> jax.Array:
@@ -133,7 +210,7 @@ def hard_tanh(x: ArrayLike) -> jax.Array:
       >>> nnx.hard_tanh(jnp.array([-3.0, 0.5, 3.0]))
       Array([-1. ,  0.5,  1. ], dtype=float32)
     """
-    return jax.nn.hard_tanh(x)
+    return jax.nn.hard_tanh(_array(x))
 
 
 def identity(x: ArrayLike) -> jax.Array:
@@ -145,7 +222,7 @@ def identity(x: ArrayLike) -> jax.Array:
       >>> nnx.identity(jnp.array([-1.0, 2.0]))
       Array([-1.,  2.], dtype=float32)
     """
-    return jax.nn.identity(x)
+    return jax.nn.identity(_array(x))
 
 
 def leaky_relu(x: ArrayLike, negative_slope: ArrayLike = 1e-2) -> jax.Array:
@@ -157,7 +234,7 @@ def leaky_relu(x: ArrayLike, negative_slope: ArrayLike = 1e-2) -> jax.Array:
       >>> nnx.leaky_relu(jnp.array([-1.0, 2.0]), 0.5)
       Array([-0.5,  2. ], dtype=float32)
     """
-    return jax.nn.leaky_relu(x, negative_slope)
+    return jax.nn.leaky_relu(_floats(x), negative_slope)
 
 
 def log_sigmoid(x: ArrayLike) -> jax.Array:
@@ -169,7 +246,7 @@ def log_sigmoid(x: ArrayLike) -> jax.Array:
       >>> nnx.log_sigmoid(jnp.array([-100.0, 100.0]))
       Array([-100.,   -0.], dtype=float32)
     """
-    return jax.nn.log_sigmoid(x)
+    return jax.nn.log_sigmoid(_floats(x))
 
 
 def log_softmax(x: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None) -> jax.Array:
@@ -178,7 +255,8 @@ def log_softmax(x: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None) -
     Args:
       x: an array.
       axis: the axes over which the exponentials sum to one.
-      where: which elements count; the others become -inf.
+      where: which elements count, infinities and NaN among the others harm nothing; the others
+        become -inf.
 
     Example:
       >>> import jax.numpy as jnp
@@ -186,7 +264,11 @@ def log_softmax(x: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None) -
       >>> nnx.log_softmax(jnp.array([0.0, 1000.0]))
       Array([-1000.,     0.], dtype=float32)
     """
-    return jax.nn.log_softmax(x, axis, where)
+    x = _floats(x)
+    if where is None:
+        return jax.nn.log_softmax(x, axis)
+    chosen, counted = _chosen(x, axis, where)
+    return jnp.where(where, jax.nn.log_softmax(chosen, axis, where=counted), -jnp.inf)
 
 
 def logsumexp(
@@ -205,7 +287,8 @@ def logsumexp(
       b: factors of the exponentials.
       keepdims: whether to keep the summed axes with size 1.
       return_sign: whether to return the sign of the sum, too.
-      where: which elements count.
+      where: which elements count, infinities and NaN among the others harm nothing; -inf is
+        returned where none does.
 
     Returns:
       The logarithm, or (logarithm of the absolute value, sign).
@@ -216,7 +299,14 @@ def logsumexp(
       >>> nnx.logsumexp(jnp.array([1000.0, -1000.0]))
       Array(1000., dtype=float32)
     """
-    return jax.nn.logsumexp(a, axis, b, keepdims, return_sign, where)
+    a = _floats(a)
+    if where is None:
+        return jax.nn.logsumexp(a, axis, b, keepdims, return_sign)
+    chosen, counted = _chosen(a, axis, where)
+    anything = jnp.any(jnp.broadcast_to(where, jnp.shape(a)), axis, keepdims=keepdims)
+    value, sign = jax.nn.logsumexp(chosen, axis, b, keepdims, True, counted)  # type: ignore[misc]
+    value, sign = jnp.where(anything, value, -jnp.inf), jnp.where(anything, sign, 0)
+    return (value, sign) if return_sign else value
 
 
 def one_hot(
@@ -238,7 +328,7 @@ def one_hot(
       Array([[1., 0., 0.],
              [0., 0., 1.]], dtype=float32)
     """
-    return jax.nn.one_hot(x, num_classes, dtype=dtype, axis=axis, **options)
+    return jax.nn.one_hot(_array(x), num_classes, dtype=dtype, axis=axis, **options)
 
 
 def relu(x: ArrayLike) -> jax.Array:
@@ -250,7 +340,7 @@ def relu(x: ArrayLike) -> jax.Array:
       >>> nnx.relu(jnp.array([-1.0, 2.0]))
       Array([0., 2.], dtype=float32)
     """
-    return jax.nn.relu(x)
+    return jax.nn.relu(_array(x))
 
 
 def relu6(x: ArrayLike) -> jax.Array:
@@ -262,7 +352,7 @@ def relu6(x: ArrayLike) -> jax.Array:
       >>> nnx.relu6(jnp.array([-1.0, 2.0, 7.0]))
       Array([0., 2., 6.], dtype=float32)
     """
-    return jax.nn.relu6(x)
+    return jax.nn.relu6(_floats(x))
 
 
 def selu(x: ArrayLike) -> jax.Array:
@@ -276,7 +366,7 @@ def selu(x: ArrayLike) -> jax.Array:
       >>> float(nnx.selu(jnp.array(1.0)))
       1.05...
     """
-    return jax.nn.selu(x)
+    return jax.nn.selu(_floats(x))
 
 
 def sigmoid(x: ArrayLike) -> jax.Array:
@@ -288,7 +378,7 @@ def sigmoid(x: ArrayLike) -> jax.Array:
       >>> nnx.sigmoid(jnp.array([-100.0, 0.0, 100.0]))
       Array([0. , 0.5, 1. ], dtype=float32)
     """
-    return jax.nn.sigmoid(x.get_value() if isinstance(x, Variable) else x)  # JAX refuses the box
+    return jax.nn.sigmoid(_floats(x))
 
 
 def silu(x: ArrayLike) -> jax.Array:
@@ -302,7 +392,7 @@ def silu(x: ArrayLike) -> jax.Array:
       >>> nnx.silu(jnp.array([0.0, 100.0]))
       Array([  0., 100.], dtype=float32)
     """
-    return jax.nn.silu(x)
+    return _silu(_floats(x))
 
 
 def soft_sign(x: ArrayLike) -> jax.Array:
@@ -314,7 +404,7 @@ def soft_sign(x: ArrayLike) -> jax.Array:
       >>> nnx.soft_sign(jnp.array([-1.0, 0.0, 3.0]))
       Array([-0.5 ,  0.  ,  0.75], dtype=float32)
     """
-    return jax.nn.soft_sign(x)
+    return _soft_sign(_floats(x))
 
 
 def softmax(x: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None) -> jax.Array:
@@ -323,7 +413,8 @@ def softmax(x: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None) -> ja
     Args:
       x: an array.
       axis: the axes over which they sum to one.
-      where: which elements count; the others become 0.
+      where: which elements count, infinities and NaN among the others harm nothing; the others
+        become 0, also where none counts.
 
     Example:
       >>> import jax.numpy as jnp
@@ -331,7 +422,11 @@ def softmax(x: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None) -> ja
       >>> nnx.softmax(jnp.array([0.0, 0.0, 1000.0]))
       Array([0., 0., 1.], dtype=float32)
     """
-    return jax.nn.softmax(x, axis, where)
+    x = _floats(x)
+    if where is None:
+        return jax.nn.softmax(x, axis)
+    chosen, counted = _chosen(x, axis, where)
+    return jnp.where(where, jax.nn.softmax(chosen, axis, where=counted), 0)
 
 
 def softplus(x: ArrayLike) -> jax.Array:
@@ -343,7 +438,7 @@ def softplus(x: ArrayLike) -> jax.Array:
       >>> nnx.softplus(jnp.array([-100.0, 100.0]))
       Array([  0., 100.], dtype=float32)
     """
-    return jax.nn.softplus(x)
+    return jax.nn.softplus(_floats(x))
 
 
 def standardize(
@@ -363,8 +458,12 @@ def standardize(
       mean: the mean, if known.
       variance: the variance, if known.
       epsilon: what is added to the variance.
-      where: which elements count.
+      where: which elements count, infinities and NaN among the others harm nothing. Where none
+        does, they stay as they are.
       **options: what the installed JAX takes besides, such as `algorithm`.
+
+    Returns:
+      An array of the dtype of `x`, computed in float32 or wider.
 
     Example:
       >>> import jax.numpy as jnp
@@ -372,7 +471,22 @@ def standardize(
       >>> nnx.standardize(jnp.array([1.0, 3.0]), epsilon=0.0)
       Array([-1.,  1.], dtype=float32)
     """
-    return jax.nn.standardize(x, axis, mean, variance, epsilon, where, **options)
+    x = _floats(x)
+    dtype = jnp.result_type(x)
+    with jax.numpy_dtype_promotion("standard"):
+        wide = jnp.promote_types(dtype, jnp.float32)
+        if wide != dtype:
+            x = jnp.asarray(x, wide)
+        if where is None:
+            result = jax.nn.standardize(x, axis, mean, variance, epsilon, **options)
+        else:
+            x = finite_where_masked(x, where)
+            where = jnp.broadcast_to(jnp.asarray(where, bool), x.shape)
+            anything = where.any(axis, keepdims=True)
+            chosen = where | ~anything
+            result = jax.nn.standardize(x, axis, mean, variance, epsilon, chosen, **options)
+            result = jnp.where(anything, result, x)
+        return result.astype(dtype)
 
 
 def swish(x: ArrayLike) -> jax.Array:
@@ -384,7 +498,7 @@ def swish(x: ArrayLike) -> jax.Array:
       >>> nnx.swish(jnp.array([0.0, 100.0]))
       Array([  0., 100.], dtype=float32)
     """
-    return jax.nn.swish(x)
+    return _silu(_floats(x))
 
 
 def tanh(x: ArrayLike, /) -> jax.Array:
@@ -396,7 +510,7 @@ def tanh(x: ArrayLike, /) -> jax.Array:
       >>> nnx.tanh(jnp.array([-100.0, 0.0, 100.0]))
       Array([-1.,  0.,  1.], dtype=float32)
     """
-    return jnp.tanh(x)
+    return jnp.tanh(_floats(x))
 
 
 class PReLU(Module):
@@ -449,4 +563,7 @@ class PReLU(Module):
         if dtype is None:
             dtype = dtypes.canonicalize_dtype(inputs)
         inputs, slope = self.promote_dtype((inputs, self.negative_slope[...]), dtype=dtype)
-        return jnp.where(inputs >= 0, inputs, slope * inputs)
+        # The slope gets the gradient 0 from the other elements, times what stands here.
+        lowest = jnp.finfo(inputs.dtype).min
+        negative = jnp.where(inputs >= 0, 0, jnp.maximum(inputs, lowest))
+        return jnp.where(inputs >= 0, inputs, slope * negative)

@@ -13,7 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from weft._module import Module
-from weft.nn.linear import sizes
+from weft.nn.pooling import spatial_sizes
+
+
+def _mean(
+    x: jax.Array, axes: tuple[int, ...], where: np.ndarray | None = None, keepdims: bool = False
+) -> jax.Array:
+    """Returns the mean; of no elements it is 0."""
+    if any(x.shape[axis] == 0 for axis in axes):
+        shape = [max(size, 1) if axis in axes else size for axis, size in enumerate(x.shape)]
+        x = jnp.zeros(shape, x.dtype)
+    return jnp.mean(x, axes, where=where, keepdims=keepdims)
 
 
 class _AdaptivePool(Module):
@@ -26,13 +36,14 @@ class _AdaptivePool(Module):
 
         Args:
           output_shape: number of windows along each spatial axis; None keeps the size of the axis,
-            an int alone means one axis.
+            an int alone is for all axes between the first and the last.
 
         Raises:
           ValueError: if a number is not positive.
         """
-        self.output_shape = sizes(output_shape)  # type: ignore[arg-type]
-        if any(size is not None and size < 1 for size in self.output_shape):
+        one = isinstance(output_shape, int)
+        self.output_shape = output_shape if one else tuple(output_shape)  # type: ignore[arg-type]
+        if any(size is not None and size < 1 for size in spatial_sizes(self.output_shape, 3)):
             raise ValueError(
                 f"{type(self).__name__} expects a positive number of windows for each axis, found "
                 f"output_shape={self.output_shape}: use None for an axis that keeps its size"
@@ -50,8 +61,10 @@ class _AdaptivePool(Module):
         Raises:
           ValueError: if `inputs` has too few axes.
         """
-        first = _first_spatial_axis(self, inputs, len(self.output_shape))
-        for axis, windows in enumerate(self.output_shape, first):
+        inputs = jnp.asarray(inputs)
+        output_shape = spatial_sizes(self.output_shape, inputs.ndim)
+        first = _first_spatial_axis(self, inputs, len(output_shape))
+        for axis, windows in enumerate(output_shape, first):
             if windows is not None:
                 inputs = self._pool_axis(inputs, axis, windows)
         return inputs
@@ -80,7 +93,7 @@ class AdaptiveAvgPool(_AdaptivePool):
 
     @staticmethod
     def _reduce(windows: jax.Array, axis: int, inside: np.ndarray) -> jax.Array:
-        return jnp.mean(windows, axis, where=inside)
+        return _mean(windows, (axis,), inside)
 
 
 class AdaptiveMaxPool(_AdaptivePool):
@@ -126,7 +139,8 @@ class _GlobalPool(Module):
         Raises:
           ValueError: if `inputs` has too few axes.
         """
-        rank = jnp.ndim(inputs)
+        inputs = jnp.asarray(inputs)
+        rank = inputs.ndim
         first = 1 if self.num_axes is None else _first_spatial_axis(self, inputs, self.num_axes)
         return type(self)._reduce(inputs, tuple(range(first, rank - 1)), keepdims=self.keepdims)
 
@@ -141,7 +155,7 @@ class GlobalAvgPool(_GlobalPool):
       (2, 3)
     """
 
-    _reduce = staticmethod(jnp.mean)
+    _reduce = staticmethod(_mean)
 
 
 class GlobalMaxPool(_GlobalPool):
@@ -159,11 +173,11 @@ class GlobalMaxPool(_GlobalPool):
 
 def _first_spatial_axis(layer: object, inputs: jax.Array, num_axes: int) -> int:
     """Returns where the spatial axes begin; raises if `inputs` has fewer and no channels."""
-    first = jnp.ndim(inputs) - num_axes - 1
+    first = inputs.ndim - num_axes - 1
     if first < 0:
         raise ValueError(
             f"{type(layer).__name__} expects inputs of shape (..., {'space, ' * num_axes}"
-            f"channels), channels last, found shape {jnp.shape(inputs)}: give inputs of one "
+            f"channels), channels last, found shape {inputs.shape}: give inputs of one "
             "channel a last axis, `inputs[..., None]`"
         )
     return first

@@ -17,9 +17,11 @@ from weft.nn.dtypes import Dtype, PromoteDtype, canonicalize_dtype, promote_dtyp
 from weft.nn.initializers import Initializer
 from weft.nn.layer_options import choose_option
 from weft.nn.moments import (
+    anything_counts,
     apply_moments,
     check_features,
     compute_moments,
+    finite_where_masked,
     normalized_axes,
     per_feature,
 )
@@ -31,7 +33,8 @@ class BatchNorm(Module):
 
     In training it uses the statistics of the batch and moves the running ones towards them,
     `running = momentum * running + (1 - momentum) * batch`; in evaluation it uses the running ones.
-    `model.eval()` and `model.train()` switch.
+    `model.eval()` and `model.train()` switch. Statistics of a batch that are not finite, or of no
+    element, do not move the running ones.
 
     Args:
       num_features: how many features there are on `axis`.
@@ -40,8 +43,9 @@ class BatchNorm(Module):
       axis: the axis of the features.
       momentum: how much of the running statistics a training step keeps.
       epsilon: added to the variance.
-      dtype: the computation dtype; None for what input, parameters and statistics promote to.
-      param_dtype: the dtype of scale and bias; the statistics are float32.
+      dtype: the computation dtype; None for what input and parameters promote to.
+      param_dtype: the dtype of scale and bias. The statistics are float32, or as wide as that if it
+        is wider, and do not widen the result.
       use_bias: whether to add a bias.
       use_scale: whether to multiply with a scale.
       bias_init: initializer of the bias.
@@ -108,8 +112,9 @@ class BatchNorm(Module):
         self.axis_index_groups = axis_index_groups
         self.use_fast_variance = use_fast_variance
         self.promote_dtype = promote_dtype
-        self.mean = BatchStat(jnp.zeros((num_features,), jnp.float32))
-        self.var = BatchStat(jnp.ones((num_features,), jnp.float32))
+        mean_dtype, var_dtype = _statistics_dtypes(param_dtype, dtype)
+        self.mean = BatchStat(jnp.zeros((num_features,), mean_dtype))
+        self.var = BatchStat(jnp.ones((num_features,), var_dtype))
         self.scale = per_feature(self, use_scale, rngs, scale_init, scale_metadata)
         self.bias = per_feature(self, use_bias, rngs, bias_init, bias_metadata)
 
@@ -125,7 +130,9 @@ class BatchNorm(Module):
         Args:
           x: the input, with `num_features` on `axis`.
           use_running_average: overrides the layer's.
-          mask: which elements count for the statistics of the batch; it broadcasts to the input.
+          mask: which elements count for the statistics of the batch, nonzero for yes; it broadcasts
+            to the input. A feature of which nothing counts is normalised with the running
+            statistics and does not move them.
 
         Raises:
           ValueError: if the input has another number of features, or if `use_running_average` is
@@ -137,22 +144,14 @@ class BatchNorm(Module):
         reduction_axes = tuple(axis for axis in range(x.ndim) if axis not in feature_axes)
         scale = None if self.scale is None else self.scale.get_value()
         bias = None if self.bias is None else self.bias.get_value()
-        with jax.numpy_dtype_promotion("standard"):  # the statistics are float32 by design
-            x, mean, var, scale, bias = self.promote_dtype(
-                (x, self.mean.get_value(), self.var.get_value(), scale, bias), dtype=self.dtype
-            )
-        dtype = canonicalize_dtype(x, scale, bias, dtype=self.dtype)
+        # The statistics do not take part: they are float32 or wider, whatever the rest is.
+        with jax.numpy_dtype_promotion("standard"):
+            x, scale, bias = self.promote_dtype((x, scale, bias), dtype=self.dtype)
+            dtype = canonicalize_dtype(x, scale, bias, dtype=self.dtype)
+        x = finite_where_masked(x, mask)
+        mean, var = self.mean.get_value(), self.var.get_value()
         if not use_running_average:
-            mean, var = compute_moments(
-                x,
-                reduction_axes,
-                axis_name=self.axis_name,
-                axis_index_groups=self.axis_index_groups,
-                use_fast_variance=self.use_fast_variance,
-                mask=mask,
-            )
-            self._update(self.mean, mean)
-            self._update(self.var, var)
+            mean, var = _train(self, x, reduction_axes, mask)
         shape = tuple(n if i in feature_axes else 1 for i, n in enumerate(x.shape))
         return apply_moments(
             x,
@@ -166,11 +165,6 @@ class BatchNorm(Module):
             dtype=dtype,
         )
 
-    def _update(self, statistic: BatchStat, batch: jax.Array) -> None:
-        running = statistic.get_value()
-        new = self.momentum * running + (1 - self.momentum) * batch.astype(running.dtype)
-        statistic.set_value(lax.stop_gradient(new))
-
     def set_view(self, use_running_average: bool | None = None) -> None:
         """Sets what `nnx.view` asks for.
 
@@ -179,3 +173,49 @@ class BatchNorm(Module):
         """
         if use_running_average is not None:
             self.use_running_average = use_running_average
+
+
+def _statistics_dtypes(param_dtype: Dtype, dtype: Dtype | None) -> tuple[Any, Any]:
+    """Returns the dtypes of running mean and variance: float32 or wider, a variance is real."""
+    with jax.numpy_dtype_promotion("standard"):
+        wide = jnp.promote_types(param_dtype, jnp.float32)
+        real = jnp.finfo(wide).dtype
+        if dtype is not None and jnp.issubdtype(dtype, jnp.complexfloating):
+            wide = jnp.promote_types(wide, jnp.complex64)
+    return wide, real
+
+
+def _train(
+    layer: BatchNorm, x: jax.Array, reduction_axes: tuple[int, ...], mask: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the statistics to normalise a batch with, and moves the running ones.
+
+    A feature of which nothing counts is normalised with the running statistics. These stay as they
+    are where those of the batch are not finite: one bad batch would make them NaN for ever.
+    """
+    moments = compute_moments(
+        x,
+        reduction_axes,
+        axis_name=layer.axis_name,
+        axis_index_groups=layer.axis_index_groups,
+        use_fast_variance=layer.use_fast_variance,
+        mask=mask,
+    )
+    counts = anything_counts(x.shape, reduction_axes, mask)
+    if counts is not None and layer.axis_name is not None:
+        groups = layer.axis_index_groups
+        counts = lax.psum(counts.astype(jnp.int32), layer.axis_name, axis_index_groups=groups) > 0
+    fit = jnp.isfinite(moments[0]) & jnp.isfinite(moments[1])
+    fit = fit if counts is None else fit & counts
+    used = []
+    for statistic, batch in zip((layer.mean, layer.var), moments, strict=True):
+        running = statistic.get_value()
+        with jax.numpy_dtype_promotion("standard"):
+            dtype = running.dtype
+            if jnp.iscomplexobj(batch):
+                dtype = jnp.promote_types(dtype, jnp.complex64)
+            running = running.astype(dtype)
+            new = layer.momentum * running + (1 - layer.momentum) * batch.astype(dtype)
+            statistic.set_value(lax.stop_gradient(jnp.where(fit, new, running)))
+            used.append(batch if counts is None else jnp.where(counts, batch, running))
+    return used[0], used[1]

@@ -19,6 +19,20 @@ PromoteDtype = Callable[..., tuple[Any, ...]]
 """A function with the signature of `promote_dtype`."""
 
 
+def inexact_dtype(dtype: Dtype) -> Any:
+    """Returns a dtype, or for integers and booleans the floats that `jax.numpy` makes of them.
+
+    Example:
+      >>> from weft.nn.dtypes import inexact_dtype
+      >>> inexact_dtype("bfloat16"), inexact_dtype("int8")
+      (dtype(bfloat16), dtype('float32'))
+    """
+    dtype = jnp.dtype(dtype)
+    if jnp.issubdtype(dtype, jnp.inexact):
+        return dtype
+    return jnp.dtype(jnp.float64 if dtype.itemsize == 8 else jnp.float32)
+
+
 def canonicalize_dtype(*args: Any, dtype: Dtype | None = None, inexact: bool = True) -> Dtype:
     """Returns the computation dtype of some arrays.
 

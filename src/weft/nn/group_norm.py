@@ -18,6 +18,7 @@ from weft.nn.moments import (
     apply_moments,
     check_features,
     compute_moments,
+    finite_where_masked,
     normalize,
     normalized_axes,
     per_feature,
@@ -143,6 +144,7 @@ class GroupNorm(Module):
         scale = None if self.scale is None else self.scale.get_value()
         bias = None if self.bias is None else self.bias.get_value()
         x, scale, bias = self.promote_dtype((x, scale, bias), dtype=self.dtype)
+        x = finite_where_masked(x, mask)
         mean, var = compute_moments(
             x.reshape(grouped_shape),
             grouped_axes,

@@ -36,7 +36,7 @@ class GRUCell(HiddenStateCell):
       recurrent_kernel_init: initializer of the hidden state's kernel.
       bias_init: initializer of the bias.
       dtype: the computation dtype; None for what inputs and parameters promote to.
-      param_dtype: the dtype of parameters and first carry.
+      param_dtype: the dtype of the parameters, and of the first carry if `dtype` is None.
       carry_init: initializer of the first carry; None for zeros.
       promote_dtype: how inputs and parameters are cast.
       keep_rngs: whether to keep a stream for the first carry.
@@ -117,5 +117,5 @@ class GRUCell(HiddenStateCell):
             r = self.gate_fn(input_r + hidden_r)
             z = self.gate_fn(input_z + hidden_z)
             n = self.activation_fn(input_n + r * hidden_n)
-            hidden = (1.0 - z) * n + z * carry
+            hidden = self.rounded((1.0 - z) * n + z * carry)
         return hidden, hidden

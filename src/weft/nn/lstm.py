@@ -51,8 +51,8 @@ class _LSTMBase(HiddenStateCell):
         with jax.numpy_dtype_promotion("standard"):  # the carry may be wider than the gates
             i, f, g, o = self.gate_fn(i), self.gate_fn(f), self.activation_fn(g), self.gate_fn(o)
             cell_state = f * cell_state + i * g
-            hidden = o * self.activation_fn(cell_state)
-        return (cell_state, hidden), hidden
+            hidden = self.rounded(o * self.activation_fn(cell_state))
+        return (self.rounded(cell_state), hidden), hidden
 
 
 class LSTMCell(_LSTMBase):
@@ -71,7 +71,7 @@ class LSTMCell(_LSTMBase):
       recurrent_kernel_init: initializer of the hidden state's kernels.
       bias_init: initializer of the biases.
       dtype: the computation dtype; None for what inputs and parameters promote to.
-      param_dtype: the dtype of parameters and first carry.
+      param_dtype: the dtype of the parameters, and of the first carry if `dtype` is None.
       carry_init: initializer of the first carry; None for zeros.
       promote_dtype: how inputs and parameters are cast.
       keep_rngs: whether to keep a stream for the first carry.
@@ -174,7 +174,7 @@ class OptimizedLSTMCell(_LSTMBase):
       recurrent_kernel_init: initializer of the hidden state's kernel.
       bias_init: initializer of the bias.
       dtype: the computation dtype; None for what inputs and parameters promote to.
-      param_dtype: the dtype of parameters and first carry.
+      param_dtype: the dtype of the parameters, and of the first carry if `dtype` is None.
       carry_init: initializer of the first carry; None for zeros.
       promote_dtype: how inputs and parameters are cast.
       keep_rngs: whether to keep a stream for the first carry.

@@ -1,7 +1,9 @@
 """Mean and variance over some axes, and what is done with them: the core of all normalisation.
 
 *Reduction axes* are those that the statistics are taken over, *feature axes* those along which
-there is a scale and a bias. Statistics are computed in float32 or wider, whatever the input.
+there is a scale and a bias. Statistics are computed in float32 or wider, whatever the input. An
+element *counts* for them unless a mask leaves it out; where none does, the mean is 0 and the
+variance 1.
 """
 
 from __future__ import annotations
@@ -60,32 +62,90 @@ def compute_moments(
       use_mean: if False, the mean is taken to be zero, and None is returned for it.
       use_fast_variance: whether to take the variance as E[|x|²] - |E[x]|² in one pass over the
         input, which loses digits where the mean is large against the deviation.
-      mask: which elements count; it broadcasts to the input.
+      mask: which elements count, nonzero for yes; it broadcasts to the input.
     """
     with jax.numpy_dtype_promotion("standard"):
         x = jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
+    counts = anything_counts(x.shape, axes, mask)
+    summed = None  # what is summed: where nothing counts, anything, since 0 / 0 has no gradient
+    if mask is not None and counts is not None:
+        mask = jnp.asarray(mask).astype(bool)
+        summed = mask | ~jnp.expand_dims(counts, axes)
+
+    def mean_of(value: jax.Array) -> jax.Array:
+        if math.prod(value.shape[axis] for axis in axes) == 0:
+            return jnp.zeros_like(value, shape=_without(value.shape, axes))
+        mean = jnp.mean(value, axes, where=summed)
+        return mean if counts is None else jnp.where(counts, mean, 0)
+
+    def square_of(value: jax.Array) -> jax.Array:
+        # Selected before it is squared: the gradient of the square of an infinity is NaN.
+        return _abs_square(value if mask is None else jnp.where(mask, value, 0))
+
+    def psum(value: Any) -> Any:
+        return lax.psum(value, axis_name, axis_index_groups=axis_index_groups)
 
     def across(value: jax.Array) -> jax.Array:
         if axis_name is None:
             return value
-        return lax.pmean(value, axis_name, axis_index_groups=axis_index_groups)
+        if counts is None:
+            return lax.pmean(value, axis_name, axis_index_groups=axis_index_groups)
+        # The mean over the devices on which something counts.
+        return psum(value) / jnp.maximum(psum(counts.astype(x.real.dtype)), 1)
 
     if not use_mean:
-        return None, across(jnp.mean(_abs_square(x), axes, where=mask))
-    if not use_fast_variance:
-        mean = across(jnp.mean(x, axes, where=mask))
-        deviation = x - jnp.expand_dims(mean, axes)
-        return mean, across(jnp.mean(_abs_square(deviation), axes, where=mask))
-    square = _abs_square(x)  # before the mean: gradients are summed in the reverse order of use
-    mean = jnp.mean(x, axes, where=mask)
-    mean_of_square = jnp.mean(square, axes, where=mask)
-    if axis_name is not None:  # one collective for both
-        if mean.dtype == mean_of_square.dtype:
-            mean, mean_of_square = across(jnp.stack([mean, mean_of_square]))
-        else:
-            mean, mean_of_square = across(mean), across(mean_of_square)
-    # Rounding can take the difference below zero.
-    return mean, jnp.maximum(0.0, mean_of_square - _abs_square(mean))
+        mean, var = None, across(mean_of(square_of(x)))
+    elif not use_fast_variance:
+        mean = across(mean_of(x))
+        var = across(mean_of(square_of(x - jnp.expand_dims(mean, axes))))
+    else:
+        square = square_of(x)  # before the mean: gradients are summed in the reverse order of use
+        mean, mean_of_square = mean_of(x), mean_of(square)
+        if axis_name is not None:  # one collective for both
+            if mean.dtype == mean_of_square.dtype:
+                mean, mean_of_square = across(jnp.stack([mean, mean_of_square]))
+            else:
+                mean, mean_of_square = across(mean), across(mean_of_square)
+        # Rounding can take the difference below zero.
+        var = jnp.maximum(0.0, mean_of_square - _abs_square(mean))
+    if counts is None:
+        return mean, var
+    anywhere = counts if axis_name is None else psum(counts.astype(jnp.int32)) > 0
+    return mean, jnp.where(anywhere, var, 1)
+
+
+def anything_counts(
+    shape: tuple[int, ...], axes: tuple[int, ...], mask: jax.Array | None
+) -> jax.Array | None:
+    """Returns for which statistics there are elements that count; None for all.
+
+    Args:
+      shape: the input's shape.
+      axes: the reduction axes.
+      mask: which elements count.
+
+    Returns:
+      Booleans of the input's shape without the reduction axes.
+    """
+    if math.prod(shape[axis] for axis in axes) == 0:
+        return jnp.zeros(_without(shape, axes), bool)
+    if mask is None:
+        return None
+    return jnp.broadcast_to(jnp.asarray(mask).astype(bool), shape).any(axes)
+
+
+def _without(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for axis, size in enumerate(shape) if axis not in axes)
+
+
+def finite_where_masked(x: Any, mask: Any) -> jax.Array:
+    """Returns an input with 0 for the elements that a mask leaves out and that are not finite.
+
+    Multiplied by the zero gradients that they get, they would make those of others NaN.
+    """
+    if mask is None:
+        return x
+    return jnp.where(jnp.asarray(mask).astype(bool) | jnp.isfinite(x), x, jnp.zeros((), x.dtype))
 
 
 def _abs_square(x: jax.Array) -> jax.Array:
@@ -194,6 +254,7 @@ def normalize(
     if scale is not None or bias is not None:
         check_features(layer, x, feature_axes, layer.num_features)
     x, scale, bias = layer.promote_dtype((x, scale, bias), dtype=layer.dtype)
+    x = finite_where_masked(x, mask)
     mean, var = compute_moments(
         x,
         reduction_axes,

@@ -24,6 +24,7 @@ from weft.nn.moments import (
     apply_moments,
     check_features,
     compute_moments,
+    finite_where_masked,
     normalize,
     normalized_axes,
     per_feature,
@@ -196,6 +197,7 @@ class RMSNorm(Module):
         if scale is not None:
             check_features(self, x, feature_axes, self.num_features)
         x, scale = self.promote_dtype((x, scale), dtype=self.dtype)
+        x = finite_where_masked(x, mask)
         _, mean_square = compute_moments(
             x,
             reduction_axes,

@@ -1,24 +1,36 @@
 """Pooling: each window of the spatial axes is reduced to one value, channel by channel.
 
 *Spatial axes* are those between the batch axes and the channels, which come last. A window has as
-many axes as `window_shape`; what stands before them in the inputs is batch.
+many axes as `window_shape` has numbers; what stands before them in the inputs is batch. A single
+number is for all axes between the first, the batch, and the last.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from weft._module import Module
-from weft.nn.linear import sizes
+from weft.nn.dtypes import inexact_dtype
 from weft.nn.padding import Padding, canonicalize_padding, per_axis
 
+A = TypeVar("A")
 _PADDINGS = ("SAME", "SAME_LOWER", "VALID")
+
+
+def spatial_sizes(sizes: int | Sequence[A], ndim: int) -> tuple[int | A, ...]:
+    """Returns one number for each spatial axis; for a single one the batch is taken for one axis.
+
+    Args:
+      sizes: the numbers.
+      ndim: how many axes the inputs have.
+    """
+    return (sizes,) * max(ndim - 2, 1) if isinstance(sizes, int) else tuple(sizes)
 
 
 def pool(
@@ -35,7 +47,8 @@ def pool(
       inputs: array of shape (*batch, *space, channels); the batch axes may be missing.
       init: the value that `reduce_fn` starts with, also the one padding consists of.
       reduce_fn: an associative function of two scalars, such as `jax.lax.add`.
-      window_shape: extent of the window along each spatial axis; an int means one axis.
+      window_shape: extent of the window along each spatial axis; an int for all axes between the
+        first and the last.
       strides: step of the window, one for all axes or one each; None means 1.
       padding: "SAME", "SAME_LOWER", "VALID", an int for all sides, or an int or (low, high) pair
         for each spatial axis.
@@ -53,12 +66,12 @@ def pool(
       >>> nnx.pool(jnp.arange(4.0).reshape(1, 4, 1), 0.0, jax.lax.add, (2,), (2,), "VALID").ravel()
       Array([1., 5.], dtype=float32)
     """
-    window = sizes(window_shape)
+    inputs = jnp.asarray(inputs)
+    shape = inputs.shape
+    window = spatial_sizes(window_shape, inputs.ndim)
     rank = len(window)
     steps = per_axis(strides, rank, owner=f"pooling with window_shape={window}", argument="strides")
     sides = canonicalize_padding(padding, rank)
-    inputs = jnp.asarray(inputs)
-    shape = inputs.shape
     if isinstance(sides, str) and sides not in _PADDINGS:
         raise ValueError(
             f"pooling expects padding to be one of {_PADDINGS}, an int, or a (low, high) pair for "
@@ -93,14 +106,16 @@ def avg_pool(
 
     Args:
       inputs: array of shape (*batch, *space, channels).
-      window_shape: extent of the window along each spatial axis; an int means one axis.
+      window_shape: extent of the window along each spatial axis; an int for all axes between the
+        first and the last.
       strides: step of the window, one for all axes or one each; None means 1.
       padding: as for `pool`.
-      count_include_pad: whether padding counts as elements of the window; if not, the dtype of the
-        result is at least that of JAX's default floats.
+      count_include_pad: whether padding counts as elements of the window; if not, a window of
+        padding alone has the mean 0.
 
     Returns:
-      An array of shape (*batch, *windows, channels).
+      An array of shape (*batch, *windows, channels) and of the inputs' dtype, or of floats for
+      integers. The sums are computed in float32 or wider.
 
     Raises:
       ValueError: as `pool`.
@@ -111,18 +126,20 @@ def avg_pool(
       >>> nnx.avg_pool(jnp.arange(4.0).reshape(1, 4, 1), (2,), strides=(2,)).ravel()
       Array([0.5, 2.5], dtype=float32)
     """
-    window = sizes(window_shape)
-    dtype = jnp.result_type(inputs)
-    if dtype == jnp.bool_ or (jnp.issubdtype(dtype, jnp.integer) and jnp.iinfo(dtype).bits < 32):
-        inputs = jnp.asarray(inputs, jnp.int32)  # the totals would overflow
-    totals = pool(inputs, 0, jax.lax.add, window, strides, padding)
+    inputs = jnp.asarray(inputs)
+    window = spatial_sizes(window_shape, inputs.ndim)
+    dtype = inexact_dtype(inputs.dtype)
+    with jax.numpy_dtype_promotion("standard"):
+        # Sums of many small numbers stand still in low precision, those of large ones overflow.
+        wide = jnp.promote_types(dtype, jnp.float32)
+    totals = pool(inputs.astype(wide), 0, jax.lax.add, window, strides, padding)
     if count_include_pad:
-        return totals / math.prod(window)
-    ones = jnp.ones((*jnp.shape(inputs)[-len(window) - 1 : -1], 1))
+        return (totals / math.prod(window)).astype(dtype)
+    ones = jnp.ones((*inputs.shape[-len(window) - 1 : -1], 1), jnp.finfo(wide).dtype)
     counts = pool(ones, 0, jax.lax.add, window, strides, padding)
     counts = counts.reshape((1,) * (totals.ndim - counts.ndim) + counts.shape)
-    with jax.numpy_dtype_promotion("standard"):
-        return totals / counts
+    counts = jnp.maximum(counts, 1)  # a window of padding alone has the mean 0
+    return (totals / counts.astype(wide)).astype(dtype)
 
 
 def max_pool(
@@ -135,7 +152,8 @@ def max_pool(
 
     Args:
       inputs: array of shape (*batch, *space, channels).
-      window_shape: extent of the window along each spatial axis; an int means one axis.
+      window_shape: extent of the window along each spatial axis; an int for all axes between the
+        first and the last.
       strides: step of the window, one for all axes or one each; None means 1.
       padding: as for `pool`; no padding is ever the maximum.
 
@@ -151,6 +169,7 @@ def max_pool(
       >>> nnx.max_pool(jnp.arange(4.0).reshape(1, 4, 1), (2,), strides=(2,)).ravel()
       Array([1., 3.], dtype=float32)
     """
+    inputs = jnp.asarray(inputs)
     return pool(inputs, _extreme(inputs, -1), jax.lax.max, window_shape, strides, padding)
 
 
@@ -164,7 +183,8 @@ def min_pool(
 
     Args:
       inputs: array of shape (*batch, *space, channels).
-      window_shape: extent of the window along each spatial axis; an int means one axis.
+      window_shape: extent of the window along each spatial axis; an int for all axes between the
+        first and the last.
       strides: step of the window, one for all axes or one each; None means 1.
       padding: as for `pool`; no padding is ever the minimum.
 
@@ -180,12 +200,13 @@ def min_pool(
       >>> nnx.min_pool(jnp.arange(4.0).reshape(1, 4, 1), (2,), strides=(2,)).ravel()
       Array([0., 2.], dtype=float32)
     """
+    inputs = jnp.asarray(inputs)
     return pool(inputs, _extreme(inputs, 1), jax.lax.min, window_shape, strides, padding)
 
 
 def _extreme(inputs: jax.Array, sign: int) -> Any:
     """Returns the largest (1) or smallest (-1) value of the inputs' dtype."""
-    dtype = jnp.result_type(inputs)
+    dtype = inputs.dtype
     if jnp.issubdtype(dtype, jnp.floating):
         return sign * math.inf
     if jnp.issubdtype(dtype, jnp.bool_):
@@ -206,7 +227,8 @@ class _WindowPool(Module):
         """Chooses the windows.
 
         Args:
-          window_shape: extent of the window along each spatial axis; an int means one axis.
+          window_shape: extent of the window along each spatial axis; an int for all axes between
+            the first and the last.
           strides: step of the window, one for all axes or one each; None means 1, so pass the
             window's shape for windows that do not overlap.
           padding: as for `pool`.
@@ -236,7 +258,8 @@ class AvgPool(_WindowPool):
         """Chooses the windows.
 
         Args:
-          window_shape: extent of the window along each spatial axis; an int means one axis.
+          window_shape: extent of the window along each spatial axis; an int for all axes between
+            the first and the last.
           strides: step of the window, one for all axes or one each; None means 1.
           padding: as for `pool`.
           count_include_pad: whether padding counts as elements of the window.

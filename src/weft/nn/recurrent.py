@@ -112,7 +112,8 @@ class RNN(Module):
 
         Args:
           inputs: of shape (batch..., time, features...), or time-major.
-          initial_carry: the carry before the first step; None to let the cell make it.
+          initial_carry: the carry before the first step, cast to the dtypes in which the cell
+            returns it; None to let the cell make it.
           seq_lengths: the lengths of the sequences, integers of the batch's shape; None for the
             whole time axis. The carry returned is the one after the last step within the length;
             outputs after it are of no meaning.
@@ -152,7 +153,7 @@ class RNN(Module):
         carry = initial_carry
         if carry is None:
             carry = self.cell.initialize_carry(step_shape, self._stream(rngs))
-            carry = _in_dtypes_of_step(self.cell, carry, step_shape, inputs.dtype)
+        carry = _in_dtypes_of_step(self.cell, carry, step_shape, inputs.dtype)
         carry, outputs = self._scan(carry, inputs, time_axis, seq_lengths if return_carry else None)
         if reverse and keep_order:
             outputs = flip_sequences(outputs, seq_lengths, num_batch, time_major)
@@ -230,6 +231,7 @@ def _step_within_lengths(
 def _in_dtypes_of_step(cell: Any, carry: Any, step_shape: tuple[int, ...], dtype: Any) -> Any:
     """Returns a carry in the dtypes that a step returns it in: a loop cannot change them."""
     dtypes = {getattr(cell, "dtype", None), getattr(cell, "param_dtype", dtype)} - {None}
+    dtypes |= {jnp.result_type(leaf) for leaf in jax.tree.leaves(carry)}
     if {jnp.dtype(each) for each in dtypes} == {jnp.dtype(dtype)}:
         return carry
     graphdef, state = split(cell)
@@ -239,7 +241,7 @@ def _in_dtypes_of_step(cell: Any, carry: Any, step_shape: tuple[int, ...], dtype
         carry,
         jax.ShapeDtypeStruct(step_shape, dtype),
     )
-    return jax.tree.map(lambda old, new: old.astype(new.dtype), carry, after)
+    return jax.tree.map(lambda old, new: jnp.asarray(old).astype(new.dtype), carry, after)
 
 
 def _check_lengths(seq_lengths: jax.Array, batch: tuple[int, ...]) -> None:

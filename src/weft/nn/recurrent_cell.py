@@ -2,7 +2,8 @@
 
 A cell is called with a *carry*, what it remembers, and the inputs of one step, and returns the new
 carry and an output. The carry of an LSTM is a pair, that of the other cells one array, each of
-shape (batch..., hidden_features).
+shape (batch..., hidden_features). A cell with a computation dtype makes its first carry and returns
+carry and output in it.
 """
 
 from __future__ import annotations
@@ -145,6 +146,10 @@ class HiddenStateCell(RNNCellBase):
         """
         return self.new_carries(1, input_shape, rngs, carry_init)[0]
 
+    def rounded(self, result: jax.Array) -> jax.Array:
+        """Returns a result, into which the carry went as it was, in the computation dtype."""
+        return result if self.dtype is None else result.astype(self.dtype)
+
     def project(
         self,
         in_features: int,
@@ -178,6 +183,7 @@ class HiddenStateCell(RNNCellBase):
         carry_init: Initializer | None,
     ) -> tuple[jax.Array, ...]:
         shape = (*input_shape[:-1], self.hidden_features)
+        dtype = self.param_dtype if self.dtype is None else self.dtype
         carry_init = self.carry_init if carry_init is None else carry_init
         source = self.rngs if rngs is None else rngs
         if source is None:
@@ -188,11 +194,11 @@ class HiddenStateCell(RNNCellBase):
                     "`rngs` was not given. Write `cell.initialize_carry(shape, rngs)`, "
                     "`rnn(x, rngs=rngs)` or `nnx.RNN(cell, rngs=rngs)`"
                 )
-            return tuple(jnp.zeros(shape, self.param_dtype) for _ in range(number))
+            return tuple(jnp.zeros(shape, dtype) for _ in range(number))
         # Zeros draw too where there is a stream, so that it goes on alike for every initializer.
         stream = find_stream(source, "carry", type(self).__name__)
         init = initializers.zeros if carry_init is None else carry_init
-        return tuple(init(stream(), shape, self.param_dtype) for _ in range(number))
+        return tuple(init(stream(), shape, dtype) for _ in range(number))
 
 
 def carry_stream(

@@ -28,7 +28,7 @@ class SimpleCell(HiddenStateCell):
       in_features: the size of the inputs.
       hidden_features: the size of hidden state and output.
       dtype: the computation dtype.
-      param_dtype: the dtype of parameters and first carry.
+      param_dtype: the dtype of the parameters, and of the first carry if `dtype` is None.
       carry_init: initializer of the first carry; None for zeros.
       residual: whether to add the hidden state before the activation.
       activation_fn: the activation.
@@ -112,5 +112,5 @@ class SimpleCell(HiddenStateCell):
             hidden = self.dense_i(inputs) + self.dense_h(carry)
             if self.residual:
                 hidden = hidden + carry
-            hidden = self.activation_fn(hidden)
+            hidden = self.rounded(self.activation_fn(hidden))
         return hidden, hidden

@@ -70,6 +70,9 @@ class Case:
       dtype: dtype of the random arrays.
       call: keyword arguments of the call.
       method: what is called.
+      tolerance: for what Weft computes otherwise, to be right where the peer is not (see
+        `docs/differences.md`): how far it may be off, relative to the largest number of an array;
+        dtypes may differ then. 0 for the same bits.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Case:
     dtype: Any = jnp.float32
     call: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     method: str = "__call__"
+    tolerance: float = 0.0
 
     def arrays(self) -> tuple[Any, ...]:
         """Returns the arguments; the random ones are the same each time."""
@@ -97,12 +101,19 @@ def quick_init(key: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     return jnp.asarray(np.random.default_rng(2).normal(size=shape), dtype)
 
 
-def in_precisions(name: str, layer: Layer, *shapes: tuple[int, ...], **options: Any) -> list[Case]:
+def in_precisions(
+    name: str,
+    layer: Layer,
+    *shapes: tuple[int, ...],
+    tolerances: Mapping[str, float] | None = None,
+    **options: Any,
+) -> list[Case]:
     """Returns a case for each way to choose dtypes: all of one dtype, or computing in another."""
 
     def case(label: str, inputs_dtype: Any, **dtypes: Any) -> Case:
         made = Layer(layer.name, *layer.args, **layer.kwargs, **dtypes)
-        return Case(f"{name} {label}", made, **{"inputs": shapes, "dtype": inputs_dtype, **options})
+        given = {"inputs": shapes, "tolerance": (tolerances or {}).get(label, 0.0), **options}
+        return Case(f"{name} {label}", made, **{"dtype": inputs_dtype, **given})
 
     return [
         case("float32", jnp.float32),

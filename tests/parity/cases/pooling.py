@@ -11,6 +11,7 @@ CASES = [
             Function(name, window_shape=window, **more),
             (shape,),
             dtype,
+            tolerance=2e-2 if (name, dtype) == ("avg_pool", jnp.bfloat16) else 0.0,
         )
         for name in ("avg_pool", "max_pool", "min_pool")
         for window, shape in (((3, 2), (2, 7, 6, 3)), ((3,), (2, 7, 3)), ((2, 2), (5, 6, 3)))
@@ -26,6 +27,7 @@ CASES = [
             Function("avg_pool", window_shape=(3, 2), padding="SAME", count_include_pad=False),
             (shape,),
             dtype,
+            tolerance=2e-3 if dtype == jnp.float16 else 0.0,
         )
         for dtype in (jnp.float32, jnp.float16)
         for shape in ((2, 7, 6, 3), (7, 6, 3), (2, 2, 7, 6, 3))

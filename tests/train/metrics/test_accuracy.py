@@ -56,7 +56,7 @@ def test_top_k(k):
 def test_top_k_with_a_mask():
     metric = metrics.TopKAccuracy(2)
     metric.update(logits=LOGITS, labels=LABELS, mask=LABELS == 1)
-    assert metric.count[...] == (LABELS == 1).sum()
+    assert int(metric.count[...]) == (LABELS == 1).sum()
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,17 @@ def test_shapes_that_do_not_fit(threshold, logits, labels, message):
         metrics.Accuracy(threshold).update(
             logits=jnp.zeros(logits), labels=jnp.zeros(labels, jnp.int32)
         )
+
+
+def test_logits_of_one_column():
+    logits, labels = jnp.array([[3.0], [2.0], [1.0], [-1.0]]), jnp.array([1, 1, 1, 0])
+    for metric in (metrics.Accuracy(), metrics.TopKAccuracy(1)):
+        with pytest.raises(ValueError, match=r"one column, found shape \(4, 1\).*`threshold=0.0`"):
+            metric.update(logits=logits, labels=labels)
+        assert metric.count[...] == 0
+    for metric in (metrics.Accuracy(0.0), metrics.Recall(threshold=0.0)):
+        metric.update(logits=logits, labels=labels)
+        assert metric.compute() == 1.0
 
 
 @pytest.mark.parametrize("labels", [jnp.zeros(3), jnp.zeros(3, bool)])

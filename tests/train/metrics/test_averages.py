@@ -52,8 +52,10 @@ def test_before_any_value():
         ([[True], [False]], 1.0),
         ([[True, False, False], [False, False, True]], 2.5),
         ([1, 0, 2], np.mean([0, 2, 2, 3, 5, 5])),
+        ([1.0, 0.0, 2.0], np.mean([0, 2, 2, 3, 5, 5])),
+        ([0.25, 0.0, 0.125], (0.25 * (0 + 3) + 0.125 * (2 + 5)) / 0.75),
     ],
-    ids=["last axis", "first axis", "all axes", "multiplicities"],
+    ids=["last axis", "first axis", "all axes", "multiplicities", "floats", "weights"],
 )
 @pytest.mark.parametrize("kind", [metrics.Average, metrics.Welford])
 def test_masks_broadcast(kind, mask, mean):
@@ -100,9 +102,17 @@ def test_reset():
         assert metric.count[...] == 0
 
 
-def test_mask_of_floats():
-    with pytest.raises(TypeError, match=r"found dtype float32: write `mask=mask\.astype\(bool\)`"):
-        metrics.Average().update(values=jnp.ones(3), mask=jnp.ones(3))
+def test_weights_of_less_than_one():
+    metric = metrics.Welford()
+    metric.update(values=jnp.array([1.0, 3.0, jnp.nan]), mask=jnp.array([0.125, 0.125, 0.0]))
+    assert metric.compute().mean == 2.0 and metric.compute().standard_deviation == 1.0
+    assert metric.count[...] == 0.25
+
+
+@pytest.mark.parametrize("kind", [metrics.Average, metrics.Welford])
+def test_mask_of_no_real_numbers(kind):
+    with pytest.raises(TypeError, match=r"found dtype complex64: write `mask=mask\.ast"):
+        kind().update(values=jnp.ones(3), mask=jnp.ones(3, jnp.complex64))
 
 
 @pytest.mark.parametrize("kind", [metrics.Average, metrics.Welford])

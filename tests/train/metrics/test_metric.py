@@ -40,7 +40,7 @@ def test_abstract_methods_say_what_to_define():
         def __init__(self):
             pass
 
-    for call in (Bare().reset, Bare().update, Bare().compute):
+    for call in (Bare().reset, Bare().update, Bare().compute, Bare().merge):
         with pytest.raises(NotImplementedError, match=r"Bare must define `"):
             call()
     with pytest.raises(NotImplementedError, match="Metric must define `__init__"):
@@ -117,7 +117,9 @@ def test_mask_for_an_unknown_metric(multi):
         multi.update(logits=LOGITS, labels=LABELS, loss=1.0, mask={"acc": True})
 
 
-@pytest.mark.parametrize("name", ["reset", "update", "compute", "split", "keywords", "_metrics"])
+@pytest.mark.parametrize(
+    "name", ["reset", "update", "compute", "merge", "split", "keywords", "_metrics"]
+)
 def test_metric_named_like_an_attribute(name):
     with pytest.raises(ValueError, match=f"a metric cannot be named '{name}'"):
         nnx.MultiMetric(**{name: metrics.Average()})

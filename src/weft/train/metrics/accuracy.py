@@ -42,7 +42,8 @@ class Accuracy(Average):
         """Adds the predictions of a batch.
 
         Args:
-          logits: shape `(..., classes)`, or that of the labels if there is a threshold.
+          logits: shape `(..., classes)`; with a threshold that of the labels, or one axis of size 1
+            more.
           labels: integers of any width, shape `(...)`; booleans too if there is a threshold.
           mask: which predictions count, as for `Average`.
 
@@ -118,7 +119,8 @@ def predict(logits: Any, labels: Any, threshold: float | None) -> tuple[jax.Arra
     """Turns logits into predicted classes.
 
     Args:
-      logits: shape `(..., classes)`, or that of the labels if there is a threshold.
+      logits: shape `(..., classes)`; with a threshold that of the labels, or one axis of size 1
+        more.
       labels: integers, or booleans, shape `(...)`.
       threshold: None for classes; else predictions are whether logits are at or above it.
 
@@ -135,6 +137,13 @@ def predict(logits: Any, labels: Any, threshold: float | None) -> tuple[jax.Arra
         raise ValueError(
             f"labels must be integers, found dtype {labels.dtype}: cast them, "
             "`labels.astype(jnp.int32)`, or turn one-hot labels into classes, `labels.argmax(-1)`"
+        )
+    if binary and logits.shape == (*labels.shape, 1):
+        logits = logits[..., 0]
+    elif not binary and logits.shape[-1:] == (1,):
+        raise ValueError(
+            f"logits of one column, found shape {logits.shape}, always predict class 0: for yes or "
+            "no give a threshold, `threshold=0.0` for logits or `threshold=0.5` for probabilities"
         )
     expected = logits.shape if binary else logits.shape[:-1]
     if logits.ndim != labels.ndim + (not binary) or expected != labels.shape:

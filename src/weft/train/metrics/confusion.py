@@ -6,14 +6,15 @@ For a class, a *hit* is a prediction of it that is its label, *predicted* counts
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
 
 from weft.train.metrics.accuracy import check_threshold, predict
 from weft.train.metrics.averages import as_mask
-from weft.train.metrics.metric import Metric, MetricState, zero
+from weft.train.metrics.metric import Metric
+from weft.train.metrics.sums import add_to_sum, merge_sum, new_sum, read_sum, zero_sums
 
 Averaging = Literal["macro", "micro", "weighted"] | None
 
@@ -26,7 +27,8 @@ class ConfusionMatrix(Metric):
     Attributes:
       num_classes: the number of classes.
       threshold: None for classes, a float for yes or no.
-      counts: `(num_classes, num_classes)` int32; row for the label, column for the prediction.
+      counts: `(num_classes, num_classes)` float32, since an int32 ends at 2**31; row for the label,
+        column for the prediction. Beside it `counts_rest`, what float32 cannot hold of them.
 
     Args:
       num_classes: as above; 2 if there is a threshold.
@@ -40,7 +42,7 @@ class ConfusionMatrix(Metric):
       >>> import weft as nnx
       >>> matrix = nnx.metrics.ConfusionMatrix(2)
       >>> matrix.update(logits=jnp.array([[0.1, 0.9], [0.2, 0.8]]), labels=jnp.array([1, 0]))
-      >>> matrix.compute().tolist()
+      >>> matrix.compute().astype(int).tolist()
       [[0, 1], [0, 1]]
     """
 
@@ -53,11 +55,16 @@ class ConfusionMatrix(Metric):
             )
         self.num_classes = num_classes
         self.threshold = threshold
-        self.counts = MetricState(jnp.zeros((num_classes, num_classes), jnp.int32))
+        self.counts, self.counts_rest = new_sum(num_classes, num_classes)
 
     def reset(self) -> None:
         """Zeroes the counts."""
-        zero(self.counts)
+        zero_sums(self, "counts")
+
+    def merge(self, *others: Self) -> None:  # type: ignore[override]
+        """Adds what other metrics have gathered; see `Metric.merge`."""
+        for other in self.mergeable(others):
+            merge_sum(self, other, "counts")
 
     def update(self, *, logits: Any, labels: Any, mask: Any = None) -> None:  # type: ignore[override]
         """Adds the predictions of a batch.
@@ -76,17 +83,18 @@ class ConfusionMatrix(Metric):
                 f"{jnp.shape(logits)}: give `{type(self).__name__}` the number of classes"
             )
         predictions, labels = predict(logits, labels, self.threshold)
-        weights = jnp.ones(labels.shape, jnp.int32)
-        if mask is not None:
-            weights = as_mask(mask, labels.shape).astype(jnp.int32)
+        weights = jnp.ones((), bool) if mask is None else as_mask(mask, labels.shape)
+        # Ones are counted as integers: a float32 to which they are added one by one ends at 2**24.
+        weights = weights.astype(jnp.int32 if weights.dtype == jnp.bool_ else jnp.float32)
         # A negative index would wrap around; one past the end is dropped.
         rows = jnp.where(labels < 0, self.num_classes, labels)
-        counts = self.counts.get_value()
-        self.counts.set_value(counts.at[rows, predictions].add(weights, mode="drop"))
+        batch = jnp.zeros((self.num_classes, self.num_classes), weights.dtype)
+        batch = batch.at[rows, predictions].add(weights, mode="drop")
+        add_to_sum(self, "counts", batch)
 
     def compute(self) -> jax.Array:
-        """Returns the counts: row for the label, column for the prediction."""
-        return self.counts.get_value()
+        """Returns the counts, float32: row for the label, column for the prediction."""
+        return read_sum(self, "counts")
 
 
 class _Score(ConfusionMatrix):
@@ -115,7 +123,7 @@ class _Score(ConfusionMatrix):
 
     def compute(self) -> jax.Array:
         """Returns the figure, float32; a scalar, or `(num_classes,)` for `average=None`."""
-        counts = self.counts.get_value().astype(jnp.float32)
+        counts = read_sum(self, "counts")
         hits, predicted, actual = jnp.diag(counts), counts.sum(0), counts.sum(1)
         if self.threshold is not None:
             return self._figure(hits[1], predicted[1], actual[1])
@@ -198,4 +206,4 @@ class F1Score(_Score):
 
 
 def _ratio(part: jax.Array, whole: jax.Array) -> jax.Array:
-    return jnp.where(whole > 0, part / jnp.maximum(whole, 1), 0.0)
+    return jnp.where(whole > 0, part / jnp.where(whole > 0, whole, 1.0), 0.0)

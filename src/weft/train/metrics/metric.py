@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +90,34 @@ class Metric(Pytree):
     def compute(self) -> Any:
         """Returns the figure."""
         raise NotImplementedError(f"{type(self).__name__} must define `compute(self)`")
+
+    def merge(self, *others: Any) -> None:
+        """Adds what other metrics of this class have gathered, on other devices for example.
+
+        Args:
+          *others: the metrics. One whose sums have leading axes more, as `nnx.vmap` and `nnx.pmap`
+            make them, counts as all the metrics along these axes.
+
+        Raises:
+          TypeError: if one is of another class.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define `merge(self, *others)`")
+
+    def mergeable(self, others: Iterable[Any]) -> list[Any]:
+        """Returns the others.
+
+        Raises:
+          TypeError: if one is of another class.
+        """
+        others = list(others)
+        for other in others:
+            if type(other) is not type(self):
+                name = type(self).__name__
+                raise TypeError(
+                    f"{name}.merge takes metrics of its own class, found {other!r} of type "
+                    f"{type(other).__name__}: write `metric.merge(another_{name.lower()})`"
+                )
+        return others
 
     def split(self, *filters: Filter) -> Any:
         """Splits the metric as `nnx.split(metric, *filters)` does."""
@@ -190,6 +218,21 @@ class MultiMetric(Metric):
             for variable, value in written:
                 variable.set_raw_value(value)
             raise
+
+    def merge(self, *others: Self) -> None:  # type: ignore[override]
+        """Adds what the metrics of others have gathered, by name; see `Metric.merge`.
+
+        Raises:
+          TypeError: if one is of another class, or has metrics of other names or classes.
+        """
+        for other in self.mergeable(others):
+            if self._metric_names != other._metric_names:
+                raise TypeError(
+                    f"MultiMetric.merge takes metrics of the same names {self._metric_names}, "
+                    f"found {other._metric_names}"
+                )
+            for name, metric in self._metrics().items():
+                metric.merge(getattr(other, name))
 
     def compute(self) -> dict[str, Any]:
         """Returns the figures by name of metric."""
