@@ -188,8 +188,9 @@ def test_metadata_errors() -> None:
     for arguments, keywords in ((("tag",), {}), ((1, 2, 3), {}), (("tag", 1), {"x": 1})):
         with pytest.raises(TypeError, match=r"one dict, a name and a value, or keywords: `v\.set"):
             variable.set_metadata(*arguments, **keywords)
-    with pytest.raises(ValueError, match="`sharding` is the older name of `out_sharding`"):
-        nnx.Param(1.0, sharding=("a",), out_sharding=("a",))
+    found = r"older names of `out_sharding`: found \('a',\) under one of them and \('b',\) under"
+    with pytest.raises(ValueError, match=found):
+        nnx.Param(1.0, sharding=("a",), out_sharding=("b",))
     assert variable.get_metadata() == {"tag": "a"}
 
 
@@ -204,6 +205,13 @@ def test_older_names_of_the_sharding() -> None:
     assert variable.replace(sharding_names=("c",)).out_sharding == ("c",)
     variable.del_metadata("sharding")
     assert variable.sharding_names is None
+    names = dict.fromkeys(("out_sharding", "sharding_names", "sharding"), ("a", "b"))
+    assert variable.replace(**names).get_metadata() == {
+        "eager_sharding": False,
+        "out_sharding": ("a", "b"),
+    }
+    table = jnp.ones(3)  # values under one name are not compared
+    assert nnx.Param(1.0, table=table).table is table
 
 
 def test_axis_names() -> None:
