@@ -211,7 +211,7 @@ from weft.nn import log_sigmoid as log_sigmoid
 from weft.nn import log_softmax as log_softmax
 from weft.nn import logsumexp as logsumexp
 from weft.nn import LoRA as LoRA
-from weft.nn import lora as lora
+from weft.nn.adapt import lora as lora
 from weft.nn import LoRALinear as LoRALinear
 from weft.nn import LoRAParam as LoRAParam
 from weft.nn import LSTMCell as LSTMCell

@@ -71,12 +71,12 @@ def compute_moments(
         return lax.pmean(value, axis_name, axis_index_groups=axis_index_groups)
 
     if not use_mean:
-        return None, across(jnp.mean(_abs_square(x), axes, where=mask))
+        return None, across(jnp.mean(abs_square(x), axes, where=mask))
     if not use_fast_variance:
         mean = across(jnp.mean(x, axes, where=mask))
         deviation = x - jnp.expand_dims(mean, axes)
-        return mean, across(jnp.mean(_abs_square(deviation), axes, where=mask))
-    square = _abs_square(x)  # before the mean: gradients are summed in the reverse order of use
+        return mean, across(jnp.mean(abs_square(deviation), axes, where=mask))
+    square = abs_square(x)  # before the mean: gradients are summed in the reverse order of use
     mean = jnp.mean(x, axes, where=mask)
     mean_of_square = jnp.mean(square, axes, where=mask)
     if axis_name is not None:  # one collective for both
@@ -85,10 +85,11 @@ def compute_moments(
         else:
             mean, mean_of_square = across(mean), across(mean_of_square)
     # Rounding can take the difference below zero.
-    return mean, jnp.maximum(0.0, mean_of_square - _abs_square(mean))
+    return mean, jnp.maximum(0.0, mean_of_square - abs_square(mean))
 
 
-def _abs_square(x: jax.Array) -> jax.Array:
+def abs_square(x: jax.Array) -> jax.Array:
+    """Returns |x|², without a square root for complex numbers."""
     if jnp.iscomplexobj(x):
         return lax.square(lax.real(x)) + lax.square(lax.imag(x))
     return lax.square(x)
