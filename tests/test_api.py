@@ -302,7 +302,6 @@ NOT_THERE = {
     "*.bridge.wrappers.linen_rngs_dict": "likewise",
     "*.bridge.wrappers.current_linen_module": "likewise",
     "*.bridge.wrappers.to_linen_class": "`functools.partial(nnx.bridge.to_linen, cls)`",
-    "*.reprlib.*": "the peer's layout of reprs; Object and Attr are here",
     "*.summary.*": "internals of the table",
 }
 

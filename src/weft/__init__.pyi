@@ -4,6 +4,8 @@ Type checkers read this file, and so does `__init__.py`, which imports what is u
 """
 
 from weft import filterlib as filterlib
+from weft import reprlib as reprlib
+from weft import tracers as tracers
 from weft import nn as nn
 from weft import statelib as statelib
 

@@ -19,8 +19,8 @@ import numpy as np
 from weft._errors import AliasError, StructureError
 from weft._metadata import axis_names, with_axis_names
 from weft._path import Path, format_path
-from weft._repr import dtype_text
 from weft._static import Static
+from weft._text import dtype_text
 
 Index = tuple[int | range, ...]
 """Where a part is: ints, the last of which may be a range, for the leading axes of the whole."""

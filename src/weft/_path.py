@@ -11,7 +11,7 @@ from typing import Any
 import jax.tree_util as jtu
 
 Key = Hashable
-Path = tuple[Key, ...]
+Path = tuple[Any, ...]
 
 
 def sort_key(key: Any) -> tuple:

@@ -9,7 +9,7 @@ is made, read or written). `get_value` and `set_value` go through the hooks, the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
 import jax
@@ -373,6 +373,14 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return (object.__new__, (type(self),), self.__getstate__())
+
+    def __nnx_repr__(self) -> Iterator[Any]:
+        from weft._repr import Attr, Object
+
+        yield Object(type(self))
+        yield Attr("", self._raw)
+        for name, value in self._metadata.items():
+            yield Attr(name, value)
 
     def __repr__(self) -> str:
         from weft._repr import represent

@@ -98,6 +98,13 @@ class List(Module, MutableSequence[A]):
         items.insert(index, value)
         self._change(items)
 
+    def __nnx_repr__(self) -> Iterator[Any]:
+        from weft._repr import Attr, Object
+
+        yield Object(type(self), "([", "])")
+        for item in self._items:
+            yield Attr("", item)
+
     def __eq__(self, other: object) -> bool:
         return self is other
 
@@ -193,6 +200,14 @@ class Dict(Module, MutableMapping[str, A]):
 
     def __contains__(self, key: object) -> bool:
         return key in self._items
+
+    def __nnx_repr__(self) -> Iterator[Any]:
+        from weft._repr import Attr, Object
+
+        yield Object(type(self))
+        for key, value in self._items.items():
+            named = isinstance(key, str)
+            yield Attr(key if named else "", value, "" if named else f"{key!r}: ", path_key=key)
 
     def __eq__(self, other: object) -> bool:
         return self is other

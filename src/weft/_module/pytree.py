@@ -12,7 +12,7 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 import jax
@@ -194,6 +194,13 @@ class Pytree(ObjectStorage):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return (blank, (type(self),), self.__getstate__())
+
+    def __nnx_repr__(self) -> Iterator[Any]:
+        from weft._repr import Attr, Object, shown_attributes
+
+        yield Object(type(self))
+        for name, value in shown_attributes(self):
+            yield Attr(name, value)
 
     def __repr__(self) -> str:
         from weft._repr import represent
