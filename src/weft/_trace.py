@@ -8,7 +8,6 @@ transform and is what an error names.
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -57,23 +56,13 @@ def running(transform: str, function: str) -> Iterator[None]:
         frames.stack.pop()
 
 
+_PLAIN = "a JAX transformation (jax.jit, jax.grad, jax.vmap, ...)"
+
+
 def describe() -> str:
     """Names the innermost running transform, or JAX's where Weft started none."""
     if not frames.stack:
-        return "a JAX transformation (jax.jit, jax.grad, jax.vmap, ...)"
+        return _PLAIN
     frame = frames.stack[-1]
-    return f"nnx.{frame.transform} of {frame.function!r}"
-
-
-_PACKAGE = __name__.rpartition(".")[0]
-
-
-def call_site() -> tuple[str, int] | None:
-    """Returns file and line of the nearest caller outside Weft."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if module != _PACKAGE and not module.startswith(_PACKAGE + "."):
-            return frame.f_code.co_filename, frame.f_lineno
-        frame = frame.f_back
-    return None
+    name = f"nnx.{frame.transform} of {frame.function!r}"
+    return name if frame.trace == current() else f"{_PLAIN} inside {name}"

@@ -30,6 +30,7 @@ from weft._part import Part
 from weft._reads import forget, readers
 from weft._static import Static, compare_by_identity
 from weft._storage import VariableStorage, fill_variable, make_variables
+from weft._tracebacks import call_site
 from weft._types import HELD, MISSING, Missing
 from weft._variable_guard import check_write, warn_if_captured
 
@@ -89,7 +90,7 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
         if eager_sharding is not None:
             metadata["eager_sharding"] = eager_sharding
         fill_variable(self, raw, with_current_names(metadata))
-        set_origin(self, _trace.call_site())
+        set_origin(self, call_site())
         raw = _call_hooks(self, "on_create_value", self.create_value(raw))
         if "out_sharding" in self._metadata:
             from weft._sharding import shard_on_creation

@@ -17,6 +17,7 @@ from weft._lift.abstract import with_static
 from weft._lift.arguments import signature_beside
 from weft._lift.lift import Call, Exit, Lift, Mode, mode_of, unbind
 from weft._path import format_path
+from weft._tracebacks import transformed
 from weft._types import MISSING, Missing
 from weft._variable import Variable
 
@@ -212,7 +213,7 @@ def vmap(
         mode = mode_of(graph, graph_updates)
         lift = MapLift(function, "vmap", mode, in_axes, out_axes, transform_metadata, len(bound))
 
-        @functools.wraps(function, updated=())
+        @transformed(function)
         def vmap_of(*args: Any, **kwargs: Any) -> Any:
             call = lift.enter((*bound, *args), kwargs)
             check_axes(call, lift)
@@ -287,7 +288,7 @@ def pmap(
                 **options,
             )
 
-        @functools.wraps(function, updated=())
+        @transformed(function)
         def pmap_of(*args: Any, **kwargs: Any) -> Any:
             static = with_static(args, static_broadcasted_argnums)  # type: ignore[arg-type]
             call = lift.enter((*bound, *static), kwargs)
@@ -360,7 +361,7 @@ def shard_map(
                 **options,
             )
 
-        @functools.wraps(function, updated=())
+        @transformed(function)
         def shard_map_of(*args: Any, **kwargs: Any) -> Any:
             call = lift.enter((*bound, *args), kwargs)
             return lift.run_mapped(call, mapped)
@@ -409,7 +410,7 @@ def transform_metadata(
             len(bound),
         )
 
-        @functools.wraps(function, updated=())
+        @transformed(function)
         def transform_metadata_of(*args: Any, **kwargs: Any) -> Any:
             call = lift.enter((*bound, *args), kwargs)
             return lift.leave(call, *lift.pure(call.spec, *call.groups))
