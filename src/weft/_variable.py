@@ -32,7 +32,7 @@ from weft._static import Static, compare_by_identity
 from weft._storage import VariableStorage, fill_variable, make_variables
 from weft._tracebacks import call_site
 from weft._types import HELD, MISSING, Missing
-from weft._variable_guard import check_write, warn_if_captured
+from weft._variable_guard import check_write, name_of, warn_if_captured
 
 A = TypeVar("A")
 
@@ -521,6 +521,22 @@ def _shallow_copy(container: Any) -> Any:
 
 def _with_item(variable: Variable, index: Any, item: Any) -> Any:
     old = variable.get_value()
+    try:
+        return _replace_item(old, index, item)
+    except (IndexError, TypeError, ValueError) as error:
+        if type(error) not in (IndexError, TypeError, ValueError):  # JAX's say enough
+            raise
+        place = "..." if index is ... else repr(index)
+        shape = getattr(item, "shape", None)
+        found = type(item).__name__ if shape is None else f"value of shape {tuple(shape)}"
+        remedy = ". A value of another shape takes the place of the whole one: `v.set_value(x)`"
+        raise type(error)(
+            f"cannot write a {found} to v[{place}], where v is a {name_of(variable)}: {error}"
+            + (remedy if isinstance(error, ValueError) else "")
+        ) from error
+
+
+def _replace_item(old: Any, index: Any, item: Any) -> Any:
     if isinstance(old, jax.Array):
         if index is ... and isinstance(item, jax.Array) and item.shape == old.shape:
             return item if item.dtype == old.dtype else item.astype(old.dtype)
