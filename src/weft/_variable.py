@@ -17,6 +17,7 @@ import jax.tree_util as jtu
 import numpy as np
 
 from weft import _trace, _watch
+from weft._foreign_names import VARIABLE
 from weft._metadata import (
     HOOKS,
     VariableMetadata,
@@ -343,9 +344,10 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
         try:
             return getattr(value, name)
         except AttributeError:
+            advice = f": {VARIABLE[name]}" if name in VARIABLE else ""
             raise AttributeError(
                 f"{type(self).__name__} has no attribute or metadata {name!r}, nor has its value "
-                f"of type {type(value).__name__}; its metadata is {sorted(metadata)}"
+                f"of type {type(value).__name__}; its metadata is {sorted(metadata)}{advice}"
             ) from None
 
     def __setattr__(self, name: str, value: Any) -> None:

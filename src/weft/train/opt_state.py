@@ -39,6 +39,12 @@ class OptState(Variable[A]):
 
     __slots__ = ()
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(
+            f"a {type(self).__name__} is an array and no function: `optimizer.step` is the number "
+            "of steps so far, and a step is `optimizer.update(model, grads)`"
+        )
+
 
 class OptArray(OptState[A]):
     """State of an optimizer that belongs to no single parameter, such as a count.
