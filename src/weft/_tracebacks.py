@@ -56,15 +56,24 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
 
 
 def trim(error: BaseException) -> None:
-    """Takes internal frames out of the traceback of an error that is about to be raised again.
+    """Takes internal frames out of the tracebacks of an error, and of those that led to it.
 
-    JAX's stay where `jax_traceback_filtering` is off.
+    It is about to be raised again. JAX's frames stay where `jax_traceback_filtering` is off.
     """
     if os.environ.get("WEFT_TRACEBACKS", "").strip().lower() == "full":
         return
+    before, seen = [error], set()
+    while before:
+        error = before.pop()
+        seen.add(id(error))
+        error.__traceback__ = _without_internal(error.__traceback__)
+        chain = (error.__cause__, error.__context__)
+        before += [e for e in chain if e is not None and id(e) not in seen]
+
+
+def _without_internal(traceback: types.TracebackType | None) -> types.TracebackType | None:
     without_jax = _config.jax_traceback_filtering != "off"
     frames = []
-    traceback = error.__traceback__
     while traceback is not None:
         filename = traceback.tb_frame.f_code.co_filename
         if not is_internal(filename) or (filename.startswith(_JAX) and not without_jax):
@@ -73,7 +82,7 @@ def trim(error: BaseException) -> None:
     kept = None
     for tb in reversed(frames):
         kept = types.TracebackType(kept, tb.tb_frame, tb.tb_lasti, tb.tb_lineno)
-    error.__traceback__ = kept
+    return kept
 
 
 def boundary(function: F) -> F:

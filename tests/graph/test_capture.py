@@ -212,6 +212,15 @@ def test_inside_maps_and_loops_over_blocks(options, transform):
     np.testing.assert_array_equal(nudges.blocks.nudge.value, 0 * x)
 
 
+def test_a_shared_model_that_sows_inside_vmap_is_told_to_map_it():
+    share = nnx.vmap(lambda m, x: m(x), in_axes=(None, 0))
+    found = (
+        r"written to what m sows, shared .*`nnx\.StateAxes\(\{nnx\.Intermediate: 0, \.\.\.: None"
+    )
+    with pytest.raises(nnx.PrefixError, match=found):
+        nnx.capture(share, nnx.Intermediate)(Block(2.0), jnp.ones((3, 2)))
+
+
 def test_inside_jit_that_writes_back_nothing_but_variables():
     f = nnx.jit(lambda m, x: m(x), graph_updates=False)
     for _ in range(3):

@@ -26,11 +26,13 @@ from weft._module.containers import Dict
 from weft._module.module import Module
 from weft._module.pytree import Pytree, attributes
 from weft._path import Path, format_path
+from weft._tracebacks import boundary, transformed
 from weft._types import ARRAY_TYPES
 from weft._variable import Variable, make
 from weft._variable_types import Perturbation
 
-_TAPS = "_taps"
+TAPS = "_taps"
+"""The attribute in which a Module holds the taps of the captures around."""
 
 
 @functools.partial(jtu.register_dataclass, data_fields=["value"], meta_fields=["kind"])
@@ -140,7 +142,7 @@ _IGNORED = _Ignored()
 
 def active_capture(module: Module, variable_type: type[Variable]) -> Any:
     """Returns the innermost capture around a Module that takes a type; None outside captures."""
-    taps = attributes(module).get(_TAPS)
+    taps = attributes(module).get(TAPS)
     if taps is None:
         return None
     return next((tap for tap in reversed(taps) if tap.takes(variable_type)), _IGNORED)
@@ -211,11 +213,11 @@ def capture(
                 output = fn(*args, **kwargs)
         finally:
             for _, module, tap in taps:
-                others = tuple(other for other in getattr(module, _TAPS) if other is not tap)
+                others = tuple(other for other in getattr(module, TAPS) if other is not tap)
                 if others:
-                    setattr(module, _TAPS, others)
+                    setattr(module, TAPS, others)
                 else:
-                    delattr(module, _TAPS)
+                    delattr(module, TAPS)
         found = list(_collect(taps))
         states = (
             from_flat_state((path, v) for path, v, group in found if group is kind)
@@ -223,7 +225,7 @@ def capture(
         )
         return (output, *states) if var_types else output
 
-    return captured if isinstance(fn, Module) else functools.wraps(fn, updated=())(captured)
+    return boundary(captured) if isinstance(fn, Module) else transformed(fn)(captured)
 
 
 def _find_root(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -263,7 +265,7 @@ def _place_taps(
             "model returned"
         )
     for _, module, tap in taps:
-        setattr(module, _TAPS, (*getattr(module, _TAPS, ()), tap))
+        setattr(module, TAPS, (*getattr(module, TAPS, ()), tap))
     return taps
 
 
@@ -281,7 +283,7 @@ def _sow_output(module: Any, name: str, args: tuple, kwargs: dict[str, Any]) -> 
         if leaves and all(
             isinstance(x, (*ARRAY_TYPES, np.generic, int, float, complex)) for x in leaves
         ):
-            for tap in attributes(module).get(_TAPS, ()):
+            for tap in attributes(module).get(TAPS, ()):
                 if tap.method_outputs is not None:
                     tap.sow(module, tap.method_outputs, name, output, _append, tuple)
 

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, MutableMapping, MutableSequence
 from typing import Any, TypeVar, overload
 
 from weft._module.module import Module
-from weft._module.pytree import Mark, check_write, set_marks, structure_changed
+from weft._module.pytree import Mark, check_write, set_marks, structure_changed, warn_if_lost
 from weft._path import sorted_keys
+from weft._storage import VariableStorage
 
 A = TypeVar("A")
 
@@ -80,8 +81,11 @@ class List(Module, MutableSequence[A]):
     def __setitem__(self, index: Any, value: Any) -> None:
         check_write(self, index)
         items = self._with_marks()
-        if not isinstance(index, slice) and type(items[index]) is Mark and type(value) is not Mark:
-            value = Mark(value, items[index].is_data)  # as for attributes, the mark is the place's
+        if not isinstance(index, slice):
+            if isinstance(self._items[index], VariableStorage):
+                warn_if_lost(self, index, self._items[index], value)
+            if type(items[index]) is Mark and type(value) is not Mark:
+                value = Mark(value, items[index].is_data)  # as for attributes, it is the place's
         items[index] = value
         self._change(items)
 
@@ -170,6 +174,8 @@ class Dict(Module, MutableMapping[str, A]):
         if type(value) is Mark:
             set_marks(self, {**self._pytree_marks, key: value.is_data})
             value = value.value
+        elif isinstance(old := self._items.get(key), VariableStorage):
+            warn_if_lost(self, key, old, value)
         self._change({**self._items, key: value})
 
     def __delitem__(self, key: Any) -> None:
