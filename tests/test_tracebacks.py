@@ -158,7 +158,7 @@ def test_call_site_is_outside_the_library() -> None:
 
 
 def test_jax_names_the_users_line_for_what_layers_compute() -> None:
-    jaxpr = jax.make_jaxpr(lambda m, x: m(x))(nnx.Linear(1, 1, rngs=nnx.Rngs(0)), jnp.ones((1, 1)))
+    jaxpr = nnx.make_jaxpr(lambda m, x: m(x))(nnx.Linear(1, 1, rngs=nnx.Rngs(0)), jnp.ones((1, 1)))
     shown = jaxpr.pretty_print(source_info=True, name_stack=False)
     assert "test_tracebacks.py" in shown and "linear.py" not in shown
 

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
-from jax.extend import source_info_util
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,8 +25,16 @@ _JAX = os.path.dirname(jax.__file__) + os.sep
 _BETWEEN = (functools.__file__, contextlib.__file__)
 _config: Any = jax.config
 
-source_info_util.register_exclusion(_WEFT)
-"""JAX's errors and programs name the line where an operation was asked for: now the user's."""
+
+@functools.cache
+def name_lines_of_users() -> None:
+    """Lets JAX's errors and programs say of operations in which line of the user's they are.
+
+    Called when a function is first traced: what it imports takes long.
+    """
+    from jax.extend.source_info_util import register_exclusion
+
+    register_exclusion(_WEFT)
 
 
 @functools.cache
