@@ -20,6 +20,7 @@ FOUR_DEVICES = "--xla_force_host_platform_device_count=4"
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
+os.environ.setdefault("WEFT_TRACEBACKS", "full")  # whoever works on Weft wants to see its frames
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 IS_MAIN_PROCESS = "PYTEST_XDIST_WORKER" not in os.environ
 if IS_MAIN_PROCESS:  # pytest-xdist's workers inherit what it sets

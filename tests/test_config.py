@@ -48,6 +48,38 @@ def test_one_setting_for_several_blocks() -> None:
         assert nnx.set_graph_mode.get() is True
 
 
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_decorated_function_runs_under_the_setting(setting: type[Setting]) -> None:
+    @setting(False)
+    def count_down(number: int) -> list[Any]:
+        """Counts down."""
+        rest = count_down(number - 1) if number else []
+        return [setting.get(), *rest]
+
+    assert setting.get() is True, "decorating sets nothing"
+    assert count_down(2) == [False] * 3 and setting.get() is True
+    assert count_down.__name__ == "count_down" and count_down.__doc__ == "Counts down."
+    with setting(False):
+        assert count_down(0) == [False] and setting.get() is False
+    with pytest.raises(TypeError):
+        count_down("a")  # type: ignore[arg-type]
+    assert setting.get() is True
+
+
+def test_a_decorator_serves_functions_of_any_thread_and_under_jit() -> None:
+    tree = nnx.set_graph_mode(False)
+    traced = nnx.jit(tree(lambda x: [nnx.set_graph_mode.get(), x][1] * 2))
+    decorated = tree(nnx.set_graph_mode.get)
+    found: list[Any] = []
+    threads = [threading.Thread(target=lambda: found.append(decorated())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [False] * 3 and traced(2) == 4
+    assert nnx.set_graph_mode.get() is True
+
+
 def test_a_thread_does_not_change_another() -> None:
     seen = []
 

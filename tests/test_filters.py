@@ -84,9 +84,13 @@ def test_the_rest_stands_last() -> None:
     assert filters_to_predicates([]) == ()
 
 
-def test_a_filter_error_is_a_type_error() -> None:
-    with pytest.raises(TypeError):
-        nnx.state(nnx.Linear(1, 1, rngs=nnx.Rngs(0)), 3)  # type: ignore[arg-type]
+def test_a_filter_error_is_a_type_error_and_a_value_error() -> None:
+    layer = nnx.Linear(1, 1, rngs=nnx.Rngs(0))
+    for expected in (TypeError, ValueError):
+        with pytest.raises(expected):
+            nnx.state(layer, 3)  # type: ignore[arg-type]
+        with pytest.raises(expected):
+            nnx.split(layer, nnx.BatchStat)
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,9 @@ def test_conversions() -> None:
         3,
     )
     assert bool(nnx.Param(jnp.array(True))) is True
+    assert (math.floor(nnx.Param(jnp.array(2.5))), math.ceil(nnx.Param(jnp.array(2.5)))) == (2, 3)
+    assert f"{nnx.Param(jnp.array(2.5)):.2f} {nnx.Param('a'):>2}" == "2.50  a"
+    assert f"{nnx.Variable(1)}" == str(nnx.Variable(1))
 
 
 def test_containers() -> None:
@@ -109,6 +112,37 @@ def test_numpy_and_jax_take_it_as_an_array() -> None:
     for function in functions:
         np.testing.assert_array_equal(function(variable), function(variable[...]))
     assert jnp.asarray(nnx.Param(2.0)).shape == ()
+
+
+def test_numpy_copies_as_it_is_told() -> None:
+    value = np.arange(3.0)
+    variable = nnx.Variable(value)
+    assert np.shares_memory(np.asarray(variable), value)
+    assert np.shares_memory(np.array(variable, copy=False), value)
+    assert not np.shares_memory(np.array(variable, copy=True), value)
+    assert not np.shares_memory(variable.__array__(copy=True), value)
+    with pytest.raises(ValueError, match="avoid copy"):
+        np.array(variable, dtype=np.float32, copy=False)
+
+
+@pytest.mark.parametrize(
+    "value", [jnp.arange(3.0), np.arange(3.0, dtype=np.float32), [0.0, 1.0, 2.0]], ids=type
+)
+def test_other_libraries_take_over_its_memory(value: Any) -> None:
+    variable = nnx.Param(value)
+    for take in (np.from_dlpack, jax.dlpack.from_dlpack):
+        np.testing.assert_array_equal(take(variable), [0.0, 1.0, 2.0])
+    assert tuple(variable.__dlpack_device__()) == (1, 0)
+    assert not hasattr(variable, "__cuda_array_interface__"), "it is on the CPU"
+
+
+def test_what_was_handed_out_is_never_overwritten() -> None:
+    variable = nnx.Param(jnp.arange(3.0))
+    step = nnx.jit(lambda v: v.set_value(v[...] + 1))
+    for i in range(4):
+        seen = np.from_dlpack(variable)
+        step(variable)
+        assert seen.tolist() == [i, i + 1, i + 2]
 
 
 @pytest.mark.parametrize(

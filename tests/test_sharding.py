@@ -1,5 +1,7 @@
 """Sharding of single values: eager sharding, rules, constraints, and plans that do not fit."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,6 +65,52 @@ def test_every_spelling_of_the_metadata_shards(auto_mesh, name):
         param = nnx.Param(jnp.ones((4, 2)), **{name: ("data", None)})
     assert spec_of(param.value) == ("data",)
     assert param.get_metadata(name) == ("data", None)
+
+
+@pytest.mark.parametrize(("traced", "around"), [(False, True), (False, False), (True, True)])
+def test_a_sharding_is_a_plan_with_its_mesh(mesh, around, traced):
+    plan = NamedSharding(mesh, P("data", None))
+    make = lambda: nnx.Param(jnp.ones((4, 2)), out_sharding=plan)  # noqa: E731
+    with jax.set_mesh(mesh) if around else contextlib.nullcontext():
+        param = (jax.jit(make) if traced else make)()
+    assert param.value.sharding.mesh == mesh and spec_of(param.value) == ("data",)
+    assert param.out_sharding is plan
+    assert nnx.get_partition_spec({"a": param})["a"].value == plan.spec
+    (found,) = jax.tree.leaves(nnx.get_named_sharding({"a": param}, mesh))
+    assert found == plan
+    with jax.set_mesh(mesh):
+        assert nnx.as_abstract(nnx.Dict(a=param)).a.sharding == plan
+
+
+def test_a_sharding_says_where_in_memory(auto_mesh):
+    plan = NamedSharding(auto_mesh, P("data"), memory_kind="pinned_host")
+    param = nnx.Param(jnp.ones((4, 2)), out_sharding=plan)
+    assert param.value.sharding.memory_kind == "pinned_host"
+
+
+def test_a_sharding_keeps_its_form_when_axes_come_and_go(auto_mesh):
+    plan = NamedSharding(auto_mesh, P("data", None))
+    param = nnx.Param(jnp.ones((4, 2)), out_sharding=plan)
+    param.add_axis(0, "model")
+    assert param.out_sharding == NamedSharding(auto_mesh, P("model", "data", None))
+    param.remove_axis(0, "model")
+    assert param.out_sharding == plan
+    axes = nnx.StateAxes({nnx.Param: 0})
+    make = lambda key: nnx.Linear(  # noqa: E731
+        4, 2, kernel_metadata={"out_sharding": plan}, rngs=nnx.Rngs(key)
+    )
+    metadata = {nnx.PARTITION_NAME: None}
+    stacked = nnx.vmap(make, out_axes=axes, transform_metadata=metadata)(
+        jax.random.split(jax.random.key(0), 3)
+    )
+    assert stacked.kernel.out_sharding == NamedSharding(auto_mesh, P(None, "data", None))
+
+
+def test_two_meshes_for_one_variable(auto_mesh):
+    other = jax.make_mesh((4,), ("data",))
+    with pytest.raises(ValueError, match=r"Param of shape .* two meshes: .*sharding\.spec`"):
+        nnx.Param(jnp.ones(4), out_sharding=NamedSharding(auto_mesh, P("data")), mesh=other)
+    nnx.Param(jnp.ones(4), out_sharding=NamedSharding(auto_mesh, P("data")), mesh=auto_mesh)
 
 
 def test_outside_a_mesh_the_value_stays():

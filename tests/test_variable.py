@@ -188,8 +188,9 @@ def test_metadata_errors() -> None:
     for arguments, keywords in ((("tag",), {}), ((1, 2, 3), {}), (("tag", 1), {"x": 1})):
         with pytest.raises(TypeError, match=r"one dict, a name and a value, or keywords: `v\.set"):
             variable.set_metadata(*arguments, **keywords)
-    with pytest.raises(ValueError, match="`sharding` is the older name of `out_sharding`"):
-        nnx.Param(1.0, sharding=("a",), out_sharding=("a",))
+    found = r"older names of `out_sharding`: found \('a',\) under one of them and \('b',\) under"
+    with pytest.raises(ValueError, match=found):
+        nnx.Param(1.0, sharding=("a",), out_sharding=("b",))
     assert variable.get_metadata() == {"tag": "a"}
 
 
@@ -204,6 +205,13 @@ def test_older_names_of_the_sharding() -> None:
     assert variable.replace(sharding_names=("c",)).out_sharding == ("c",)
     variable.del_metadata("sharding")
     assert variable.sharding_names is None
+    names = dict.fromkeys(("out_sharding", "sharding_names", "sharding"), ("a", "b"))
+    assert variable.replace(**names).get_metadata() == {
+        "eager_sharding": False,
+        "out_sharding": ("a", "b"),
+    }
+    table = jnp.ones(3)  # values under one name are not compared
+    assert nnx.Param(1.0, table=table).table is table
 
 
 def test_axis_names() -> None:
@@ -474,3 +482,35 @@ def test_reference_modes_are_refused() -> None:
         nnx.Param(1.0, hijax=True)
     with pytest.raises(ValueError, match="ref=True is not supported"):
         nnx.Variable(1.0, ref=True)
+
+
+SQUARE = jnp.ones((2, 2))
+
+
+@pytest.mark.parametrize(
+    ("value", "index", "item", "error", "found"),
+    [
+        (SQUARE, ..., jnp.ones((3, 3)), ValueError, r"value of shape \(3, 3\) to v\[\.\.\.\]"),
+        (SQUARE, 0, jnp.ones(3), ValueError, r"value of shape \(3,\) to v\[0\].*`v\.set_value"),
+        (SQUARE, (0, 0, 0), 1.0, IndexError, r"float to v\[\(0, 0, 0\)\].*Too many"),
+        (np.ones(3), slice(2), np.ones(3), ValueError, r"value of shape \(3,\) to v\[slice"),
+        (3, 0, 1, TypeError, r"int to v\[0\], where v is a Param \(made at .*test_variable"),
+    ],
+)
+def test_a_write_that_does_not_fit_names_the_variable(
+    value: Any, index: Any, item: Any, error: type[Exception], found: str
+) -> None:
+    variable = nnx.Param(value)
+    with pytest.raises(error, match=f"^cannot write a {found}") as caught:
+        variable[index] = item
+    assert "v is a Param" in str(caught.value) and "test_variable.py" in str(caught.value)
+    assert variable.get_value() is value
+    if isinstance(value, jax.Array):
+        with pytest.raises(error, match=f"^cannot write a {found}"):
+            nnx.jit(lambda v: v.set_value(item, index=index))(variable)
+
+
+def test_errors_of_jax_that_say_enough_stay() -> None:
+    variable = nnx.Param(jnp.ones(3))
+    with pytest.raises(jax.errors.NonConcreteBooleanIndexError):
+        jax.jit(lambda v, mask: v.set_value(jnp.ones(1), index=mask))(variable, jnp.ones(3, bool))

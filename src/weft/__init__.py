@@ -23,7 +23,7 @@ __all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 def __getattr__(name: str) -> _Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'weft' has no attribute {name!r}")
+        raise _import("weft._foreign_names", "missing_name")(__name__, name)
     value = globals()[name] = _import(*_HOMES[name])
     return value
 

@@ -4,6 +4,8 @@ Type checkers read this file, and so does `__init__.py`, which imports what is u
 """
 
 from weft import filterlib as filterlib
+from weft import reprlib as reprlib
+from weft import tracers as tracers
 from weft import nn as nn
 from weft import statelib as statelib
 
@@ -211,7 +213,7 @@ from weft.nn import log_sigmoid as log_sigmoid
 from weft.nn import log_softmax as log_softmax
 from weft.nn import logsumexp as logsumexp
 from weft.nn import LoRA as LoRA
-from weft.nn import lora as lora
+from weft.nn.adapt import lora as lora
 from weft.nn import LoRALinear as LoRALinear
 from weft.nn import LoRAParam as LoRAParam
 from weft.nn import LSTMCell as LSTMCell

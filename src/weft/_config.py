@@ -1,17 +1,22 @@
 """Settings of the process and of the running thread.
 
 A *setting* has a default, read from an environment variable at import, which `setting(value)`
-replaces; used as a context manager it is put back at the end of the block.
+replaces; used as a context manager it is put back at the end of the block, and as a decorator it
+is in force during each call.
 """
 
 from __future__ import annotations
 
 import contextvars
+import functools
 import os
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import jax
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
@@ -37,6 +42,8 @@ def _number_from_environment(name: str, default: int) -> int:
 
 class Setting:
     """Base of the settings: calling the class sets it, `with` restores the former value.
+
+    An instance decorates a function: the value is in force during its calls, and not before.
 
     The value belongs to the running context (thread or task), so that one thread never changes
     what another one sees. Under another value of a setting that decides what is `traced`, JAX
@@ -68,6 +75,16 @@ class Setting:
         if self._trace_context is not None and self._entered is None:
             self._entered = self._trace_context(self._value)
             self._entered.__enter__()
+
+    def __call__(self, function: F, /) -> F:
+        self.__exit__(None, None, None)  # what making the instance has set
+
+        @functools.wraps(function)
+        def with_setting(*args: Any, **kwargs: Any) -> Any:
+            with type(self)(self._value):  # one for each call: calls may nest
+                return function(*args, **kwargs)
+
+        return with_setting  # type: ignore[return-value]
 
     def __enter__(self) -> None:
         self._apply()  # again, where one setting serves several blocks

@@ -102,7 +102,7 @@ class PrefixError(WeftError, ValueError):
     """
 
 
-class FilterError(WeftError, TypeError):
+class FilterError(WeftError, TypeError, ValueError):
     """Something that is no filter was given as one, or filters do not cover all Variables.
 
     Example:

@@ -8,12 +8,54 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
+
+from jax.sharding import NamedSharding, PartitionSpec
 
 A = TypeVar("A")
 
 HOOKS = ("on_set_value", "on_get_value", "on_create_value", "on_add_axis", "on_remove_axis")
+
+
+_OLDER_NAMES = {"sharding": "out_sharding", "sharding_names": "out_sharding"}
+
+
+def current_name(name: str) -> str:
+    """Returns the name of an entry of the metadata that may be asked for by an older name."""
+    return _OLDER_NAMES.get(name, name)
+
+
+def with_current_names(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns metadata with its entries under their current names.
+
+    Raises:
+      ValueError: if one entry is given under two names, with different values.
+    """
+    renamed: dict[str, Any] = {}
+    for name, value in metadata.items():
+        found = renamed.setdefault(current_name(name), value)
+        if found is not value and found != value:
+            raise ValueError(
+                f"`sharding` and `sharding_names` are older names of `out_sharding`: found "
+                f"{found!r} under one of them and {value!r} under another. "
+                f"Give one, `out_sharding={value!r}`"
+            )
+    return renamed
+
+
+# -- plans: what `out_sharding` may be
+def axis_names(plan: Any) -> tuple[Any, ...]:
+    """Returns the names in a plan, one per dimension: of a tuple, a spec or a sharding."""
+    return tuple(plan.spec if isinstance(plan, NamedSharding) else plan)
+
+
+def with_axis_names(plan: Any, names: Iterable[Any]) -> Any:
+    """Returns a plan of the same kind with other names."""
+    if isinstance(plan, NamedSharding):
+        spec = PartitionSpec(*names)
+        return NamedSharding(plan.mesh, spec, memory_kind=plan.memory_kind)
+    return PartitionSpec(*names) if isinstance(plan, PartitionSpec) else tuple(names)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ Every operator reads the value through `get_value`; the in-place ones write the 
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -52,7 +53,21 @@ class ValueOperators:
         return jax.numpy.asarray(self.get_value())
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self.get_value(), dtype=dtype)
+        return np.asarray(self.get_value(), dtype=dtype, copy=copy)
+
+    # How other libraries, PyTorch among them, take over the memory of an array.
+    def __dlpack__(self, **options: Any) -> Any:
+        return _exported(self).__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[Any, int]:
+        return _exported(self).__dlpack_device__()
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return self.get_value().__cuda_array_interface__
+
+    def __format__(self, spec: str) -> str:
+        return format(self.get_value(), spec) if spec else str(self)
 
     def __bool__(self) -> bool:
         try:
@@ -74,6 +89,11 @@ class ValueOperators:
         return value != other if jtu.all_leaves((value,)) else not same_tree(value, other)
 
     __hash__ = None  # type: ignore[assignment]  # `==` compares values
+
+
+def _exported(box: ValueOperators) -> Any:
+    value = box.get_value()
+    return value if hasattr(value, "__dlpack__") else jax.numpy.asarray(value)
 
 
 def value_of(x: Any) -> Any:
@@ -124,7 +144,7 @@ _UNARY: dict[str, Callable] = {
     "int": int,
     "index": operator.index,
     "round": round,
-    **{name: operator.methodcaller(f"__{name}__") for name in "trunc floor ceil".split()},
+    **{name: getattr(math, name) for name in "trunc floor ceil".split()},
 }
 
 

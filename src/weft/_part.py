@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from weft._errors import AliasError, StructureError
+from weft._metadata import axis_names, with_axis_names
 from weft._path import Path, format_path
-from weft._repr import dtype_text
 from weft._static import Static
+from weft._text import dtype_text
 
 Index = tuple[int | range, ...]
 """Where a part is: ints, the last of which may be a range, for the leading axes of the whole."""
@@ -212,12 +213,8 @@ def _metadata_of(whole: Any, removed: int) -> dict[str, Any]:
     names = whole._metadata.get("out_sharding")
     if not removed or names is None:
         return dict(whole._metadata)
-    kept = tuple(names)[removed:]
-    is_spec = isinstance(names, jax.sharding.PartitionSpec)
-    return {
-        **whole._metadata,
-        "out_sharding": jax.sharding.PartitionSpec(*kept) if is_spec else kept,
-    }
+    kept = axis_names(names)[removed:]
+    return {**whole._metadata, "out_sharding": with_axis_names(names, kept)}
 
 
 def _slice_of(chosen: range) -> slice:

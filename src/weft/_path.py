@@ -5,11 +5,12 @@ A *path* is a tuple of attribute names (str), positions (int) and mapping keys (
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import jax.tree_util as jtu
 
+Key = Hashable
 Path = tuple[Any, ...]
 
 

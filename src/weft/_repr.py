@@ -1,119 +1,196 @@
 """Texts that show objects, Variables and States to a person.
 
-Large models stay readable: arrays are shown by dtype and shape once they are longer than a few
-numbers, static defaults that say nothing are kept short, and runs of equal items in a list are
-shown once with their range.
+A class says what it shows: its `__nnx_repr__` yields an `Object`, and an `Attr` for each part.
+Here it is laid out. Large models stay readable: settings of Weft's layers that are what the
+constructor makes them by default are left out, runs of equal items in a list are shown once with
+their range, and a large object that is met again is only named. What is laid out is a *block*, or
+a text where one line is enough.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
-import re
 import threading
 import types
-from typing import Any
+from collections.abc import Generator, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.core import Tracer
 
 from weft._errors import StructureError
-from weft._path import sorted_keys
+from weft._path import format_path
+from weft._static import Static
+from weft._text import array_text, count_text
 
-_SMALL = 8
 _WIDTH = 88
-_SHORT = {"float": "f", "int": "i", "uint": "u", "complex": "c", "bfloat": "bf"}
+_LARGE = 10
+"""How many lines an object may have and still be written again."""
+
+
+class Object(NamedTuple):
+    """How something is shown: the name of its type, and what stands around and in its parts.
+
+    Attributes:
+      type: the type or its name.
+      start: stands before the parts.
+      end: stands after them.
+      kv_sep: stands between the key of a part and its value.
+      indent: accepted for compatibility.
+      empty_repr: stands for the parts where there are none.
+      comment: follows the first of several lines.
+      same_line: accepted for compatibility: what fits on one line is written on one.
+
+    Example:
+      >>> import weft as nnx
+      >>> class Point(nnx.Pytree):
+      ...     def __init__(self, x, y):
+      ...         self.x, self.y = x, y
+      ...     def __nnx_repr__(self):
+      ...         yield nnx.reprlib.Object("P", start="<", end=">", kv_sep=": ")
+      ...         yield nnx.reprlib.Attr("x", self.x)
+      >>> Point(1, 2)
+      P<x: 1>
+    """
+
+    type: str | type
+    start: str = "("
+    end: str = ")"
+    kv_sep: str = "="
+    indent: str = "  "
+    empty_repr: str = ""
+    comment: str = ""
+    same_line: bool = False
+
+
+class Attr(NamedTuple):
+    """One part of what is shown; see `Object`.
+
+    Attributes:
+      key: its name; empty for an item of a list.
+      value: what is shown behind it.
+      start: stands before the key.
+      end: stands behind the value.
+      use_raw_value: whether the value is the text to show.
+      use_raw_key: accepted for compatibility: keys are never changed.
+      path_key: its key in paths, where that is not `key`.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.reprlib.Attr("x", 1).value
+      1
+    """
+
+    key: str
+    value: Any
+    start: str = ""
+    end: str = ""
+    use_raw_value: bool = False
+    use_raw_key: bool = False
+    path_key: Any = None
+
+
+class _Block:
+    """What is written on several lines."""
+
+    __slots__ = ("end", "items", "lines", "start")
+
+    def __init__(self, start: str, items: tuple[tuple[str, Any], ...], end: str):
+        self.start = start
+        self.items = items
+        self.end = end
+        self.lines = 2 + sum(_lines_of(content) for _, content in items)
+
+
+def _lines_of(content: Any) -> int:
+    return content.lines if isinstance(content, _Block) else content.count("\n") + 1
 
 
 class _Around(threading.local):
     """What is being written where the `repr` of another library's class is called."""
 
-    ids: frozenset[int] = frozenset()
+    ids: set[int] = set()  # noqa: RUF012  # never written to
 
 
 _around = _Around()
 
 
-def represent(x: Any) -> str:
-    """Writes an object, Variable or State as indented text."""
-    return _write(x, _around.ids)
+def represent(obj: Any) -> str:
+    """Writes an object, Variable or State as indented text.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.reprlib.get_repr(nnx.Param(1.0))
+      'Param(1.0)'
+    """
+    return _lay_out(_Writer(obj).write())
 
 
-def count_text(number: int, size: int) -> str:
-    """Writes a number of elements and bytes: `1,234 (4.9 KB)`."""
-    text = f"{size} B"
-    for unit in ("KB", "MB", "GB", "TB"):
-        if size < 1000:
-            break
-        size /= 1000  # type: ignore[assignment]
-        text = f"{size:.1f} {unit}"
-    return f"{number:,} ({text})"
+# -- what is shown
+def shown_attributes(obj: Any) -> Iterator[tuple[str, Any]]:
+    """Yields the attributes of an object that say something, in the order of their definition."""
+    from weft._module.pytree import attributes
+
+    defaults = _defaults(type(obj))
+    for name, value in attributes(obj).items():
+        if name not in defaults or not _is_default(value, defaults[name]):
+            yield name, value
 
 
-def dtype_text(dtype: Any) -> str:
-    """Writes a dtype as JAX does in types: `f32`, `bf16`, `key<fry>`."""
-    name = str(dtype)
-    match = re.match("[a-z]+", name)
-    stem = match[0] if match else ""
-    return _SHORT.get(stem, stem) + name[len(stem) :]
+_PACKAGE = __name__.rpartition(".")[0] + "."
 
 
-def array_text(x: Any) -> str:
-    """Writes an array: its numbers if they are few, else dtype and shape."""
-    shape = f"{dtype_text(x.dtype)}[{','.join(map(str, x.shape))}]"
-    concrete = isinstance(x, (jax.Array, np.ndarray)) and not isinstance(x, Tracer)
-    is_key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended)
-    if not concrete or is_key or x.size > _SMALL:
-        return shape
-    if isinstance(x, jax.Array) and (x.is_deleted() or not x.is_fully_addressable):
-        return shape
-    return f"{shape} {np.array2string(np.asarray(x), separator=', ', precision=4)}".replace(
-        "\n", ""
+@functools.cache  # kept for good, as JAX keeps every class that is registered as a pytree
+def _defaults(cls: type) -> dict[str, Any]:
+    """Returns the defaults of the constructor, as far as it is one of Weft.
+
+    What users set themselves they want to see.
+    """
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        init = vars(base).get("__init__")
+        if base.__module__.startswith(_PACKAGE) and isinstance(init, types.FunctionType):
+            for parameter in inspect.signature(init).parameters.values():
+                if parameter.default is not inspect.Parameter.empty:
+                    found[parameter.name] = parameter.default
+    return found
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    from weft._module.kinds import holds_data
+
+    if value is default:
+        return True
+    return (
+        type(value) is type(default) and not holds_data(value) and Static(value) == Static(default)
     )
 
 
-def _write(x: Any, open_ids: frozenset[int]) -> str:
-    from weft._graph.state import State
-    from weft._module.containers import Dict, List
-    from weft._module.pytree import Pytree
-    from weft._variable import Variable
+def _describe(x: Any) -> tuple[Object, list[Attr]] | None:
+    """Returns what is shown of something that has parts, None for anything else."""
+    describe = getattr(type(x), "__nnx_repr__", None)
+    if describe is not None:
+        how, *parts = describe(x)
+        return how, parts
+    if type(x) in (list, tuple):
+        end = "]" if type(x) is list else ",)" if len(x) == 1 else ")"
+        return Object("", "[" if type(x) is list else "(", end), [Attr("", item) for item in x]
+    if type(x) is dict:
+        return Object("", "{", "}", ": "), [Attr(repr(k), v, path_key=k) for k, v in x.items()]
+    if isinstance(x, tuple) and type(x).__repr__.__module__ == "collections":  # a named one
+        return Object(type(x)), [Attr(k, getattr(x, k)) for k in x._fields]  # type: ignore[attr-defined]
+    return None
 
-    if isinstance(x, Variable):
-        metadata = "".join(f", {k}={_write(v, open_ids)}" for k, v in x._metadata.items())
-        return f"{type(x).__name__}({_write(x._raw, open_ids)}{metadata})"
+
+def _atom(x: Any, open_ids: set[int]) -> str:
     if isinstance(x, (jax.Array, np.ndarray, jax.ShapeDtypeStruct)):
         return array_text(x)
-    if isinstance(x, (Pytree, State, list, tuple, dict)):
-        if id(x) in open_ids:
-            return f"<the {type(x).__name__} above>"
-        open_ids |= {id(x)}
-    if isinstance(x, State):
-        items = [(f"{k!r}: ", _write(x[k], open_ids)) for k in sorted_keys(x._mapping)]
-        return _join("State({", items, "})")
-    if isinstance(x, List):
-        return _join(f"{type(x).__name__}([", _runs(x, open_ids), "])")
-    if isinstance(x, Pytree):
-        pairs = x.items() if isinstance(x, Dict) else x._pytree_items()
-        items = [(_key(k), _write(v, open_ids)) for k, v in pairs]
-        return _join(f"{type(x).__name__}(", items, ")", _counts(x))
-    if type(x) in (list, tuple):
-        start, end = ("[", "]") if type(x) is list else ("(", ",)" if len(x) == 1 else ")")
-        return _join(start, _runs(x, open_ids), end)
-    if type(x) is dict:
-        return _join("{", [(f"{k!r}: ", _write(v, open_ids)) for k, v in x.items()], "}")
-    return _atom(x, open_ids)
-
-
-def _key(key: Any) -> str:
-    return f"{key}=" if isinstance(key, str) else f"{key!r}: "
-
-
-def _atom(x: Any, open_ids: frozenset[int] = frozenset()) -> str:
     if isinstance(x, type):
         return x.__name__
     if isinstance(x, functools.partial):
-        return f"partial({_atom(x.func)}, ...)"
+        return f"partial({_atom(x.func, open_ids)}, ...)"
     if isinstance(x, (types.FunctionType, types.BuiltinFunctionType)):
         return x.__name__
     before, _around.ids = _around.ids, open_ids
@@ -126,49 +203,151 @@ def _atom(x: Any, open_ids: frozenset[int] = frozenset()) -> str:
     return text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..."
 
 
-def _runs(items: Any, open_ids: frozenset[int]) -> list[tuple[str, str]]:
-    """Writes the items of a sequence, equal neighbours once with their range."""
-    texts = [_write(item, open_ids) for item in items]
-    found: list[tuple[str, str]] = []
-    position = 0
-    for text, group in itertools.groupby(texts):
-        length = len(list(group))
-        is_run = length > 1 and "\n" in text
-        if is_run:
-            found.append((f"({position}-{position + length - 1}) {length} x ", text))
+# -- how it is laid out
+Place = tuple["Place", Any] | None
+"""Where something is: the place of what it is in, and its key there."""
+
+
+def _path_of(place: Place) -> tuple[Any, ...]:
+    keys = []
+    while place is not None:
+        place, key = place
+        keys.append(key)
+    return tuple(reversed(keys))
+
+
+class _Writer:
+    """Makes blocks, that of an object after those of its parts.
+
+    All of it takes time in proportion to what is written, and no recursion: graphs may be deep.
+    """
+
+    def __init__(self, root: Any):
+        self.root = root
+        self.open = set(_around.ids)
+        self.known: dict[int, tuple[Any, Place, Any]] = {}  # what was written, where, and how
+        self.blocks: dict[Any, _Block] = {}
+        self.sizes: dict[int, Any] | None = None
+
+    def write(self) -> Any:
+        stack = [self._steps(self.root, None)]
+        content: Any = None
+        while stack:
+            try:
+                part, place = stack[-1].send(content)
+            except StopIteration as stop:
+                content = stop.value
+                stack.pop()
+            else:
+                stack.append(self._steps(part, place))
+                content = None
+        return content
+
+    def _steps(self, x: Any, place: Place) -> Generator[tuple[Any, Place], Any, Any]:
+        """Yields each part of something and where it is, is sent its content, returns the whole."""
+        if id(x) in self.open:
+            return f"<the {type(x).__name__} above>"
+        if id(x) in self.known:
+            _, first, content = self.known[id(x)]
+            if _lines_of(content) <= _LARGE:
+                return content
+            where = format_path(_path_of(first), type(self.root).__name__)
+            return f"<the {type(x).__name__} at {where}>"
+        described = _describe(x)
+        if described is None:
+            return _atom(x, self.open)
+        how, parts = described
+        self.open.add(id(x))
+        items = []
+        for i, part in enumerate(parts):
+            label = part.start + (part.key + how.kv_sep if part.key else "")
+            content = part.value
+            if not part.use_raw_value:
+                key = part.key if part.path_key is None else part.path_key
+                content = yield content, (place, i if key == "" else key)
+            if part.end and not isinstance(content, _Block):
+                content += part.end
+            items.append((label, content))
+        self.open.discard(id(x))
+        content = self._join(x, how, items)
+        if isinstance(content, _Block):
+            self.known[id(x)] = x, place, content
+        return content
+
+    def _join(self, x: Any, how: Object, items: list[tuple[str, Any]]) -> Any:
+        name = how.type if isinstance(how.type, str) else how.type.__name__
+        start = name + how.start
+        if not items:
+            return start + how.empty_repr + how.end
+        if all(isinstance(content, str) and "\n" not in content for _, content in items):
+            one_line = start + ", ".join(label + text for label, text in items) + how.end
+            if len(one_line) <= _WIDTH:
+                return one_line
+        comment = how.comment
+        if any(label for label, _ in items):
+            comment = comment or self._counts(x)
         else:
-            found.extend([("", text)] * length)
+            items = _runs(items)
+        start += f"  # {comment.removeprefix(' # ')}" if comment else ""
+        key = (start, tuple(items), how.end)
+        if key not in self.blocks:  # equal ones become one, so that comparing them is quick
+            self.blocks[key] = _Block(start, tuple(items), how.end.lstrip(","))
+        return self.blocks[key]
+
+    def _counts(self, x: Any) -> str:
+        """Counts elements and bytes of an object by Variable type."""
+        from weft._module.pytree import Pytree
+
+        if not isinstance(x, Pytree):
+            return ""
+        if self.sizes is None:
+            self.sizes = _tally(self.root)
+        if self.sizes and id(x) not in self.sizes:  # in what the walk does not look into
+            self.sizes.update(_tally(x))
+        sizes = self.sizes.get(id(x), {}).items()
+        return ", ".join(f"{name}: {count_text(*total)}" for name, total in sizes if any(total))
+
+
+def _tally(x: Any) -> dict[int, Any]:
+    from weft._graph.tally import tally
+    from weft._variable import Variable
+
+    try:
+        return tally(x, lambda v: type(v).__name__ if isinstance(v, Variable) else "arrays")
+    except (StructureError, RecursionError):
+        return {}  # what is wrong with an object must not keep it from being shown
+
+
+def _runs(items: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Writes equal neighbours in a sequence once, with their range."""
+    found: list[tuple[str, Any]] = []
+    position = 0
+    for content, group in itertools.groupby(content for _, content in items):
+        length = len(list(group))
+        is_run = length > 1 and _lines_of(content) > 1
+        if is_run:
+            found.append((f"({position}-{position + length - 1}) {length} x ", content))
+        else:
+            found.extend([("", content)] * length)
         position += length
     return found
 
 
-def _join(start: str, items: list[tuple[str, str]], end: str, comment: str = "") -> str:
-    if not items:
-        return start + end
-    one_line = start + ", ".join(key + text for key, text in items) + end
-    if "\n" not in one_line and len(one_line) <= _WIDTH:
-        return one_line
-    body = "".join("  " + (key + text).replace("\n", "\n  ") + ",\n" for key, text in items)
-    return f"{start}{'  # ' + comment if comment else ''}\n{body}{end.lstrip(',')}"
-
-
-def _counts(x: Any) -> str:
-    """Counts elements and bytes of an object by Variable type."""
-    from weft._graph.walk import Flattener
-    from weft._variable import Variable
-
-    flattener = Flattener()
-    try:
-        flattener.flatten(x)
-    except StructureError:  # what is wrong with an object must not keep it from being shown
-        return ""
-    totals: dict[str, list[int]] = {}
-    for _, value, _ in flattener.entries:
-        name = type(value).__name__ if isinstance(value, Variable) else "arrays"
-        raw = value._raw if isinstance(value, Variable) else value
-        for leaf in jax.tree.leaves(raw):
-            if hasattr(leaf, "dtype"):
-                total = totals.setdefault(name, [0, 0])
-                total[0] += leaf.size
-                total[1] += leaf.size * leaf.dtype.itemsize
-    return ", ".join(f"{name}: {count_text(*total)}" for name, total in totals.items())
+def _lay_out(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    lines = [content.start]
+    open_blocks = [(content, iter(content.items))]
+    while open_blocks:
+        indent = "  " * len(open_blocks)
+        block, rest = open_blocks[-1]
+        for label, part in rest:
+            if isinstance(part, _Block):
+                lines.append(indent + label + part.start)
+                open_blocks.append((part, iter(part.items)))
+                break
+            lines.append(indent + label + part.replace("\n", f"\n{indent}") + ",")
+        else:
+            open_blocks.pop()
+            lines.append(indent[2:] + block.end + ("," if open_blocks else ""))
+    return "\n".join(lines)

@@ -3,8 +3,8 @@
 A *mesh* names the axes of a grid of devices. A *plan* (the `out_sharding` metadata of a Variable)
 names, for each dimension of the value, the mesh axis it is cut along, or None; a name may also be
 *logical*, which *rules* turn into a mesh axis. A *spec* is a plan with mesh axes only: JAX's
-`PartitionSpec`. *Manual* axes are those over which a surrounding `shard_map` has cut the arrays
-already; constraints leave them out.
+`PartitionSpec`. A plan may also be a `NamedSharding`: a spec with its mesh. *Manual* axes are those
+over which a surrounding `shard_map` has cut the arrays already; constraints leave them out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from weft._variable import Variable
 from weft._variable_guard import name_of
 
 Names = str | tuple[str, ...] | None
-Plan = Sequence[Names] | PartitionSpec | None
+Plan = Sequence[Names] | PartitionSpec | NamedSharding | None
 Rules = Sequence[tuple[str, Names]]
 
 _NO_RULES: Mapping[str, Names] = MappingProxyType({})
@@ -93,6 +93,8 @@ def resolve(plan: Any, rules: Mapping[str, Names]) -> PartitionSpec:
     """
     if plan is None:
         return PartitionSpec()
+    if isinstance(plan, NamedSharding):
+        plan = plan.spec
     if not isinstance(plan, (tuple, list, PartitionSpec)):
         raise TypeError(
             f"out_sharding={plan!r} of type {type(plan).__name__} names no mesh axis per "
@@ -192,14 +194,18 @@ def _keep(spec: PartitionSpec, mesh: Any, *kinds: AxisType) -> PartitionSpec:
     return PartitionSpec(*entries)
 
 
-def _place(x: Any, spec: PartitionSpec, mesh: Any, own: Any) -> Any:
+def _place(x: Any, spec: PartitionSpec, mesh: Any, own: Any, memory: str | None) -> Any:
     """Shards one array; inside a trace this is a constraint."""
-    on_mesh = (lambda spec: spec) if mesh is not own else (lambda spec: NamedSharding(own, spec))
+
+    def on_mesh(spec: PartitionSpec, memory: str | None = None) -> Any:
+        bare = mesh is not own and memory is None
+        return spec if bare else NamedSharding(own, spec, memory_kind=memory)
+
     if isinstance(x, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
     if not isinstance(x, Tracer):
         whole = [None if entry is PartitionSpec.UNCONSTRAINED else entry for entry in spec]
-        x = jax.device_put(x, on_mesh(PartitionSpec(*whole)))
+        x = jax.device_put(x, on_mesh(PartitionSpec(*whole), memory))
         if not isinstance(x, Tracer):  # it is one for a constant inside jit
             return x
     if AxisType.Explicit in mesh.axis_types:
@@ -211,6 +217,14 @@ def _place(x: Any, spec: PartitionSpec, mesh: Any, own: Any) -> Any:
 
 def _constrain(where: str, value: Any, plan: Plan, rules: Mapping[str, Names], own: Any) -> Any:
     spec = resolve(plan, rules)
+    memory = None
+    if isinstance(plan, NamedSharding):
+        if own is not None and own != plan.mesh:
+            raise ValueError(
+                f"{where} names two meshes: {plan.mesh} in its out_sharding, and {own}. Leave out "
+                "`mesh=`, or give the spec alone: `out_sharding=sharding.spec`"
+            )
+        own, memory = plan.mesh, plan.memory_kind
     mesh = _mesh_in_force(own)
     if mesh.empty:
         return value
@@ -219,7 +233,7 @@ def _constrain(where: str, value: Any, plan: Plan, rules: Mapping[str, Names], o
     leaves = jax.tree.leaves(value)
     check_fit((where, plan, misfits(free, np.shape(x), mesh)) for x in leaves if _is_number(x))
     return jax.tree.map(
-        lambda x: _place(x, free, mesh, own) if isinstance(x, ARRAY_TYPES) else x, value
+        lambda x: _place(x, free, mesh, own, memory) if isinstance(x, ARRAY_TYPES) else x, value
     )
 
 

@@ -227,6 +227,7 @@ class Static:
     """
 
     __slots__ = ("_hash", "key", "value")
+    __class_getitem__ = classmethod(types.GenericAlias)  # as an annotation: `Static[int]`
 
     def __init__(self, value: Any):
         self.value = value

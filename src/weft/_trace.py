@@ -8,17 +8,32 @@ transform and is what an error names.
 from __future__ import annotations
 
 import contextlib
-import sys
+import importlib
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax.core
-from jax.extend.core import find_top_trace, get_opaque_trace_state
+
+from weft._tracebacks import name_lines_of_users
 
 OpaqueTraceState = Any
 
-current: Callable[[], OpaqueTraceState] = get_opaque_trace_state
+
+def _of_core(name: str) -> Any:
+    """Returns a function of `jax.extend.core` by its former name, as long as JAX has it.
+
+    `jax.extend` loads Pallas and more, which takes longer than half of Weft.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        found = getattr(jax.core, name, None)
+    return getattr(importlib.import_module("jax.extend.core"), name) if found is None else found
+
+
+find_top_trace: Callable[[Any], Any] = _of_core("find_top_trace")
+current: Callable[[], OpaqueTraceState] = _of_core("get_opaque_trace_state")
 """Returns the running JAX trace, as an opaque value to be compared with `==`."""
 
 with jax.core.eval_context():
@@ -50,6 +65,7 @@ frames = _Frames()
 @contextlib.contextmanager
 def running(transform: str, function: str) -> Iterator[None]:
     """Marks a transform as running in this thread, for errors to name."""
+    name_lines_of_users()
     frames.stack.append(Frame(transform, function, current()))
     try:
         yield
@@ -57,23 +73,13 @@ def running(transform: str, function: str) -> Iterator[None]:
         frames.stack.pop()
 
 
+_PLAIN = "a JAX transformation (jax.jit, jax.grad, jax.vmap, ...)"
+
+
 def describe() -> str:
     """Names the innermost running transform, or JAX's where Weft started none."""
     if not frames.stack:
-        return "a JAX transformation (jax.jit, jax.grad, jax.vmap, ...)"
+        return _PLAIN
     frame = frames.stack[-1]
-    return f"nnx.{frame.transform} of {frame.function!r}"
-
-
-_PACKAGE = __name__.rpartition(".")[0]
-
-
-def call_site() -> tuple[str, int] | None:
-    """Returns file and line of the nearest caller outside Weft."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if module != _PACKAGE and not module.startswith(_PACKAGE + "."):
-            return frame.f_code.co_filename, frame.f_lineno
-        frame = frame.f_back
-    return None
+    name = f"nnx.{frame.transform} of {frame.function!r}"
+    return name if frame.trace == current() else f"{_PLAIN} inside {name}"

@@ -9,7 +9,7 @@ is made, read or written). `get_value` and `set_value` go through the hooks, the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
 import jax
@@ -17,19 +17,27 @@ import jax.tree_util as jtu
 import numpy as np
 
 from weft import _trace, _watch
-from weft._metadata import HOOKS, VariableMetadata
+from weft._foreign_names import VARIABLE
+from weft._metadata import (
+    HOOKS,
+    VariableMetadata,
+    axis_names,
+    current_name,
+    with_axis_names,
+    with_current_names,
+)
 from weft._operators import ValueOperators, value_of
 from weft._part import Part
 from weft._reads import forget, readers
 from weft._static import Static, compare_by_identity
 from weft._storage import VariableStorage, fill_variable, make_variables
+from weft._tracebacks import call_site
 from weft._types import HELD, MISSING, Missing
-from weft._variable_guard import check_write, warn_if_captured
+from weft._variable_guard import check_write, name_of, warn_if_captured
 
 A = TypeVar("A")
 
 NO_METADATA = Static({})
-_ALIASES = {"sharding": "out_sharding", "sharding_names": "out_sharding"}
 
 
 class Variable(VariableStorage, ValueOperators, Generic[A]):
@@ -44,7 +52,8 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
       hijax: None or False; JAX's experimental boxes are not used by Weft.
       ref: None or False; likewise for JAX references.
       eager_sharding: whether to shard the value now by its `out_sharding`; None for the setting.
-      **metadata: keyword facts. `out_sharding` names mesh axes; `sharding` is its older name.
+      **metadata: keyword facts. `out_sharding` names mesh axes: a tuple, a `PartitionSpec` or a
+        `NamedSharding`; `sharding` is its older name.
         `on_get_value`, `on_set_value` and `on_create_value` are hooks `(variable, value) ->
         value`, `on_add_axis` and `on_remove_axis` are `(variable, index, name)`.
 
@@ -81,8 +90,8 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
             raw = raw._raw
         if eager_sharding is not None:
             metadata["eager_sharding"] = eager_sharding
-        fill_variable(self, raw, _with_current_names(metadata))
-        set_origin(self, _trace.call_site())
+        fill_variable(self, raw, with_current_names(metadata))
+        set_origin(self, call_site())
         raw = _call_hooks(self, "on_create_value", self.create_value(raw))
         if "out_sharding" in self._metadata:
             from weft._sharding import shard_on_creation
@@ -242,7 +251,7 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
         """
         if name is None:
             return dict(self._metadata)
-        value = self._metadata.get(_ALIASES.get(name, name), default)
+        value = self._metadata.get(current_name(name), default)
         if isinstance(value, Missing):
             raise KeyError(
                 f"{type(self).__name__} has no metadata {name!r}; it has {sorted(self._metadata)}"
@@ -265,15 +274,15 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
         check_write(self)
         new: dict[str, Any]
         if len(args) == 1:
-            new = _with_current_names(args[0])
+            new = with_current_names(args[0])
         else:
             named = dict([args]) if args else kwargs
-            new = {**self._metadata, **_with_current_names(named)}
+            new = {**self._metadata, **with_current_names(named)}
         set_metadata_dict(self, new)
 
     def has_metadata(self, name: str) -> bool:
         """Returns whether the metadata has an entry of this name."""
-        return _ALIASES.get(name, name) in self._metadata
+        return current_name(name) in self._metadata
 
     def del_metadata(self, name: str) -> None:
         """Deletes an entry of the metadata.
@@ -283,7 +292,7 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
         """
         check_write(self)
         self.get_metadata(name)
-        name = _ALIASES.get(name, name)
+        name = current_name(name)
         kept = {k: v for k, v in self._metadata.items() if k != name}
         set_metadata_dict(self, kept)
 
@@ -292,7 +301,7 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
         """Returns a new Variable of the same type, with other value or metadata where given."""
         if isinstance(value, Variable):
             value = value._raw
-        metadata = {**self._metadata, **_with_current_names(updates)}
+        metadata = {**self._metadata, **with_current_names(updates)}
         return make(type(self), self._raw if value is MISSING else value, metadata)
 
     replace = copy
@@ -335,9 +344,10 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
         try:
             return getattr(value, name)
         except AttributeError:
+            advice = f": {VARIABLE[name]}" if name in VARIABLE else ""
             raise AttributeError(
                 f"{type(self).__name__} has no attribute or metadata {name!r}, nor has its value "
-                f"of type {type(value).__name__}; its metadata is {sorted(metadata)}"
+                f"of type {type(value).__name__}; its metadata is {sorted(metadata)}{advice}"
             ) from None
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -366,6 +376,14 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return (object.__new__, (type(self),), self.__getstate__())
+
+    def __nnx_repr__(self) -> Iterator[Any]:
+        from weft._repr import Attr, Object
+
+        yield Object(type(self))
+        yield Attr("", self._raw)
+        for name, value in self._metadata.items():
+            yield Attr(name, value)
 
     def __repr__(self) -> str:
         from weft._repr import represent
@@ -469,15 +487,6 @@ def check_no_reference_modes(**modes: bool | None) -> None:
             )
 
 
-def _with_current_names(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    renamed = {_ALIASES.get(name, name): value for name, value in metadata.items()}
-    if len(renamed) != len(metadata):
-        raise ValueError(
-            "`sharding` is the older name of `out_sharding`: give one of them, not both"
-        )
-    return renamed
-
-
 def _hooks(variable: Variable, name: str) -> tuple[Callable, ...]:
     hooks = variable._metadata.get(name, ())
     return hooks if isinstance(hooks, tuple) else (hooks,) if callable(hooks) else tuple(hooks)
@@ -498,14 +507,13 @@ def _edit_axis_names(
     if names is None:
         return
     check_write(variable)
-    listed = list(names)
+    listed = list(axis_names(names))
     if axis_index < 0:
         axis_index += len(listed) + added
     while added and len(listed) < axis_index:  # axes that are not named are not sharded
         listed.append(None)
     edit(listed, axis_index)
-    is_spec = isinstance(names, jax.sharding.PartitionSpec)
-    edited = jax.sharding.PartitionSpec(*listed) if is_spec else tuple(listed)
+    edited = with_axis_names(names, listed)
     set_metadata_dict(variable, {**variable._metadata, "out_sharding": edited})
 
 
@@ -515,6 +523,22 @@ def _shallow_copy(container: Any) -> Any:
 
 def _with_item(variable: Variable, index: Any, item: Any) -> Any:
     old = variable.get_value()
+    try:
+        return _replace_item(old, index, item)
+    except (IndexError, TypeError, ValueError) as error:
+        if type(error) not in (IndexError, TypeError, ValueError):  # JAX's say enough
+            raise
+        place = "..." if index is ... else repr(index)
+        shape = getattr(item, "shape", None)
+        found = type(item).__name__ if shape is None else f"value of shape {tuple(shape)}"
+        remedy = ". A value of another shape takes the place of the whole one: `v.set_value(x)`"
+        raise type(error)(
+            f"cannot write a {found} to v[{place}], where v is a {name_of(variable)}: {error}"
+            + (remedy if isinstance(error, ValueError) else "")
+        ) from error
+
+
+def _replace_item(old: Any, index: Any, item: Any) -> Any:
     if isinstance(old, jax.Array):
         if index is ... and isinstance(item, jax.Array) and item.shape == old.shape:
             return item if item.dtype == old.dtype else item.astype(old.dtype)

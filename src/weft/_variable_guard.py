@@ -5,13 +5,13 @@ A Variable belongs to the trace that it was made in.
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 from jax.core import Tracer
 
 from weft import _trace
 from weft._errors import TraceContextError
+from weft._tracebacks import warn
 
 if TYPE_CHECKING:
     from weft._variable import Variable
@@ -47,10 +47,8 @@ def warn_if_captured(variable: Variable) -> None:
     if made_inside or isinstance(variable._raw, Tracer):
         return
     _warned_captures.add(frame[:2])
-    warnings.warn(
+    warn(
         f"{name_of(variable)} is read inside {_trace.describe()} but is not an argument: its "
         "value becomes a constant of the compiled program, and later changes of it are not "
-        "seen. Pass the object that holds it as an argument.",
-        UserWarning,
-        stacklevel=4,
+        "seen. Pass the object that holds it as an argument."
     )

@@ -14,3 +14,5 @@ from weft._filters import Predicate as Predicate
 from weft._filters import WithTag as WithTag
 from weft._filters import filters_to_predicates as filters_to_predicates
 from weft._filters import to_predicate as to_predicate
+from weft._path import Key as Key
+from weft._path import Path as PathParts  # noqa: F401

@@ -30,14 +30,21 @@ from weft._graph.node_kinds import is_node as is_node
 from weft._graph.node_kinds import is_node_leaf as is_node_leaf
 from weft._graph.node_kinds import is_pytree_node as is_pytree_node
 from weft._graph.node_kinds import jax_to_nnx_path as jax_to_nnx_path
+from weft._graph.proxy import CallableProxy as CallableProxy
 from weft._graph.proxy import PureState as PureState
 from weft._graph.proxy import call as call
 from weft._graph.records import GraphDef as GraphDef
 from weft._graph.records import NodeDef as NodeDef
 from weft._graph.records import VariableDef as VariableDef
+from weft._graph.state import FlatState as FlatState
+from weft._graph.state import State as State
+from weft._graph.state import map_state as map_state
 from weft._graph.unpacked import GraphState as GraphState
 from weft._graph.unpacked import unpack as unpack
 from weft._graph.variable_modes import vars_as as vars_as
 from weft._graph.variable_modes import with_vars as with_vars
 from weft._lift.partial import cached_partial as cached_partial
+from weft._path import Key as Key
+from weft._path import Path as PathParts  # noqa: F401
 from weft._static import Static as Static
+from weft._variable import Variable as Variable

@@ -1,15 +1,13 @@
 """Containers and `TrainState`, under the name that code of the NNX API imports them from."""
 
-from typing import Any as _Any
-
+from weft._elsewhere import names_from as _names_from
+from weft._graph.records import GraphDef as GraphDef
+from weft._graph.state import State as State
 from weft._module import Dict as Dict
 from weft._module import List as List
+from weft._module import Module as Module
 from weft._module import Sequential as Sequential
+from weft._rng import Rngs as Rngs
+from weft._variable import Variable as Variable
 
-
-def __getattr__(name: str) -> _Any:
-    if name != "TrainState":  # which loads Optax
-        raise AttributeError(f"module 'weft.helpers' has no attribute {name!r}")
-    from weft.train.train_state import TrainState
-
-    return TrainState
+__getattr__ = _names_from(__name__, {"TrainState": "weft.train.train_state"})  # which loads Optax

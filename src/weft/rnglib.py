@@ -1,5 +1,7 @@
 """Random streams, under the name that code of the NNX API imports them from."""
 
+from weft._path import Key as Key
+from weft._path import Path as PathParts  # noqa: F401
 from weft._rng import KeylessInitializer as KeylessInitializer
 from weft._rng import RngCount as RngCount
 from weft._rng import RngKey as RngKey
@@ -14,3 +16,4 @@ from weft._rng import reseed as reseed
 from weft._rng import restore_rngs as restore_rngs
 from weft._rng import split_rngs as split_rngs
 from weft._rng import with_rngs as with_rngs
+from weft._variable import Variable as Variable

@@ -13,3 +13,7 @@ from weft._graph.state import restore_int_paths as restore_int_paths
 from weft._graph.state import split_state as split_state
 from weft._graph.state import to_flat_state as to_flat_state
 from weft._graph.state import to_pure_dict as to_pure_dict
+from weft._path import Key as Key
+from weft._path import Path as PathParts  # noqa: F401
+
+StateMapping = State

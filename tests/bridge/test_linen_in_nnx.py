@@ -68,6 +68,27 @@ def test_methods_and_keys_at_the_call(net):
     net(X, rngs=jax.random.key(0))
 
 
+def test_methods_and_fields_of_the_linen_module_are_attributes(net):
+    np.testing.assert_array_equal(net.double(X), 2 * X)
+    np.testing.assert_array_equal(nnx.jit(net.double)(X), 2 * X)
+    assert net.double == net.double
+    embed = nnx.bridge.ToNNX(linen.Embed(5, 3), rngs=nnx.Rngs(0))
+    assert embed.features == 3 and embed.num_embeddings == 5
+    assert nnx.bridge.lazy_init(embed.attend, X) is embed
+    np.testing.assert_array_equal(embed.attend(X), X @ embed.embedding[...].T)
+
+
+def test_attributes_that_nobody_has(net):
+    found = "neither ToNNX nor the Dense in it has an attribute 'kernel'.*`model.lazy_init"
+    with pytest.raises(AttributeError, match=found):
+        nnx.bridge.ToNNX(linen.Dense(2)).kernel  # noqa: B018
+    for name in ("apply", "__dlpack__"):
+        with pytest.raises(AttributeError, match=f"ToNNX has no attribute '{name}'"):
+            getattr(net, name)
+    with pytest.raises(AttributeError, match="ToNNX has no attribute"):
+        object.__new__(nnx.bridge.ToNNX).rngs  # noqa: B018
+
+
 def test_it_goes_through_transforms(net):
     jitted = nnx.jit(lambda m, x: m(x, train=True, mutable=["batch_stats"]))
     before = net.BatchNorm_0["mean"].value

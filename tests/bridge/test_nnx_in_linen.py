@@ -76,6 +76,19 @@ def test_methods(module, variables):
     np.testing.assert_array_equal(module.apply(variables, X, nnx_method=Model.double), 2 * X)
 
 
+def test_methods_and_keywords_are_attributes(module, variables):
+    bound = module.bind(variables)
+    np.testing.assert_array_equal(bound.double(X), 2 * X)
+    np.testing.assert_array_equal(
+        module.apply(variables, X, method=lambda m, x: m.double(x)), 2 * X
+    )
+    with_keyword = nnx.bridge.to_linen(nnx.Linear, 2, out_features=3)
+    assert with_keyword.out_features == 3
+    for name in ("missing", "__dlpack__"):
+        with pytest.raises(AttributeError, match=name):
+            getattr(module, name)
+
+
 def test_it_goes_through_jax(module, variables):
     apply = jax.jit(lambda v, x: module.apply(v, x, train=False))
     np.testing.assert_allclose(

@@ -194,6 +194,44 @@ def test_inside_vmap():
     assert [x.shape for x in sown.first.scaled.value] == [(3, 2), (3, 2)]
 
 
+@pytest.mark.parametrize("options", [{}, {"graph_updates": False}, {"graph": False}], ids=str)
+@pytest.mark.parametrize("transform", [nnx.vmap, nnx.scan])
+def test_inside_maps_and_loops_over_blocks(options, transform):
+    class Blocks(nnx.Module):
+        def __init__(self):
+            self.blocks = nnx.vmap(lambda scale: Block(scale))(jnp.arange(3.0))
+
+        def __call__(self, x):
+            axes = {"in_axes": (0, 0), "out_axes": 0}
+            return transform(lambda block, x: block(x), **axes, **options)(self.blocks, x)
+
+    x = jnp.ones((3, 2))
+    y, sown, nudges = nnx.capture(Blocks(), nnx.Intermediate, nnx.Perturbation)(x)
+    (scaled,) = sown.blocks.scaled.value
+    np.testing.assert_array_equal(scaled, y)
+    np.testing.assert_array_equal(nudges.blocks.nudge.value, 0 * x)
+
+
+def test_a_shared_model_that_sows_inside_vmap_is_told_to_map_it():
+    share = nnx.vmap(lambda m, x: m(x), in_axes=(None, 0))
+    found = (
+        r"written to what m sows, shared .*`nnx\.StateAxes\(\{nnx\.Intermediate: 0, \.\.\.: None"
+    )
+    with pytest.raises(nnx.PrefixError, match=found):
+        nnx.capture(share, nnx.Intermediate)(Block(2.0), jnp.ones((3, 2)))
+
+
+def test_inside_jit_that_writes_back_nothing_but_variables():
+    f = nnx.jit(lambda m, x: m(x), graph_updates=False)
+    for _ in range(3):
+        assert values(nnx.capture(f, nnx.Intermediate)(Model(), X)[1]) == SOWN
+
+
+def test_what_a_plain_jax_transform_would_leak_is_refused():
+    with pytest.raises(nnx.TraceContextError, match=r"cannot write Intermediate .*as an argument"):
+        nnx.capture(lambda m, x: jax.vmap(m)(x), nnx.Intermediate)(Block(2.0), jnp.ones((3, 2)))
+
+
 def test_a_jitted_function_is_traced_once_for_equal_captures():
     traces = []
 
@@ -285,6 +323,8 @@ def test_one_name_for_two_types():
 
     with pytest.raises(ValueError, match=r"Sower\.x: expected a BatchStat, found a Intermediate"):
         nnx.capture(Sower(), nnx.Variable)()
+    _, *states = nnx.capture(Sower(), nnx.Intermediate, nnx.BatchStat)()
+    assert [type(state.x) for state in states] == [nnx.Intermediate, nnx.BatchStat]
 
 
 def test_a_captured_model_inside_a_trace_is_refused():

@@ -42,3 +42,20 @@ def test_jit_partial_takes_the_options_of_jit():
     step = nnx.jit_partial(add, counter, static_argnames="by", graph_updates=True)
     assert float(step(jnp.ones(()), by=3)) == 3.0
     assert float(counter.count.value) == 3.0
+
+
+def test_the_arguments_are_bound_for_all_stages_too():
+    for make in (nnx.jit_partial, lambda f, *bound: nnx.cached_partial(nnx.jit(f), *bound)):
+        counter, one = Counter(), jnp.ones(())
+        step = make(add, counter)
+        assert step.eval_shape(one).shape == ()
+        assert "add" in str(step.trace(one).jaxpr)
+        lowered = step.lower(one)
+        assert "stablehlo" in lowered.as_text() and step.trace(one).lower().as_text()
+        compiled = lowered.compile()
+        assert compiled.cost_analysis() is not None
+        assert [float(compiled(one)) for _ in range(2)] == [1.0, 2.0]
+        assert float(step(one)) == 3.0 == float(counter.count.value)
+        assert step.cache_info().traces >= 1
+    assert not hasattr(nnx.cached_partial(add, counter), "lower")
+    assert not hasattr(compiled, "__dlpack__")

@@ -307,3 +307,50 @@ def test_leaves_may_be_anything() -> None:
 
 def test_an_unknown_base_annotation_is_no_mark() -> None:
     assert Marked._pytree_class_marks == {"scale": True, "table": False, "child": True}
+
+
+# -- Variables that are lost
+
+
+def test_an_array_in_the_place_of_a_variable_warns_once() -> None:
+    class Layer(nnx.Module):
+        def __init__(self) -> None:
+            self.kernel = nnx.Param(jnp.ones(2))
+
+    found = r"place of a Param: `model\.kernel` of a Layer.*`model\.kernel\[\.\.\.\] = array`"
+    layer = Layer()
+    with pytest.warns(UserWarning, match=found) as seen:
+        layer.kernel = jnp.zeros(2)
+    assert seen[0].filename == __file__
+    again = Layer()
+    again.kernel = np.zeros(2)  # said once
+    del layer.kernel
+    layer.kernel = jnp.zeros(2)
+
+
+def test_items_that_are_lost_warn_too() -> None:
+    class Own(nnx.Param):
+        pass
+
+    heads = nnx.Dict(a=Own(1.0))
+    with pytest.warns(UserWarning, match=r"place of a Own: `model\.a` of a Dict.*`model.a = Own\("):
+        heads.a = jnp.ones(())
+    layers = nnx.List([nnx.BatchStat(1.0)])
+    with pytest.warns(UserWarning, match=r"`model\[0\]` of a List.*= nnx\.BatchStat\(array\)"):
+        layers[0] = jnp.ones(())
+
+
+def test_what_keeps_the_variable_or_is_no_array_warns_of_nothing() -> None:
+    class Quiet(nnx.Module):
+        pass
+
+    model = Quiet()
+    model.w = nnx.Param(jnp.ones(2))
+    for value in (nnx.Param(jnp.ones(2)), None, "text", jnp.ones(2), jnp.zeros(2)):
+        model.w = value
+    model.w = nnx.Param(jnp.ones(2))
+    model.w += 1
+    model.w[...] = jnp.zeros(2)
+    model.v = nnx.Param(1.0)
+    model.v = nnx.data(jnp.ones(2))
+    nnx.Dict(v=nnx.Param(1.0)).v = nnx.data(jnp.ones(2))

@@ -7,6 +7,7 @@ transforms like everything else, so that what is sown inside `nnx.jit` or `nnx.g
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jax.tree_util as jtu
 import numpy as np
 
 from weft._errors import StructureError
@@ -24,11 +26,22 @@ from weft._module.containers import Dict
 from weft._module.module import Module
 from weft._module.pytree import Pytree, attributes
 from weft._path import Path, format_path
+from weft._tracebacks import boundary, transformed
 from weft._types import ARRAY_TYPES
-from weft._variable import Variable
+from weft._variable import Variable, make
 from weft._variable_types import Perturbation
 
-_TAPS = "_taps"
+TAPS = "_taps"
+"""The attribute in which a Module holds the taps of the captures around."""
+
+
+@functools.partial(jtu.register_dataclass, data_fields=["value"], meta_fields=["kind"])
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """A value that was sown or perturbed, and the Variable type it was sown as."""
+
+    kind: type[Variable]
+    value: Any
 
 
 class Tap(Pytree):
@@ -38,7 +51,9 @@ class Tap(Pytree):
       types: the Variable types asked for.
       method_outputs: the type to keep the outputs of methods in, or None.
       fed: perturbations given from outside, by name.
-      kept: what was sown or perturbed, by name.
+      kept: a Variable for each of the types, whose value is what was sown or perturbed, by name.
+        There from the start, so that transforms which write back nothing but Variables do, and
+        filters by type choose among them.
     """
 
     def __init__(
@@ -50,7 +65,11 @@ class Tap(Pytree):
         self.types = types
         self.method_outputs = method_outputs
         self.fed = fed
-        self.kept: dict[str, Variable] = {}
+        self.kept = tuple(make(kind, {}, {}) for kind in types)
+
+    def _store(self, kind: type[Variable]) -> Variable | None:
+        group = self.group(kind)
+        return None if group is None else self.kept[self.types.index(group)]
 
     def group(self, kind: type[Variable]) -> type[Variable] | None:
         """Returns which of the types takes Variables of a kind: the nearest one."""
@@ -73,27 +92,39 @@ class Tap(Pytree):
         init_fn: Callable[[], Any],
     ) -> None:
         """Keeps a value; see `Module.sow`."""
-        if name not in self.kept:
-            self.kept[name] = variable_type(reduce_fn(init_fn(), value))
+        store = self._store(variable_type)
+        if store is None:
             return
-        kept = self.kept[name]
-        if type(kept) is not variable_type:
+        found = store.get_raw_value().get(name)
+        if found is not None and found.kind is not variable_type:
             raise ValueError(
                 f"cannot sow into {format_path((name,), type(module).__name__)}: expected a "
-                f"{variable_type.__name__}, found a {type(kept).__name__} captured under that "
+                f"{variable_type.__name__}, found a {found.kind.__name__} captured under that "
                 "name. Choose another name"
             )
-        kept.set_raw_value(reduce_fn(kept.get_raw_value(), value))
+        self._put(store, name, variable_type, reduce_fn(found.value if found else init_fn(), value))
 
     def perturb(self, module: Module, variable_type: type[Variable], name: str, value: Any) -> Any:
         """Returns a value plus its perturbation; see `Module.perturb`."""
-        perturbation = self.fed.get(name, self.kept.get(name))
-        if perturbation is None and self.group(variable_type) is None:
+        if name in self.fed:
+            return jax.tree.map(jnp.add, value, self.fed[name].get_value())
+        store = self._store(variable_type)
+        if store is None:
             return value
-        if perturbation is None:
-            zeros = jax.tree.map(jnp.zeros_like, value)
-            perturbation = self.kept[name] = variable_type(zeros)
-        return jax.tree.map(jnp.add, value, perturbation.get_value())
+        if name not in store.get_raw_value():
+            self._put(store, name, variable_type, jax.tree.map(jnp.zeros_like, value))
+        return jax.tree.map(jnp.add, value, store.get_raw_value()[name].value)
+
+    def _put(self, store: Variable, name: str, kind: type[Variable], value: Any) -> None:
+        store.set_raw_value({**store.get_raw_value(), name: Kept(kind, value)})
+
+    def collect(self) -> Iterator[tuple[str, Variable, type[Variable] | None]]:
+        """Yields name, Variable and group of all that came out."""
+        for name, variable in self.fed.items():
+            yield name, variable, self.group(type(variable))
+        for group, store in zip(self.types, self.kept, strict=True):
+            for name, kept in store.get_raw_value().items():
+                yield name, kept.kind(kept.value), group
 
 
 class _Ignored:
@@ -111,7 +142,7 @@ _IGNORED = _Ignored()
 
 def active_capture(module: Module, variable_type: type[Variable]) -> Any:
     """Returns the innermost capture around a Module that takes a type; None outside captures."""
-    taps = attributes(module).get(_TAPS)
+    taps = attributes(module).get(TAPS)
     if taps is None:
         return None
     return next((tap for tap in reversed(taps) if tap.takes(variable_type)), _IGNORED)
@@ -182,11 +213,11 @@ def capture(
                 output = fn(*args, **kwargs)
         finally:
             for _, module, tap in taps:
-                others = tuple(other for other in getattr(module, _TAPS) if other is not tap)
+                others = tuple(other for other in getattr(module, TAPS) if other is not tap)
                 if others:
-                    setattr(module, _TAPS, others)
+                    setattr(module, TAPS, others)
                 else:
-                    delattr(module, _TAPS)
+                    delattr(module, TAPS)
         found = list(_collect(taps))
         states = (
             from_flat_state((path, v) for path, v, group in found if group is kind)
@@ -194,7 +225,7 @@ def capture(
         )
         return (output, *states) if var_types else output
 
-    return captured if isinstance(fn, Module) else functools.wraps(fn, updated=())(captured)
+    return boundary(captured) if isinstance(fn, Module) else transformed(fn)(captured)
 
 
 def _find_root(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -234,7 +265,7 @@ def _place_taps(
             "model returned"
         )
     for _, module, tap in taps:
-        setattr(module, _TAPS, (*getattr(module, _TAPS, ()), tap))
+        setattr(module, TAPS, (*getattr(module, TAPS, ()), tap))
     return taps
 
 
@@ -242,8 +273,8 @@ def _collect(
     taps: list[tuple[Path, Module, Tap]],
 ) -> Iterator[tuple[Path, Variable, type[Variable] | None]]:
     for path, _, tap in taps:
-        for name, variable in {**tap.fed, **tap.kept}.items():
-            yield (*path, name), variable, tap.group(type(variable))
+        for name, variable, group in tap.collect():
+            yield (*path, name), variable, group
 
 
 def _sow_output(module: Any, name: str, args: tuple, kwargs: dict[str, Any]) -> Finish | None:
@@ -252,7 +283,7 @@ def _sow_output(module: Any, name: str, args: tuple, kwargs: dict[str, Any]) -> 
         if leaves and all(
             isinstance(x, (*ARRAY_TYPES, np.generic, int, float, complex)) for x in leaves
         ):
-            for tap in attributes(module).get(_TAPS, ()):
+            for tap in attributes(module).get(TAPS, ()):
                 if tap.method_outputs is not None:
                     tap.sow(module, tap.method_outputs, name, output, _append, tuple)
 

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from weft._graph.api import merge, split
-from weft._graph.records import GraphDef
+from weft._graph.records import GraphDef, N
 from weft._graph.state import State
 
-PureState = tuple[GraphDef, State]
+PureState = tuple[GraphDef[N], State]
 
 
 def _whole(model: Any) -> Any:

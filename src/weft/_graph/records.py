@@ -126,16 +126,25 @@ def children_of(record: Record) -> Iterator[tuple[Any, Record]]:
 
 def iter_records(record: Record, path: Path = ()) -> Iterator[tuple[Path, Record]]:
     """Yields all records of a graph with their paths, parents first."""
-    yield path, record
-    for key, child in children_of(record):
-        yield from iter_records(child, (*path, key))
+    waiting = [(path, record)]
+    while waiting:
+        path, record = waiting.pop()
+        yield path, record
+        below = [((*path, key), child) for key, child in children_of(record)]
+        waiting.extend(reversed(below))
 
 
 def inside_first(record: Record, path: Path = ()) -> Iterator[tuple[Path, Record]]:
     """Yields all records of a graph with their paths, children first."""
-    for key, child in children_of(record):
-        yield from inside_first(child, (*path, key))
-    yield path, record
+    entered = [(path, record, children_of(record))]
+    while entered:
+        path, record, rest = entered[-1]
+        for key, child in rest:
+            entered.append(((*path, key), child, children_of(child)))
+            break
+        else:
+            entered.pop()
+            yield path, record
 
 
 def leaves_of(record: Record) -> list[tuple[Path, VariableDef | ArrayDef]]:

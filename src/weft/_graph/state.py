@@ -158,6 +158,13 @@ class State(MutableMapping[Any, Any]):
     def __reduce__(self) -> Any:
         return (type(self), (self._mapping,))
 
+    def __nnx_repr__(self) -> Iterator[Any]:
+        from weft._repr import Attr, Object
+
+        yield Object("State", "({", "})", ": ")
+        for key in sorted_keys(self._mapping):
+            yield Attr(repr(key), self[key], path_key=key)
+
     def __repr__(self) -> str:
         from weft._repr import represent
 

@@ -15,6 +15,7 @@ from weft._graph.walk import Builder, Flattener, make_variable
 from weft._lift.jit import as_tuple
 from weft._lift.lift import Lift, mode_of, raw_leaves, take, unbind
 from weft._static import Static
+from weft._tracebacks import boundary, transformed
 from weft._types import MISSING, Missing
 
 
@@ -24,6 +25,7 @@ def with_static(args: tuple[Any, ...], argnums: int | Sequence[int]) -> tuple[An
     return tuple(Static(x) if i in positions else x for i, x in enumerate(args))
 
 
+@boundary
 def eval_shape(
     f: Callable[..., Any],
     *args: Any,
@@ -98,7 +100,7 @@ def make_jaxpr(
         function, bound = unbind(fun)
         lift = Lift(function, "make_jaxpr", mode_of(graph, graph_updates), bound=len(bound))
 
-        @functools.wraps(function, updated=())
+        @transformed(function)
         def make_jaxpr_of(*args: Any, **kwargs: Any) -> Any:
             call = lift.enter((*bound, *with_static(args, static_argnums)), kwargs)
             return jax.make_jaxpr(functools.partial(lift.pure, call.spec))(*call.groups)
@@ -139,7 +141,7 @@ def remat(
         function, bound = unbind(fun)
         lift = Lift(function, "remat", mode_of(graph, graph_updates), bound=len(bound))
 
-        @functools.wraps(function, updated=())
+        @transformed(function)
         def remat_of(*args: Any, **kwargs: Any) -> Any:
             call = lift.enter((*bound, *with_static(args, static_argnums)), kwargs)
             pure = functools.partial(lift.pure, call.spec)
@@ -185,7 +187,7 @@ def checkify(
     lift = Lift(function, "checkify", mode_of(graph, graph_updates), bound=len(bound))
     chosen = jax_checkify.user_checks if errors is None else errors
 
-    @functools.wraps(function, updated=())
+    @transformed(function)
     def checkify_of(*args: Any, **kwargs: Any) -> Any:
         call = lift.enter((*bound, *args), kwargs)
         pure = functools.partial(lift.pure, call.spec)

@@ -19,6 +19,7 @@ from weft._lift.arguments import by_position
 from weft._lift.lift import Lift, Mode, mode_of, unbind
 from weft._lift.tangents import tangents_of
 from weft._path import Path
+from weft._tracebacks import transformed
 from weft._types import MISSING, Missing
 from weft._variable import Variable
 from weft._variable_types import Param
@@ -172,7 +173,7 @@ def _differentiate(transform: str, options: Options, fun: Callable[..., Any]) ->
     argnums, has_aux, mode, holomorphic, allow_int = options
     function, bound = unbind(fun)
 
-    @functools.wraps(function, updated=())
+    @transformed(function)
     def differentiated(*args: Any, **kwargs: Any) -> Any:
         if kwargs:  # arguments to differentiate are counted by their parameters
             args, kwargs = by_position(function, (*bound, *args), kwargs)
@@ -269,7 +270,7 @@ def grad(
     def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
         both = _differentiate("grad", options, fun)
 
-        @functools.wraps(both, updated=())
+        @transformed(both)
         def grad_of(*args: Any, **kwargs: Any) -> Any:
             value, gradient = both(*args, **kwargs)
             return (gradient, value[1]) if has_aux else gradient

@@ -38,6 +38,7 @@ from weft._lift.lift import (
 )
 from weft._lift.memo import compiled_once
 from weft._path import Path, format_path
+from weft._tracebacks import boundary
 from weft._variable import Variable
 
 
@@ -49,6 +50,7 @@ class Branch(NamedTuple):
     exit: Exit
 
 
+@boundary
 def cond(
     pred: Any,
     true_fun: Callable[..., Any],
@@ -82,6 +84,7 @@ def cond(
     return _choose("cond", jax.numpy.asarray(pred), branches, operands, graph, graph_updates)
 
 
+@boundary
 def switch(
     index: Any,
     branches: Sequence[Callable[..., Any]],

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.tree_util as jtu
-from jax.extend.core import find_top_trace
 
 from weft._config import set_auto_donation
 from weft._graph import prefix as prefixes
@@ -51,7 +50,7 @@ from weft._lift.program import (
 from weft._part import is_part
 from weft._path import Path, format_path
 from weft._reads import forget
-from weft._trace import OUTERMOST, is_outermost
+from weft._trace import OUTERMOST, find_top_trace, is_outermost
 from weft._types import exhaust
 from weft._variable import Variable, get_slot, set_raw
 

@@ -13,10 +13,12 @@ import jax
 
 from weft._errors import PrefixError
 from weft._graph import prefix as prefixes
+from weft._graph.capture import TAPS
 from weft._lift.abstract import with_static
 from weft._lift.arguments import signature_beside
 from weft._lift.lift import Call, Exit, Lift, Mode, mode_of, unbind
-from weft._path import format_path
+from weft._path import Path, format_path
+from weft._tracebacks import transformed
 from weft._types import MISSING, Missing
 from weft._variable import Variable
 
@@ -110,6 +112,12 @@ def _missing_axis(lift: AxesLift, path: Any, value: Any, axis: int, shape: Any) 
     return f"{text}. Give it the axis None, or stack what belongs together: {lift.signature()}"
 
 
+def _name_of_written(path: Path) -> str:
+    if TAPS not in path:
+        return format_path(path)
+    return f"what {format_path(path[: path.index(TAPS)])} sows"
+
+
 class MapLift(AxesLift):
     """The lift of what maps a function over slices or shards."""
 
@@ -149,17 +157,19 @@ class MapLift(AxesLift):
             return self.leave(call, *transform(pure)(*call.groups))
         except ValueError as error:
             if exits and ("out_axes" in str(error) or "out_specs" in str(error)):
-                error.add_note(self._unmapped_outputs(call, exits[-1]))
+                raise PrefixError(self._unmapped_outputs(call, exits[-1])) from error
             raise
 
     def _unmapped_outputs(self, call: Call, exit: Exit) -> str:
         spots = call.spec.spots
         shared = [w.index for w in exit.written if not isinstance(spots[w.index].prefix, int)]
-        names = ", ".join(format_path(spots[index].path) for index in shared)
+        names = ", ".join(dict.fromkeys(_name_of_written(spots[index].path) for index in shared))
+        kinds = {type(call.objects[index]).__name__ for index in shared} or {"BatchStat"}
+        axes = ", ".join(f"nnx.{kind}: 0" for kind in sorted(kinds))
         return (
             f"nnx.{self.transform} of {self.name!r}: a value with the mapped axis is "
             + (f"written to {names}, shared by all slices. " if names else "returned as shared. ")
-            + "Map it (`nnx.StateAxes({nnx.BatchStat: 0, ...: None})`, `out_axes=0`), write a "
+            + f"Map it (`nnx.StateAxes({{{axes}, ...: None}})`, `out_axes=0`), write a "
             "value that is the same for all, or reduce it first: `jax.lax.pmean(x, axis_name)`"
         )
 
@@ -212,7 +222,7 @@ def vmap(
         mode = mode_of(graph, graph_updates)
         lift = MapLift(function, "vmap", mode, in_axes, out_axes, transform_metadata, len(bound))
 
-        @functools.wraps(function, updated=())
+        @transformed(function)
         def vmap_of(*args: Any, **kwargs: Any) -> Any:
             call = lift.enter((*bound, *args), kwargs)
             check_axes(call, lift)
@@ -287,7 +297,7 @@ def pmap(
                 **options,
             )
 
-        @functools.wraps(function, updated=())
+        @transformed(function)
         def pmap_of(*args: Any, **kwargs: Any) -> Any:
             static = with_static(args, static_broadcasted_argnums)  # type: ignore[arg-type]
             call = lift.enter((*bound, *static), kwargs)
@@ -360,7 +370,7 @@ def shard_map(
                 **options,
             )
 
-        @functools.wraps(function, updated=())
+        @transformed(function)
         def shard_map_of(*args: Any, **kwargs: Any) -> Any:
             call = lift.enter((*bound, *args), kwargs)
             return lift.run_mapped(call, mapped)
@@ -409,7 +419,7 @@ def transform_metadata(
             len(bound),
         )
 
-        @functools.wraps(function, updated=())
+        @transformed(function)
         def transform_metadata_of(*args: Any, **kwargs: Any) -> Any:
             call = lift.enter((*bound, *args), kwargs)
             return lift.leave(call, *lift.pure(call.spec, *call.groups))

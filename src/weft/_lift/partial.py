@@ -1,7 +1,8 @@
 """Binding leading arguments of functions of objects.
 
 A call of a function from `nnx.jit` costs the same with bound arguments as without, so these only
-bind; they exist for programs that were written where it did not.
+bind; they exist for programs that were written where it did not. The arguments are bound for the
+stages of compiling ahead of time as well.
 """
 
 from __future__ import annotations
@@ -10,7 +11,46 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from weft._lift.jit import jit
+from weft._lift.jit import JitWrapped, jit
+
+
+class BoundStage:
+    """A stage of compiling ahead of time, and those after it, with bound leading arguments."""
+
+    def __init__(self, stage: Any, bound: tuple[Any, ...]):
+        self._stage = stage
+        self._bound = bound
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._stage, name)
+
+    def lower(self, *args: Any, **kwargs: Any) -> BoundStage:
+        """Lowers to the compiler's input language."""
+        return BoundStage(self._stage.lower(*args, **kwargs), self._bound)
+
+    def compile(self, *args: Any, **kwargs: Any) -> BoundStage:
+        """Compiles for the devices at hand."""
+        return BoundStage(self._stage.compile(*args, **kwargs), self._bound)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._stage(*self._bound, *args, **kwargs)
+
+
+def _bind(f: Callable[..., Any], bound: tuple[Any, ...]) -> Callable[..., Any]:
+    made: Any = functools.partial(f, *bound)
+    if not isinstance(f, JitWrapped):
+        return made
+
+    def trace(*args: Any, **kwargs: Any) -> BoundStage:
+        return BoundStage(f.trace(*bound, *args, **kwargs), bound)
+
+    made.trace = trace
+    made.lower = lambda *args, **kwargs: trace(*args, **kwargs).lower()
+    made.eval_shape = functools.partial(f.eval_shape, *bound)
+    made.cache_info = f.cache_info
+    return made
 
 
 def cached_partial(
@@ -27,6 +67,9 @@ def cached_partial(
       graph: accepted for compatibility; an option of the transform that made `f`.
       graph_updates: likewise.
 
+    Returns:
+      A function of the other arguments; of one from `nnx.jit`, with `lower` and the other stages.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import weft as nnx
@@ -35,7 +78,7 @@ def cached_partial(
       >>> forward(jnp.ones((1, 2))).shape
       (1, 3)
     """
-    return functools.partial(f, *cached_args)
+    return _bind(f, cached_args)
 
 
 def jit_partial(fun: Callable[..., Any], *partial_args: Any, **options: Any) -> Callable[..., Any]:
@@ -46,6 +89,9 @@ def jit_partial(fun: Callable[..., Any], *partial_args: Any, **options: Any) -> 
       *partial_args: the arguments to bind: objects or others.
       **options: those of `nnx.jit`; positions count from the first bound argument.
 
+    Returns:
+      A function of the other arguments, with `lower` and the other stages.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import weft as nnx
@@ -53,4 +99,4 @@ def jit_partial(fun: Callable[..., Any], *partial_args: Any, **options: Any) -> 
       >>> nnx.jit_partial(lambda model, x: model(x), model)(jnp.ones((1, 2))).shape
       (1, 3)
     """
-    return functools.partial(jit(fun, **options), *partial_args)
+    return _bind(jit(fun, **options), partial_args)

@@ -21,6 +21,7 @@ from weft._lift.lift import Call, Exit, Groups, Inside, Lift, Mode, mode_of, unb
 from weft._lift.memo import compiled_once
 from weft._path import format_path
 from weft._static import Static
+from weft._tracebacks import boundary
 
 BODY, CONDITION = range(2)
 
@@ -134,6 +135,7 @@ class RepeatLift(Lift):
         return self.leave(call, groups, exit)
 
 
+@boundary
 def while_loop(
     cond_fun: Callable[[Any], Any],
     body_fun: Callable[[Any], Any],
@@ -184,6 +186,7 @@ def while_loop(
     return lift.repeat(call, compiled_once(lift.functions, key, lambda: run))
 
 
+@boundary
 def fori_loop(
     lower: Any,
     upper: Any,

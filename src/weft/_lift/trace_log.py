@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from weft._errors import RetraceError
 from weft._lift.retrace import Seen, explain
+from weft._tracebacks import warn
 
 OnRetrace = str | Callable[[str], None] | None
 
@@ -86,11 +86,9 @@ class Log:
             self._on_retrace(reason)
         elif self._on_retrace == "explain" or number > max(limit, self._next_warning):
             self._next_warning = 2 * number  # a function that is always traced says so less often
-            warnings.warn(
+            warn(
                 f"{self._name!r} is traced again (trace {number}): {reason}. {advice}, or silence "
-                "this: `nnx.jit(f, on_retrace=None)`, `nnx.set_retrace_limit(N)`",
-                UserWarning,
-                stacklevel=2,
+                "this: `nnx.jit(f, on_retrace=None)`, `nnx.set_retrace_limit(N)`"
             )
 
 

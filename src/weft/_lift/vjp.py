@@ -25,6 +25,7 @@ from weft._lift.lift import (
     unbind,
 )
 from weft._lift.tangents import form_tangent, leaves_by_path, match, tangents_of
+from weft._tracebacks import boundary
 from weft._types import MISSING, Missing
 
 OUT, AUX = "out", "aux"
@@ -42,6 +43,7 @@ def _results(lift: Lift, call: Any, out: list[Any], rest: Groups, exit: Exit, ha
     return result if has_aux else (result, None)
 
 
+@boundary
 def vjp(
     f: Any = MISSING,
     *primals: Any,
@@ -114,6 +116,7 @@ def vjp(
     return (result, vjp_fun, aux) if has_aux else (result, vjp_fun)
 
 
+@boundary
 def jvp(
     f: Any = MISSING,
     primals: Any = MISSING,

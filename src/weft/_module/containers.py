@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, MutableMapping, MutableSequence
 from typing import Any, TypeVar, overload
 
 from weft._module.module import Module
-from weft._module.pytree import Mark, check_write, set_marks, structure_changed
+from weft._module.pytree import Mark, check_write, set_marks, structure_changed, warn_if_lost
 from weft._path import sorted_keys
+from weft._storage import VariableStorage
 
 A = TypeVar("A")
 
@@ -80,8 +81,11 @@ class List(Module, MutableSequence[A]):
     def __setitem__(self, index: Any, value: Any) -> None:
         check_write(self, index)
         items = self._with_marks()
-        if not isinstance(index, slice) and type(items[index]) is Mark and type(value) is not Mark:
-            value = Mark(value, items[index].is_data)  # as for attributes, the mark is the place's
+        if not isinstance(index, slice):
+            if isinstance(self._items[index], VariableStorage):
+                warn_if_lost(self, index, self._items[index], value)
+            if type(items[index]) is Mark and type(value) is not Mark:
+                value = Mark(value, items[index].is_data)  # as for attributes, it is the place's
         items[index] = value
         self._change(items)
 
@@ -97,6 +101,13 @@ class List(Module, MutableSequence[A]):
         items = self._with_marks()
         items.insert(index, value)
         self._change(items)
+
+    def __nnx_repr__(self) -> Iterator[Any]:
+        from weft._repr import Attr, Object
+
+        yield Object(type(self), "([", "])")
+        for item in self._items:
+            yield Attr("", item)
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -163,6 +174,8 @@ class Dict(Module, MutableMapping[str, A]):
         if type(value) is Mark:
             set_marks(self, {**self._pytree_marks, key: value.is_data})
             value = value.value
+        elif isinstance(old := self._items.get(key), VariableStorage):
+            warn_if_lost(self, key, old, value)
         self._change({**self._items, key: value})
 
     def __delitem__(self, key: Any) -> None:
@@ -193,6 +206,14 @@ class Dict(Module, MutableMapping[str, A]):
 
     def __contains__(self, key: object) -> bool:
         return key in self._items
+
+    def __nnx_repr__(self) -> Iterator[Any]:
+        from weft._repr import Attr, Object
+
+        yield Object(type(self))
+        for key, value in self._items.items():
+            named = isinstance(key, str)
+            yield Attr(key if named else "", value, "" if named else f"{key!r}: ", path_key=key)
 
     def __eq__(self, other: object) -> bool:
         return self is other

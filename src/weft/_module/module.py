@@ -12,6 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from weft import _filters
+from weft._foreign_names import MODULE, give_hints, without_hints
 from weft._module.pytree import Pytree, attributes
 from weft._path import Path, format_path
 from weft._variable import Variable
@@ -44,6 +45,9 @@ class Module(Pytree):
     """
 
     __slots__ = ()
+
+    def __dir__(self) -> list[str]:
+        return [*without_hints(type(self), super().__dir__()), *attributes(self)]  # type: ignore[list-item]
 
     def sow(
         self,
@@ -184,3 +188,6 @@ class Module(Pytree):
         """Switches to evaluation: `deterministic` and `use_running_average` become True."""
         new = {"deterministic": True, "use_running_average": True, **attributes}
         self.set_attributes(raise_if_not_found=False, **new)
+
+
+give_hints(Module, MODULE)

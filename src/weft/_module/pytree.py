@@ -12,7 +12,7 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 import jax
@@ -25,8 +25,9 @@ from weft._module.cycles import refuse_cycle
 from weft._module.kinds import Kind, holds_data, kind_of
 from weft._path import format_path, sorted_keys
 from weft._static import Static, compare_by_identity
-from weft._storage import ObjectStorage, make_object
-from weft._types import MISSING, SCALAR_TYPES
+from weft._storage import ObjectStorage, VariableStorage, make_object
+from weft._tracebacks import warn
+from weft._types import ARRAY_TYPES, MISSING, SCALAR_TYPES
 
 A = TypeVar("A")
 
@@ -154,8 +155,12 @@ class Pytree(ObjectStorage):
             _set_marks(self, {**self._pytree_marks, name: value.is_data})
             value = value.value
             structure_changed(self)
-        elif self._pytree_watches and not _is_new_array(self, name, value):
-            structure_changed(self)
+        else:
+            old = attributes(self).get(name)
+            if isinstance(old, VariableStorage):
+                warn_if_lost(self, name, old, value)
+            if self._pytree_watches and not _is_new_array(self, name, value):
+                structure_changed(self)
         object.__setattr__(self, name, value)
 
     def __delattr__(self, name: str) -> None:
@@ -194,6 +199,13 @@ class Pytree(ObjectStorage):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return (blank, (type(self),), self.__getstate__())
+
+    def __nnx_repr__(self) -> Iterator[Any]:
+        from weft._repr import Attr, Object, shown_attributes
+
+        yield Object(type(self))
+        for name, value in shown_attributes(self):
+            yield Attr(name, value)
 
     def __repr__(self) -> str:
         from weft._repr import represent
@@ -240,6 +252,24 @@ def _is_new_array(obj: Pytree, name: str, value: Any) -> bool:
     old = attributes(obj).get(name)
     is_array = isinstance(value, jax.Array) and isinstance(old, jax.Array)
     return is_array and obj._pytree_marks.get(name) is not False
+
+
+_warned_losses: set[tuple[type, Any]] = set()
+
+
+def warn_if_lost(obj: Pytree, name: Any, old: VariableStorage, new: Any) -> None:
+    """Warns, once for a place, where an array takes the place of a Variable."""
+    if not isinstance(new, ARRAY_TYPES) or (type(obj), name) in _warned_losses:
+        return
+    _warned_losses.add((type(obj), name))
+    where, kind = format_path((name,), "model"), type(old).__name__
+    in_code = f"nnx.{kind}" if type(old).__module__.startswith("weft.") else kind
+    warn(
+        f"an array takes the place of a {kind}: `{where}` of a {type(obj).__name__} is no {kind} "
+        "any more, and optimizers and filters do not see it. Write into the one that is there, "
+        f"`{where}[...] = array`, or put a new one there, `{where} = {in_code}(array)`; if it is "
+        f"meant, `del {where}` first"
+    )
 
 
 class Frozen(NamedTuple):

@@ -14,7 +14,9 @@ _LAZY = {
     "NNXMeta": "weft.bridge.variables",
     "ToLinen": "weft.bridge.nnx_in_linen",
     "ToNNX": "weft.bridge.linen_in_nnx",
+    "current_module": "weft.bridge.module",
     "lazy_init": "weft.bridge.linen_in_nnx",
+    "module": "weft.bridge.module",
     "to_linen": "weft.bridge.nnx_in_linen",
     "variables": "weft.bridge.variables",
     "with_partitioning": "weft.bridge.variables",
@@ -34,7 +36,7 @@ def __getattr__(name: str) -> _Any:
             "nnx.bridge needs Flax, whose Linen Modules it connects: `pip install 'weft[flax]'`",
             name=error.name,
         ) from error
-    value = module if name in ("variables", "wrappers") else getattr(module, name)
+    value = module if _LAZY[name] == f"{__name__}.{name}" else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+import flax.linen as linen
 import jax
 
 from weft._module.module import Module
@@ -39,6 +41,8 @@ class LinenCall(NamedTuple):
 
 class ToNNX(Module):
     """A Linen Module that holds its variables itself, as Variables.
+
+    Fields and methods of the Linen Module are attributes, too: `model.features`, `model.attend(x)`.
 
     Args:
       module: the Linen Module.
@@ -70,6 +74,21 @@ class ToNNX(Module):
     def module(self) -> Any:
         """The Linen Module."""
         return self.to_nnx__module
+
+    def __getattr__(self, name: str) -> Any:
+        module = attributes(self).get(_MODULE)
+        kind = type(module)
+        if module is None or name.startswith("__") or hasattr(linen.Module, name):
+            raise AttributeError(f"ToNNX has no attribute {name!r}")
+        method = getattr(kind, name, None)
+        if callable(method):
+            return types.MethodType(_calling(method), self)
+        if name in getattr(module, "__dataclass_fields__", ()):
+            return getattr(module, name)
+        raise AttributeError(
+            f"neither ToNNX nor the {kind.__name__} in it has an attribute {name!r}; the Variables "
+            f"of a Linen Module are made by its first call: `model.lazy_init(x)`"
+        )
 
     def lazy_init(self, *args: Any, **kwargs: Any) -> ToNNX:
         """Makes the variables by a call with these arguments, and returns this Module."""
@@ -125,6 +144,17 @@ class ToNNX(Module):
     def _write(self, variables: Mapping[str, Any]) -> None:
         for path, variable in iter_linen_vars(variables):
             install(self, path, variable)
+
+
+@functools.cache
+def _calling(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a method of `ToNNX` that calls one of the Linen Module; always the same one."""
+
+    @functools.wraps(method)
+    def call(self: ToNNX, *args: Any, **kwargs: Any) -> Any:
+        return self(*args, method=method, **kwargs)
+
+    return call
 
 
 def install(root: Any, path: Path, new: Any) -> None:

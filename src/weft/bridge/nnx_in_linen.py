@@ -7,6 +7,7 @@ Linen variables. Random streams are no variables; they are made from the keys th
 from __future__ import annotations
 
 import functools
+import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +29,8 @@ from weft.bridge.variables import iter_linen_vars, nnx_attrs_to_linen_vars, to_l
 
 class ToLinen(linen.Module):
     """A Linen Module whose variables are those of a Module of Weft.
+
+    Methods of the class and keyword arguments are attributes, too: `bound.attend(x)`.
 
     Attributes:
       nnx_class: makes the Module: its class, or a function.
@@ -92,6 +95,16 @@ class ToLinen(linen.Module):
                     self.put_variable(collection, name, value)
         return output
 
+    def __getattr__(self, name: str) -> Any:
+        own = vars(self)
+        if not name.startswith("__") and "nnx_class" in own:
+            if name in own["kwargs"]:
+                return own["kwargs"][name]
+            method = getattr(own["nnx_class"], name, None)
+            if callable(method):
+                return types.MethodType(_calling(method), self)
+        return super().__getattr__(name)
+
     def _recipe(self) -> Static:
         return Static((self.nnx_class, self.args, dict(self.kwargs), self.skip_rng))
 
@@ -140,6 +153,16 @@ class ToLinen(linen.Module):
         for path, variable in given.items():
             install(module, path, variable)
         return module, unused
+
+
+def _calling(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a method of `ToLinen` that calls one of the Module's class."""
+
+    @functools.wraps(method)
+    def call(self: ToLinen, *args: Any, **kwargs: Any) -> Any:
+        return self(*args, nnx_method=method, **kwargs)
+
+    return call
 
 
 def _make(recipe: Static, keys: Mapping[str, jax.Array]) -> Any:

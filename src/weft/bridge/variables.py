@@ -21,7 +21,7 @@ from weft._partitioning import PARTITION_NAME, get_var_pspec
 from weft._path import Path
 from weft._sharding import with_logical_constraint
 from weft._static import Static
-from weft._variable import Variable
+from weft._variable import A, Variable
 from weft._variable_names import variable_name_from_type, variable_type_from_name
 
 _BOX_TYPE = "linen_meta_type"
@@ -31,7 +31,7 @@ ARRAYS = "arrays"
 
 @jtu.register_pytree_with_keys_class
 @dataclasses.dataclass(frozen=True)
-class NNXMeta(meta.AxisMetadata):
+class NNXMeta(meta.AxisMetadata[A]):
     """A Linen box that keeps type and metadata of a Variable.
 
     Attributes:

@@ -27,7 +27,6 @@ from weft.nn.activations import softplus as softplus
 from weft.nn.activations import standardize as standardize
 from weft.nn.activations import swish as swish
 from weft.nn.activations import tanh as tanh
-from weft.nn.adapt import lora as lora
 from weft.nn.adaptive_pooling import AdaptiveAvgPool as AdaptiveAvgPool
 from weft.nn.adaptive_pooling import AdaptiveMaxPool as AdaptiveMaxPool
 from weft.nn.adaptive_pooling import GlobalAvgPool as GlobalAvgPool

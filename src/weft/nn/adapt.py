@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from weft._filters import Filter, to_predicate
 from weft._graph import iter_graph
+from weft._metadata import axis_names, with_axis_names
 from weft._module import Module
 from weft._path import Path, format_path
 from weft._rng import Rngs
@@ -298,7 +299,7 @@ def _placement(
     spec = kernel.get_metadata("out_sharding", None)
     if spec is None:
         return {}, {}
-    names = tuple(spec)
+    names = axis_names(spec)
     if len(names) > rank:
         raise ValueError(
             f"its kernel has {rank} axes, but out_sharding={spec!r} names {len(names)}: give one "
@@ -307,11 +308,12 @@ def _placement(
     names += (None,) * (rank - len(names))
     a = (*(names[axis] for axis in (*batch, *ins)), None)
     b = (*(names[axis] for axis in batch), None, *(names[axis] for axis in outs))
-    if isinstance(spec, jax.sharding.PartitionSpec):
-        a, b = jax.sharding.PartitionSpec(*a), jax.sharding.PartitionSpec(*b)
     metadata = kernel.get_metadata()
     kept = {name: metadata[name] for name in _PLACEMENT if name in metadata}
-    return {"out_sharding": a, **kept}, {"out_sharding": b, **kept}
+    return (
+        {"out_sharding": with_axis_names(spec, a), **kept},
+        {"out_sharding": with_axis_names(spec, b), **kept},
+    )
 
 
 def _name_of(path: Path, layer: object) -> str:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from weft._elsewhere import names_from
 from weft._module import Module, data
 from weft._rng import Rngs, RngStream
 from weft._variable_types import Cache
@@ -31,6 +32,15 @@ from weft.nn.parameters import NO_METADATA
 from weft.nn.rope import dot_product_attention_with_rope as dot_product_attention_with_rope
 
 Shape = tuple[int, ...]
+__getattr__ = names_from(
+    __name__,
+    {
+        "DotGeneralT": "weft.nn.nnx_helpers",
+        "PrecisionLike": "weft.nn.nnx_helpers",
+        "PromoteDtypeFn": "weft.nn.nnx_helpers",
+        "first_from": "weft.module",
+    },
+)
 
 
 class MultiHeadAttention(Module):

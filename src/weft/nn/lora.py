@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from weft._module import Module
 from weft._rng import Rngs
+from weft._variable import A
 from weft._variable_types import Param
 from weft.nn import dtypes
 from weft.nn.initializers import Initializer, he_uniform, zeros_init
@@ -25,7 +26,7 @@ default_a_initializer = he_uniform()
 default_b_initializer = zeros_init()
 
 
-class LoRAParam(Param):
+class LoRAParam(Param[A]):
     """A factor of a low-rank adapter; the type to train, `wrt=nnx.LoRAParam`.
 
     Example:

@@ -80,7 +80,7 @@ def compute_moments(
 
     def square_of(value: jax.Array) -> jax.Array:
         # Selected before it is squared: the gradient of the square of an infinity is NaN.
-        return _abs_square(value if mask is None else jnp.where(mask, value, 0))
+        return abs_square(value if mask is None else jnp.where(mask, value, 0))
 
     def psum(value: Any) -> Any:
         return lax.psum(value, axis_name, axis_index_groups=axis_index_groups)
@@ -107,7 +107,7 @@ def compute_moments(
             else:
                 mean, mean_of_square = across(mean), across(mean_of_square)
         # Rounding can take the difference below zero.
-        var = jnp.maximum(0.0, mean_of_square - _abs_square(mean))
+        var = jnp.maximum(0.0, mean_of_square - abs_square(mean))
     if counts is None:
         return mean, var
     anywhere = counts if axis_name is None else psum(counts.astype(jnp.int32)) > 0
@@ -148,7 +148,8 @@ def finite_where_masked(x: Any, mask: Any) -> jax.Array:
     return jnp.where(jnp.asarray(mask).astype(bool) | jnp.isfinite(x), x, jnp.zeros((), x.dtype))
 
 
-def _abs_square(x: jax.Array) -> jax.Array:
+def abs_square(x: jax.Array) -> jax.Array:
+    """Returns |x|², without a square root for complex numbers."""
     if jnp.iscomplexobj(x):
         return lax.square(lax.real(x)) + lax.square(lax.imag(x))
     return lax.square(x)

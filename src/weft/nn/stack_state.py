@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from weft._errors import StructureError
 from weft._graph import State, from_flat_state, iter_graph, state, to_flat_state
+from weft._metadata import axis_names
 from weft._part import aval_text, take_part
 from weft._path import Path, format_path
 from weft._variable import Variable
@@ -128,7 +129,7 @@ def _take(leaf: Any, i: int) -> Any:
     if not isinstance(leaf, Variable):
         return take_part(leaf, i)
     new = leaf.copy(take_part(leaf._raw, i))
-    names = new._metadata.get("out_sharding")
+    names = axis_names(new._metadata.get("out_sharding") or ())
     new.remove_axis(0, names[0] if names else None)
     return new
 

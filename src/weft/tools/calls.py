@@ -76,7 +76,7 @@ class RecordedCall(NamedTuple):
       method: the method's name.
       inputs: `(args, kwargs)`, arrays abstract.
       output: what was returned, arrays abstract.
-      parts: `(part, args, kwargs)` taken apart.
+      parts: `(part, args, kwargs)` taken apart, if that was asked for.
     """
 
     path: Path
@@ -84,10 +84,12 @@ class RecordedCall(NamedTuple):
     method: str
     inputs: Any
     output: Any
-    parts: Parts
+    parts: Parts | None
 
 
-def record_calls(model: Pytree, method: str, args: tuple, kwargs: dict) -> list[RecordedCall]:
+def record_calls(
+    model: Pytree, method: str, args: tuple, kwargs: dict, *, with_parts: bool = True
+) -> list[RecordedCall]:
     """Traces a call of a method abstractly, and lists the calls of all parts in their order.
 
     Args:
@@ -95,6 +97,7 @@ def record_calls(model: Pytree, method: str, args: tuple, kwargs: dict) -> list[
       method: the method's name. Of the parts, calls of this method and of `__call__` are listed.
       args: arguments; arrays may be abstract, other values are handed on as they are.
       kwargs: keyword arguments.
+      with_parts: whether to take the part and the arguments of each call apart.
     """
     parts = take_parts((model, args, kwargs))
     calls: list[RecordedCall | None] = []
@@ -104,7 +107,7 @@ def record_calls(model: Pytree, method: str, args: tuple, kwargs: dict) -> list[
             return None
         position = len(calls)
         calls.append(None)  # calls are listed as they begin, and known when they end
-        whole = take_parts((part, args, kwargs))
+        whole = take_parts((part, args, kwargs)) if with_parts else None
         inputs = _abstract((args, kwargs))
         place = attributes(part)[_PLACE]
 
@@ -143,6 +146,7 @@ def _abstract(tree: Any) -> Any:
 
 
 def _run(call: RecordedCall, arrays: list[Any]) -> list[Any]:
+    assert call.parts is not None
     part, args, kwargs = call.parts.build(arrays)
     output = getattr(part, call.method)(*args, **kwargs)
     return [x for x in jax.tree.leaves(output) if isinstance(x, ARRAY_TYPES)]
@@ -175,6 +179,7 @@ def flops(call: RecordedCall, *, vjp: bool = False) -> int | None:
       as a named axis.
     """
     function: Callable[..., Any] = functools.partial(_run_vjp if vjp else _run, call)
+    assert call.parts is not None
     try:
         analysis = jax.jit(function).lower(call.parts.arrays).compile().cost_analysis()
     except NameError:  # an axis name that only the caller binds

@@ -51,7 +51,11 @@ def render(value: Any, path: str | None, subtree_renderer: Any) -> Any:
     if isinstance(value, Variable):
         attributes = {"value": value.get_raw_value(), **value.get_metadata()}
     else:
-        attributes = {str(key): child for key, child in value._pytree_items()}
+        _, *parts = value.__nnx_repr__()
+        names = [
+            part.key or part.start.removesuffix(": ") or str(i) for i, part in enumerate(parts)
+        ]
+        attributes = dict(zip(names, (part.value for part in parts), strict=True))
     return render_object_constructor(type(value), attributes, path, subtree_renderer)
 
 

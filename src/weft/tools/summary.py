@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-import jax
-
-from weft._graph.api import take_apart
 from weft._graph.iterate import iter_graph
+from weft._graph.tally import Sizes, own_leaves, tally
 from weft._module.pytree import Pytree
 from weft._path import Path
-from weft._repr import count_text
 from weft._rng import Rngs, RngStream
+from weft._text import count_text
 from weft._types import ARRAY_TYPES
 from weft._variable import Variable
 from weft.tools.calls import RecordedCall, flops, record_calls
@@ -132,7 +130,10 @@ def tabulate(
     headers = ["path", "type", "inputs", "outputs"]
     headers += ["flops"] * compute_flops + ["vjp_flops"] * compute_vjp_flops
     rows = []
-    for i, call in enumerate(record_calls(obj, method, input_args, input_kwargs)):
+    calls = record_calls(
+        obj, method, input_args, input_kwargs, with_parts=compute_flops or compute_vjp_flops
+    )
+    for i, call in enumerate(calls):
         info = CallInfo(
             call_order=i,
             object_id=id(objects[call.path]),
@@ -145,9 +146,15 @@ def tabulate(
         )
         if (depth is None or len(call.path) <= depth) and row_filter(info):
             rows.append(info)
-    totals = _sizes(obj)
+    sizes = tally(obj, _group)
+    totals = sizes[id(obj)]
     groups = sorted(totals)
-    cells = [_cells(info, objects[info.path], headers, groups) for info in rows]
+    own = own_leaves(obj)
+    parts = [id(objects[info.path]) for info in rows]
+    cells = [
+        _cells(info, sizes[part], own[part], headers, groups)
+        for info, part in zip(rows, parts, strict=True)
+    ]
     footer = ["", "", "", "Total", *[""] * (len(headers) - 4)]
     cells.append([*footer, *(count_text(*totals[group]) for group in groups)])
     number, size = (sum(total[i] for total in totals.values()) for i in (0, 1))
@@ -162,17 +169,23 @@ def tabulate(
     )
 
 
-def _cells(info: CallInfo, part: Pytree, headers: list[str], groups: list[str]) -> list[str]:
+def _cells(
+    info: CallInfo,
+    totals: Sizes,
+    own: list[tuple[Path, Any]],
+    headers: list[str],
+    groups: list[str],
+) -> list[str]:
     path = "/".join(map(str, info.path))
     cells = [path, info.type.__name__, info.inputs_repr, "\n".join(_lines(info.outputs))]
     if "flops" in headers:
         cells.append("" if info.flops is None else f"{info.flops:,}")
     if "vjp_flops" in headers:
         cells.append("" if info.vjp_flops is None else f"{info.vjp_flops:,}")
-    sizes, own = _sizes(part), _own_variables(part)
+    lines_of = _by_group(own)
     for group in groups:
-        lines = own.get(group, [])
-        total = [count_text(*sizes[group])] if group in sizes else []
+        lines = lines_of.get(group, [])
+        total = [count_text(*totals[group])] if group in totals else []
         cells.append("\n".join([*lines, "", *total] if lines else total))
     return cells
 
@@ -185,32 +198,13 @@ def _group(value: Any) -> str:
     return bases[max(len(bases) - 2, 0)].__name__
 
 
-def _arrays(value: Any) -> list[Any]:
-    raw = value.get_raw_value() if isinstance(value, Variable) else value
-    return [x for x in jax.tree.leaves(raw) if isinstance(x, ARRAY_TYPES)]
-
-
-def _sizes(part: Pytree) -> dict[str, tuple[int, int]]:
-    """Returns how many elements and bytes an object holds, by group."""
-    totals: dict[str, tuple[int, int]] = {}
-    for leaf in take_apart(part).leaves:
-        arrays = _arrays(leaf)
-        number, size = totals.get(_group(leaf), (0, 0))
-        number += sum(x.size for x in arrays)
-        size += sum(x.size * x.dtype.itemsize for x in arrays)
-        totals[_group(leaf)] = number, size
-    return totals
-
-
-def _own_variables(part: Pytree) -> dict[str, list[str]]:
-    """Lists the Variables of an object that are in no object below it, by group."""
-    below = {path for path, x in iter_graph(part) if isinstance(x, Pytree) and path}
+def _by_group(leaves: list[tuple[Path, Any]]) -> dict[str, list[str]]:
+    """Describes Variables and arrays, by group."""
     lines: dict[str, list[str]] = {}
-    for path, value in take_apart(part).items():
-        if not any(path[:n] in below for n in range(1, len(path))):
-            raw = value.get_raw_value() if isinstance(value, Variable) else value
-            name = "/".join(map(str, path))
-            lines.setdefault(_group(value), []).extend(_labelled(name, list(_lines(raw))))
+    for path, value in leaves:
+        raw = value.get_raw_value() if isinstance(value, Variable) else value
+        name = "/".join(map(str, path))
+        lines.setdefault(_group(value), []).extend(_labelled(name, list(_lines(raw))))
     return lines
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.tree_util as jtu
 
 from weft._graph import from_flat_state
-from weft._metadata import HOOKS
+from weft._metadata import HOOKS, axis_names
 from weft._path import Path, format_path
 from weft._variable import Variable, is_variable
 from weft.train.leaves import strip
@@ -38,6 +38,12 @@ class OptState(Variable[A]):
     """
 
     __slots__ = ()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(
+            f"a {type(self).__name__} is an array and no function: `optimizer.step` is the number "
+            "of steps so far, and a step is `optimizer.update(model, grads)`"
+        )
 
 
 class OptArray(OptState[A]):
@@ -92,7 +98,7 @@ def to_opt_state(tree: Any) -> Any:
             return value
         metadata = {k: v for k, v in leaf.get_metadata().items() if k not in HOOKS}
         names = metadata.get("out_sharding")
-        if names is not None and len(names) != getattr(value, "ndim", None):
+        if names is not None and len(axis_names(names)) != getattr(value, "ndim", None):
             del metadata["out_sharding"]
         return OptVariable(value, **metadata)
 

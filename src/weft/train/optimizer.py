@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jax.core import Tracer
 
 from weft._errors import StructureError
 from weft._filters import Filter
+from weft._foreign_names import OPTIMIZER, give_hints
 from weft._graph import State, from_flat_state, state, to_flat_state
 from weft._module import Pytree, data
 from weft._path import Path, format_path
@@ -97,16 +98,6 @@ class Optimizer(Pytree, Generic[M]):
         self.wrt = wrt
         self.form, opt_state = init_state(tx, self._params(model))
         self.opt_state = data(opt_state)
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            if name == "model":
-                raise AttributeError(
-                    "an Optimizer does not keep its model: pass it, "
-                    "`optimizer.update(model, grads)`, or use `nnx.ModelAndOptimizer(model, tx)`"
-                )
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def update(self, model: M, grads: Any = MISSING, /, **kwargs: Any) -> State:
         """Makes one step: writes new parameters into `model` and the new state into `self`.
@@ -219,6 +210,9 @@ class Optimizer(Pytree, Generic[M]):
                 + "\ntake the gradients of the model that you update: "
                 "`grads = nnx.grad(loss_fn)(model); optimizer.update(model, grads)`"
             )
+
+
+give_hints(Optimizer, OPTIMIZER)
 
 
 class ModelAndOptimizer(Optimizer[M]):

@@ -1,0 +1,3 @@
+"""Another name of `weft.train.ema`."""
+
+from weft.train.ema import EMA as EMA

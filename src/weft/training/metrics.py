@@ -1,0 +1,3 @@
+"""Another name of `weft.train.metrics`."""
+
+from weft.train.metrics import *  # noqa: F403

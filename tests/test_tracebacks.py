@@ -1,0 +1,180 @@
+"""Whose line it is: what tracebacks, warnings and places of creation show."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import subprocess
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import weft as nnx
+from weft import _tracebacks
+
+X = jnp.ones(3)
+
+
+class Wrong(Exception):
+    pass
+
+
+def fail(*args: Any) -> Any:
+    raise Wrong
+
+
+TRANSFORMS: dict[str, Callable[[], Any]] = {
+    "grad": lambda: nnx.grad(fail)(X),
+    "value_and_grad": lambda: nnx.value_and_grad(fail)(X),
+    "vjp": lambda: nnx.vjp(fail, X),
+    "jvp": lambda: nnx.jvp(fail, (X,), (X,)),
+    "vmap": lambda: nnx.vmap(fail)(X),
+    "cond": lambda: nnx.cond(True, fail, fail, X),
+    "switch": lambda: nnx.switch(0, [fail, fail], X),
+    "while_loop": lambda: nnx.while_loop(fail, fail, X),
+    "fori_loop": lambda: nnx.fori_loop(0, 3, fail, X),
+    "remat": lambda: nnx.remat(fail)(X),
+    "eval_shape": lambda: nnx.eval_shape(fail, X),
+    "make_jaxpr": lambda: nnx.make_jaxpr(fail)(X),
+    "nested": lambda: nnx.vmap(nnx.grad(nnx.remat(fail)))(X),
+}
+
+
+def files_of(error: BaseException) -> list[str]:
+    return [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_tracebacks_have_the_frames_of_the_user(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEFT_TRACEBACKS", "")
+    with pytest.raises(Wrong) as caught:
+        TRANSFORMS[name]()
+    assert set(files_of(caught.value)) == {__file__}
+    assert caught.traceback[-1].name == "fail"
+
+
+def test_what_led_to_an_error_is_trimmed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEFT_TRACEBACKS", "")
+    share = nnx.vmap(lambda v, x: v.set_value(x), in_axes=(None, 0))
+    with pytest.raises(nnx.PrefixError) as caught:
+        share(nnx.Variable(X), jnp.ones((2, 3)))
+    cause = caught.value.__cause__
+    assert type(cause) is ValueError and cause.__traceback__ is None
+    assert files_of(caught.value) == [__file__]
+
+
+def test_all_frames_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEFT_TRACEBACKS", "full")
+    with pytest.raises(Wrong) as caught:
+        nnx.grad(fail)(X)
+    assert any(name.endswith("autodiff.py") for name in files_of(caught.value))
+
+
+def test_frames_of_jax_stay_where_it_does_not_filter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEFT_TRACEBACKS", "")
+    before = jax.config.jax_traceback_filtering  # type: ignore[attr-defined]
+    jax.config.update("jax_traceback_filtering", "off")
+    try:
+        with pytest.raises(Wrong) as caught:
+            nnx.grad(fail)(X)
+    finally:
+        jax.config.update("jax_traceback_filtering", before)
+    found = files_of(caught.value)
+    assert any("jax" in name for name in found) and not any("autodiff.py" in n for n in found[1:2])
+    assert not any(name.startswith(_tracebacks._WEFT) for name in found)
+
+
+def test_an_error_of_weft_itself_ends_at_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEFT_TRACEBACKS", "")
+    with pytest.raises(nnx.PrefixError) as caught:
+        nnx.vmap(fail, in_axes=(0, 0))(X)
+    assert files_of(caught.value) == [__file__]
+
+
+def test_a_boundary_is_the_function_to_all_who_look() -> None:
+    def f(a: int, b: int = 2) -> int:
+        """Adds."""
+        return a + b
+
+    made = _tracebacks.boundary(f)
+    assert (made.__name__, made.__doc__, made.__wrapped__) == ("f", "Adds.", f)  # type: ignore[attr-defined]
+    assert made(1) == 3 and nnx.vmap.__module__ == "weft._lift.map"
+    assert inspect.unwrap(nnx.grad(f)) is f
+    assert inspect.signature(nnx.vmap(f)) == inspect.signature(f)
+    assert nnx.eval_shape.__name__ == "eval_shape"
+
+
+def test_warnings_point_to_the_users_line() -> None:
+    def run(f: Callable[..., Any]) -> Any:
+        return jax.jit(functools.partial(f))()
+
+    def warn() -> None:
+        _tracebacks.warn("look")
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        exec(compile("warn()", _tracebacks._WEFT + "inside.py", "exec"), {"warn": warn})
+        run(compile("1", "x", "eval") and warn)
+    assert [w.filename for w in seen] == [__file__, __file__]
+    assert {w.lineno for w in seen} == {warn.__code__.co_firstlineno + 1}
+
+
+def test_a_captured_variable_warns_where_it_is_read() -> None:
+    layer = nnx.Linear(1, 1, rngs=nnx.Rngs(0))
+
+    def reads_what_it_captured(x: Any) -> Any:
+        return layer(x)
+
+    line = reads_what_it_captured.__code__.co_firstlineno + 1
+    with pytest.warns(UserWarning, match="becomes a constant") as seen:
+        nnx.jit(reads_what_it_captured)(jnp.ones((1, 1)))
+    assert [(w.filename, w.lineno) for w in seen] == [(__file__, line)]
+
+
+def test_a_retrace_warns_where_the_function_is_called() -> None:
+    double = nnx.jit(lambda x: 2 * x, on_retrace="explain")
+    double(jnp.ones(1))
+    with pytest.warns(UserWarning, match="is traced again") as seen:
+        double(jnp.ones(2))
+    assert [w.filename for w in seen] == [__file__]
+
+
+def test_call_site_is_outside_the_library() -> None:
+    site = _tracebacks.call_site()
+    assert site is not None and site[0] == __file__
+    made = nnx.Linear(1, 1, rngs=nnx.Rngs(0)).kernel
+    with pytest.raises(nnx.TraceContextError, match=r"made at .*test_tracebacks\.py:\d+\)"):
+        jax.jit(lambda x: made.set_value(x))(1.0)
+    seen = []
+    nnx.eval_shape(functools.partial(lambda: seen.append(nnx.Param(1.0)._origin)))
+    assert seen[0] is not None and seen[0][0] == __file__
+
+
+def test_jax_names_the_users_line_for_what_layers_compute() -> None:
+    jaxpr = nnx.make_jaxpr(lambda m, x: m(x))(nnx.Linear(1, 1, rngs=nnx.Rngs(0)), jnp.ones((1, 1)))
+    shown = jaxpr.pretty_print(source_info=True, name_stack=False)
+    assert "test_tracebacks.py" in shown and "linear.py" not in shown
+
+
+def test_uncaught(tmp_path: Any) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import weft as nnx, jax.numpy as jnp\n"
+        "def loss(x):\n    return undefined\n"
+        "nnx.grad(loss)(jnp.ones(2))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, str(program)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "WEFT_TRACEBACKS": ""},
+    )
+    assert result.returncode == 1 and "NameError" in result.stderr
+    assert result.stderr.count('  File "') == 2
