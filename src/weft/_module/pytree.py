@@ -21,11 +21,12 @@ import jax.tree_util as jtu
 from weft import _trace, _watch
 from weft._errors import StructureError, TraceContextError
 from weft._module import kinds
+from weft._module.classes import prepare_class, reporting, reports_changes
 from weft._module.cycles import refuse_cycle
 from weft._module.kinds import Kind, holds_data, kind_of
 from weft._path import format_path, sorted_keys
 from weft._static import Static, compare_by_identity
-from weft._storage import ObjectStorage, make_object
+from weft._storage import ObjectStorage, ensure_filled, make_object, set_attributes
 from weft._types import MISSING, SCALAR_TYPES
 
 A = TypeVar("A")
@@ -104,6 +105,7 @@ attributes: Callable[[Any], dict[str, Any]] = ObjectStorage.__dict__["__dict__"]
 
 _set_marks = ObjectStorage._pytree_marks.__set__  # type: ignore[attr-defined]
 _set_trace = ObjectStorage._pytree_trace.__set__  # type: ignore[attr-defined]
+_set_class = object.__dict__["__class__"].__set__
 _set_is_open = ObjectStorage._pytree_is_open.__set__  # type: ignore[attr-defined]
 _set_watches = ObjectStorage._pytree_watches.__set__  # type: ignore[attr-defined]
 set_memory = ObjectStorage._pytree_memory.__set__  # type: ignore[attr-defined]
@@ -140,6 +142,7 @@ class Pytree(ObjectStorage):
         cls._pytree_is_pytree = pytree
         cls._pytree_layouts = {}
         cls._pytree_class_marks = {**cls._pytree_class_marks, **_annotated_marks(cls)}
+        prepare_class(cls)
         if pytree:
             jtu.register_pytree_with_keys(
                 cls,
@@ -153,24 +156,39 @@ class Pytree(ObjectStorage):
         if type(value) is Mark:
             _set_marks(self, {**self._pytree_marks, name: value.is_data})
             value = value.value
-            structure_changed(self)
-        elif self._pytree_watches and not _is_new_array(self, name, value):
+        elif self._pytree_watches and _is_new_array(self, name, value):
+            object.__setattr__(self, name, value)
+            return
+        # Reported before, as an interrupt may come in between, and after, as a thread may.
+        if self._pytree_watches:
             structure_changed(self)
         object.__setattr__(self, name, value)
+        if self._pytree_watches:
+            structure_changed(self)
 
     def __delattr__(self, name: str) -> None:
         check_write(self, name)
         structure_changed(self)
         object.__delattr__(self, name)
+        structure_changed(self)
         if name in self._pytree_marks:
             _set_marks(self, {k: v for k, v in self._pytree_marks.items() if k != name})
 
     @property
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
         # Whoever holds the dict may change it unseen: from now on its content is compared.
-        _set_is_open(self, True)
-        structure_changed(self)
+        _open(self)
         return attributes(self)
+
+    @__dict__.setter
+    def __dict__(self, new: dict[str, Any]) -> None:  # type: ignore[override]
+        check_write(self, "__dict__")
+        _open(self)
+        set_attributes(self, new)
+
+    # `object.__setattr__(obj, "__class__", kind)`, which notebooks use, comes here, too. The getter
+    # is `type` itself, as `isinstance` asks for it.
+    __class__ = property(type, lambda self, kind: _change_class(self, kind))  # type: ignore
 
     # How the walk reads and refills an object; containers that are objects override these.
     def _pytree_items(self) -> list[tuple[Any, Any]]:
@@ -185,15 +203,26 @@ class Pytree(ObjectStorage):
             del own[name]
         own.update(new)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"items": self._pytree_items(), "marks": self._pytree_marks}
+    def __getstate__(self) -> dict[Any, Any]:
+        return {**attributes(self), **dict(self._pytree_items())}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        _set_marks(self, state["marks"])
-        self._pytree_replace(state["items"])
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        if not isinstance(state, dict):
+            name = type(self).__name__
+            raise TypeError(
+                f"expected a dict of attributes to restore a {name} from, found a "
+                f"{type(state).__name__}: return one from `{name}.__getstate__`, or define "
+                f"`{name}.__setstate__` as well"
+            )
+        ensure_filled(self)  # the user's `__reduce__` may make objects without us
+        self._pytree_replace(list({**attributes(self), **state}.items()))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return (blank, (type(self),), self.__getstate__())
+        kind = type(self)
+        if kind.__reduce__ is not object.__reduce__:
+            return self.__reduce__()
+        marks = None if self._pytree_marks == kind._pytree_class_marks else self._pytree_marks
+        return (_remake, (kind, marks, _arguments_of_new(self)), self.__getstate__())
 
     def __repr__(self) -> str:
         from weft._repr import represent
@@ -208,11 +237,40 @@ class Pytree(ObjectStorage):
 
 kinds.declare_object_type(Pytree)
 compare_by_identity(Pytree)
+reporting.update((Pytree.__setattr__, Pytree.__delattr__))
+Pytree.__new__._pytree_fills = True  # type: ignore[attr-defined]
 
 
 def blank(cls: type) -> Any:
     """Makes an object of the running trace without calling its `__init__`."""
     return make_object(cls, cls._pytree_class_marks)
+
+
+def _remake(cls: Any, marks: dict[Any, bool] | None, arguments: Any) -> Any:
+    """Makes an object to be filled with what was pickled."""
+    new = blank(cls) if arguments is None else cls.__new__(cls, *arguments[0], **arguments[1])
+    if marks is not None:
+        set_marks(new, marks)
+    return new
+
+
+def _arguments_of_new(obj: Any) -> tuple[tuple, dict[str, Any]] | None:
+    """Returns what to call `__new__` with where the user's class says so."""
+    if hasattr(obj, "__getnewargs_ex__"):
+        return obj.__getnewargs_ex__()
+    return (obj.__getnewargs__(), {}) if hasattr(obj, "__getnewargs__") else None
+
+
+def _open(obj: Pytree) -> None:
+    """Notes that the dict of attributes was handed out."""
+    ensure_filled(obj)
+    _set_is_open(obj, True)
+    structure_changed(obj)
+
+
+def _change_class(obj: Pytree, kind: type) -> None:
+    _set_class(obj, kind)
+    structure_changed(obj)
 
 
 def set_marks(obj: Pytree, marks: dict[Any, bool]) -> None:
@@ -232,7 +290,7 @@ def watch_object(obj: Pytree, watch: _watch.Watch) -> bool:
     if obj._pytree_watches is None:
         _set_watches(obj, [])
     _watch.add(obj._pytree_watches, watch)
-    return not obj._pytree_is_open
+    return not obj._pytree_is_open and reports_changes(type(obj))
 
 
 def _is_new_array(obj: Pytree, name: str, value: Any) -> bool:
@@ -259,7 +317,11 @@ def check_write(obj: Pytree, name: Any) -> None:
     Raises:
       StructureError: if the object is frozen.
     """
-    trace = obj._pytree_trace
+    try:
+        trace = obj._pytree_trace
+    except AttributeError:  # made by `object.__new__`, just now
+        ensure_filled(obj)
+        trace = obj._pytree_trace
     if trace != _trace.current():
         if isinstance(trace, Frozen):
             where = format_path((name,), type(obj).__name__)
