@@ -18,7 +18,7 @@ import numpy as np
 
 from weft import _trace, _watch
 from weft._metadata import HOOKS, VariableMetadata
-from weft._operators import ValueOperators, value_of
+from weft._operators import ValueOperators
 from weft._part import Part
 from weft._reads import forget, readers
 from weft._static import Static, compare_by_identity
@@ -77,8 +77,7 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
         if isinstance(raw, VariableMetadata):
             metadata = {**raw.as_keywords(), **metadata}
             raw = raw.raw_value
-        if isinstance(raw, Variable):
-            raw = raw._raw
+        raw = pure_value(raw)
         if eager_sharding is not None:
             metadata["eager_sharding"] = eager_sharding
         fill_variable(self, raw, _with_current_names(metadata))
@@ -166,7 +165,8 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
           TraceContextError: if the Variable belongs to another trace.
         """
         check_write(self)
-        value = value_of(value)
+        if isinstance(value, Variable):
+            value = own_value(value.get_value())
         if index is not MISSING:
             value = _with_item(self, index, value)
         if self._metadata or type(self)._has_hooks:
@@ -290,10 +290,8 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
     # -- copies
     def copy(self, value: Any = MISSING, **updates: Any) -> Variable[A]:
         """Returns a new Variable of the same type, with other value or metadata where given."""
-        if isinstance(value, Variable):
-            value = value._raw
-        metadata = {**self._metadata, **_with_current_names(updates)}
-        return make(type(self), self._raw if value is MISSING else value, metadata)
+        raw = pure_value(self if value is MISSING else value)
+        return make(type(self), raw, {**self._metadata, **_with_current_names(updates)})
 
     replace = copy
     to_state = copy
@@ -315,7 +313,7 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
         """Takes value and metadata of a Variable of a State, whatever its type."""
         check_write(self)
         set_metadata_dict(self, dict(variable_state._metadata))
-        set_raw(self, variable_state._raw)
+        set_raw(self, pure_value(variable_state))
 
     @classmethod
     def from_metadata(cls, value: A, attributes: Mapping[str, Any]) -> Variable[A]:
@@ -452,6 +450,16 @@ is_variable: Callable[[Any], bool] = Variable.__instancecheck__
 def is_leaf(raw: Any) -> bool:
     """Returns whether a raw value is a single leaf."""
     return isinstance(raw, jax.Array) or jtu.all_leaves((raw,))
+
+
+def own_value(raw: Any) -> Any:
+    """Returns a raw value for another Variable: with the same arrays, in containers of its own."""
+    return raw if is_leaf(raw) else jax.tree.map(lambda leaf: leaf, raw)
+
+
+def pure_value(leaf: Any) -> Any:
+    """Returns the raw value of a Variable, in containers of its own, and anything else as it is."""
+    return own_value(leaf._raw) if isinstance(leaf, Variable) else leaf
 
 
 def make(kind: type[Variable], raw: Any, metadata: dict[str, Any]) -> Variable:
