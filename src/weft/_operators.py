@@ -55,8 +55,11 @@ class ValueOperators:
         return np.asarray(self.get_value(), dtype=dtype)
 
     def __bool__(self) -> bool:
+        value = self.get_value()
+        if _is_parameter(value):
+            return True
         try:
-            return bool(self.get_value())
+            return bool(value)
         except jax.errors.TracerBoolConversionError as error:
             error.add_note(
                 f"The value is that of a {type(self).__name__}. Python's `if`, `and`, `or` and "
@@ -74,6 +77,15 @@ class ValueOperators:
         return value != other if jtu.all_leaves((value,)) else not same_tree(value, other)
 
     __hash__ = None  # type: ignore[assignment]  # `==` compares values
+
+
+def _is_parameter(value: Any) -> bool:
+    """Returns whether `if box:` asks if there is a parameter, whatever its elements are."""
+    if isinstance(value, (float, complex)):
+        return True
+    dtype = getattr(value, "dtype", None)
+    kinds = (jax.numpy.inexact, jax.dtypes.extended)
+    return dtype is not None and any(jax.dtypes.issubdtype(dtype, kind) for kind in kinds)
 
 
 def value_of(x: Any) -> Any:

@@ -543,16 +543,20 @@ class _PickledKey:
 
 
 def _to_picklable(leaf: Any) -> Any:
-    if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        implementation = str(jax.random.key_impl(leaf))
-        return _PickledKey(implementation, np.asarray(jax.random.key_data(leaf)))
-    return leaf
+    if not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer):
+        return leaf  # a tracer is never pickled, but copied
+    if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return leaf
+    with jax.ensure_compile_time_eval():
+        data = np.asarray(jax.random.key_data(leaf))
+    return _PickledKey(str(jax.random.key_impl(leaf)), data)
 
 
 def _from_picklable(leaf: Any) -> Any:
-    if isinstance(leaf, _PickledKey):
+    if not isinstance(leaf, _PickledKey):
+        return leaf
+    with jax.ensure_compile_time_eval():
         return jax.random.wrap_key_data(jax.numpy.asarray(leaf.data), impl=leaf.implementation)
-    return leaf
 
 
 # -- pytree
