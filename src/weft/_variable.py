@@ -363,6 +363,8 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
         fill_variable(self, value, state["metadata"])
 
     def __reduce_ex__(self, protocol: Any) -> Any:
+        if type(self).__reduce__ is not object.__reduce__:
+            return self.__reduce__()
         return (object.__new__, (type(self),), self.__getstate__())
 
     def __repr__(self) -> str:
