@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import jax
 import jax.tree_util as jtu
 import numpy as np
+from jax.core import Tracer
 
 from weft import _trace, _watch
 from weft._metadata import HOOKS, VariableMetadata
@@ -545,7 +546,7 @@ class _PickledKey:
 
 
 def _to_picklable(leaf: Any) -> Any:
-    if not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer):
+    if not isinstance(leaf, jax.Array) or isinstance(leaf, Tracer):
         return leaf  # a tracer is never pickled, but copied
     if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return leaf

@@ -207,6 +207,19 @@ def test_another_variable_is_seen() -> None:
     assert f(m).tolist() == [0.0, 0.0]
 
 
+def test_a_mark_that_is_stored_is_refused() -> None:
+    m = Validates()
+    m.scale = nnx.data(1.0)
+    found = (
+        r"Validates\.scale holds what `nnx\.data\(\.\.\.\)` returned, which Weft's own "
+        r"`__setattr__` takes the value out of: end `Validates\.__setattr__` with "
+        r"`super\(\)\.__setattr__\(name, value\)` in place of `object\.__setattr__`"
+    )
+    for use in (nnx.split, nnx.clone, nnx.jit(lambda m: 1)):
+        with pytest.raises(nnx.StructureError, match=found):
+            use(m)
+
+
 def test_what_reports_is_not_compared() -> None:
     assert all(map(reports_changes, (Plain, nnx.Linear, nnx.List, nnx.Dict, nnx.Sequential)))
     assert not any(map(reports_changes, (Validates, Below, WithMixin, Deletes, FrozenFields, Lazy)))

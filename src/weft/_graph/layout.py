@@ -13,7 +13,7 @@ from typing import Any
 
 from weft._module import kinds
 from weft._module.kinds import Kind, kind_of
-from weft._module.pytree import Pytree, attributes
+from weft._module.pytree import Pytree, attributes, refuse_marks
 from weft._static import Static, are_atoms, boxed
 
 _MOST = 64
@@ -93,5 +93,6 @@ def layout_of(obj: Pytree) -> Layout | None:
     if layout is None:
         if len(layouts) >= _MOST:
             layouts.clear()
+        refuse_marks(obj)
         layout = layouts[key] = Layout(own, marks)
     return layout

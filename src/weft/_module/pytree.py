@@ -380,6 +380,22 @@ def is_data_attribute(obj: Pytree, name: Any, value: Any) -> bool:
     return True
 
 
+def refuse_marks(obj: Pytree) -> None:
+    """Raises if a mark was stored with the value that it marks.
+
+    Raises:
+      StructureError: naming the attribute.
+    """
+    for name, value in attributes(obj).items():
+        if type(value) is Mark:
+            mark, kind = "data" if value.is_data else "static", type(obj).__name__
+            raise StructureError(
+                f"{format_path((name,), kind)} holds what `nnx.{mark}(...)` returned, which Weft's "
+                f"own `__setattr__` takes the value out of: end `{kind}.__setattr__` with "
+                "`super().__setattr__(name, value)` in place of `object.__setattr__`"
+            )
+
+
 def set_of_data_error(path: tuple, root: str = "") -> StructureError:
     """Explains that sets cannot hold data."""
     where = format_path(path, root)
