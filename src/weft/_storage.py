@@ -45,6 +45,9 @@ class VariableStorage(Root):
     )
 
 
+attributes: Callable[[Any], dict[str, Any]] = ObjectStorage.__dict__["__dict__"].__get__
+"""Returns the attributes of an object as the dict that holds them, and tells nobody."""
+
 set_attributes: Callable[[Any, dict[str, Any]], None] = ObjectStorage.__dict__["__dict__"].__set__
 """Gives an object the dict that holds its attributes."""
 

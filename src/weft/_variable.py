@@ -571,17 +571,24 @@ def metadata_key(variable: Variable) -> Static:
     return Static(variable._metadata) if variable._metadata else NO_METADATA
 
 
-def _register(kind: type[Variable]) -> None:
-    def unflatten(metadata: Static, children: Iterable[Any]) -> Variable:
-        (raw,) = children
-        return make(kind, raw, dict(metadata.value))
+def _flatten(variable: Variable) -> tuple[tuple[Any, ...], Static | None]:
+    raw = variable._slot
+    if variable._lease is not None or variable._slot is not raw:  # as `Variable._raw`
+        raw = _read_leased(variable)
+    return (raw,), metadata_key(variable) if variable._metadata else None
 
-    jtu.register_pytree_with_keys(
-        kind,
-        lambda v: (((_VALUE_KEY, v._raw),), metadata_key(v)),
-        unflatten,
-        lambda v: ((v._raw,), metadata_key(v)),
-    )
+
+def _flatten_with_keys(variable: Variable) -> tuple[tuple[Any, ...], Static | None]:
+    (raw,), metadata = _flatten(variable)
+    return ((_VALUE_KEY, raw),), metadata
+
+
+def _register(kind: type[Variable]) -> None:
+    def unflatten(metadata: Static | None, children: Iterable[Any]) -> Variable:
+        (raw,) = children
+        return make(kind, raw, (NO_METADATA if metadata is None else metadata).value)
+
+    jtu.register_pytree_with_keys(kind, _flatten_with_keys, unflatten, _flatten)
 
 
 _register(Variable)

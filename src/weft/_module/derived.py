@@ -14,9 +14,7 @@ from typing import Any
 
 from weft import _trace, _watch
 from weft._module.kinds import Kind, children_of, holds_data, kind_of
-from weft._storage import ObjectStorage
-
-_attributes: Callable[[Any], dict[str, Any]] = vars(ObjectStorage)["__dict__"].__get__
+from weft._storage import attributes
 
 
 class Derived(functools.cached_property):
@@ -34,7 +32,7 @@ class Derived(functools.cached_property):
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
             return self
-        own, name = _attributes(instance), str(self.attrname)
+        own, name = attributes(instance), str(self.attrname)
         if name in own:  # asked past the usual way, which finds an attribute first
             return own[name]
         value = self.func(instance)

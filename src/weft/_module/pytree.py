@@ -12,22 +12,21 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 import jax
-import jax.tree_util as jtu
 
 from weft import _trace, _watch
 from weft._errors import StructureError, TraceContextError
 from weft._module import kinds
 from weft._module.classes import prepare_class, reporting, reports_changes
-from weft._module.cycles import refuse_cycle
-from weft._module.kinds import Kind, holds_data, kind_of
-from weft._path import format_path, sorted_keys
-from weft._static import Static, compare_by_identity
-from weft._storage import ObjectStorage, ensure_filled, make_object, set_attributes
-from weft._types import MISSING, SCALAR_TYPES
+from weft._module.kinds import Kind, holds_data
+from weft._module.marks import Mark
+from weft._module.protocol import register
+from weft._path import format_path
+from weft._static import compare_by_identity
+from weft._storage import ObjectStorage, attributes, ensure_filled, make_object, set_attributes
+from weft._types import MISSING
 
 A = TypeVar("A")
 
@@ -36,13 +35,6 @@ Data = Annotated[A, "weft.data"]
 
 StaticAttribute = Annotated[A, "weft.static"]
 """Annotation of a class attribute that is always static; public as `nnx.Static`."""
-
-
-class Mark(NamedTuple):
-    """A value on its way into an attribute, with the decision whether it is data."""
-
-    value: Any
-    is_data: bool
 
 
 def _mark(value: Any, is_data: bool, field_arguments: dict[str, Any]) -> Any:
@@ -100,9 +92,6 @@ def static(value: Any = MISSING, /, **kwargs: Any) -> Any:
     return _mark(value, False, kwargs)
 
 
-attributes: Callable[[Any], dict[str, Any]] = ObjectStorage.__dict__["__dict__"].__get__
-"""Returns the attributes of an object as the dict that holds them."""
-
 _set_marks = ObjectStorage._pytree_marks.__set__  # type: ignore[attr-defined]
 _set_trace = ObjectStorage._pytree_trace.__set__  # type: ignore[attr-defined]
 _set_class = object.__dict__["__class__"].__set__
@@ -132,6 +121,7 @@ class Pytree(ObjectStorage):
 
     _pytree_is_pytree: ClassVar[bool] = True
     _pytree_class_marks: ClassVar[dict[str, bool]] = _NO_MARKS
+    _pytree_is_plain: ClassVar[bool] = True  # whether objects hold nothing but attributes
     _pytree_layouts: ClassVar[dict[Any, Any]] = {}
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -143,13 +133,9 @@ class Pytree(ObjectStorage):
         cls._pytree_layouts = {}
         cls._pytree_class_marks = {**cls._pytree_class_marks, **_annotated_marks(cls)}
         prepare_class(cls)
+        cls._pytree_is_plain = cls._pytree_items is Pytree._pytree_items
         if pytree:
-            jtu.register_pytree_with_keys(
-                cls,
-                _flatten_with_keys,
-                lambda aux, children: _unflatten(cls, aux, children),
-                _flatten,
-            )
+            register(cls)
 
     def __setattr__(self, name: str, value: Any) -> None:
         check_write(self, name)
@@ -362,135 +348,6 @@ def _annotated_marks(cls: type) -> dict[str, bool]:
         if isinstance(value, dataclasses.Field) and "weft.is_data" in value.metadata:
             marks[name] = value.metadata["weft.is_data"]
     return marks
-
-
-def is_data_attribute(obj: Pytree, name: Any, value: Any) -> bool:
-    """Returns whether an attribute is data: by its mark, else by what it holds.
-
-    Raises:
-      StructureError: for a set that holds data, which has no order to walk it in.
-    """
-    mark = obj._pytree_marks.get(name)
-    if mark is not None:
-        return mark
-    if not holds_data(value):
-        return False
-    if isinstance(value, (set, frozenset)):
-        raise set_of_data_error((name,), type(obj).__name__)
-    return True
-
-
-def refuse_marks(obj: Pytree) -> None:
-    """Raises if a mark was stored with the value that it marks.
-
-    Raises:
-      StructureError: naming the attribute.
-    """
-    for name, value in attributes(obj).items():
-        if type(value) is Mark:
-            mark, kind = "data" if value.is_data else "static", type(obj).__name__
-            raise StructureError(
-                f"{format_path((name,), kind)} holds what `nnx.{mark}(...)` returned, which Weft's "
-                f"own `__setattr__` takes the value out of: end `{kind}.__setattr__` with "
-                "`super().__setattr__(name, value)` in place of `object.__setattr__`"
-            )
-
-
-def set_of_data_error(path: tuple, root: str = "") -> StructureError:
-    """Explains that sets cannot hold data."""
-    where = format_path(path, root)
-    return StructureError(
-        f"{where} is a set that holds arrays, Variables or Modules: a set has no order, so its "
-        f"elements cannot be told apart. Use a list, `{where} = list(...)`, or a dict"
-    )
-
-
-# -- JAX's pytree protocol
-class _Aux(NamedTuple):
-    data_names: tuple[Any, ...]
-    boxed: tuple[bool, ...]  # which children have static leaves in boxes
-    static_names: tuple[Any, ...]
-    statics: tuple[Static, ...]
-    marks: Static
-
-
-_NO_MARKS_KEY = Static({})
-
-
-def _box(value: Any, is_marked: bool) -> Any:
-    """Puts what is static inside a container into boxes, for JAX not to see it."""
-    kind = kind_of(value)
-    if kind is Kind.NODE and not isinstance(value, set):
-        handler = kinds.node_type(type(value))
-        new = handler.blank(value)
-        handler.replace(new, [(k, _box(child, is_marked)) for k, child in handler.items(value)])
-        return new
-    if kind is Kind.VALUE and isinstance(value, tuple):
-        handler = kinds.value_type(type(value))
-        parts = handler.split(value)[1]
-        return handler.join(type(value), tuple([_box(part, is_marked) for part in parts]))
-    is_number = is_marked and isinstance(value, SCALAR_TYPES)
-    is_static = kind is Kind.NODE or (kind is Kind.STATIC and value is not None and not is_number)
-    return Static(value) if is_static else value
-
-
-def _unbox(value: Any) -> Any:
-    if type(value) is Static:
-        return value.value
-    kind = kind_of(value)
-    if kind is Kind.NODE:
-        handler = kinds.node_type(type(value))
-        handler.replace(value, [(key, _unbox(child)) for key, child in handler.items(value)])
-    elif kind is Kind.VALUE and isinstance(value, tuple):
-        handler = kinds.value_type(type(value))
-        return handler.join(type(value), tuple(map(_unbox, handler.split(value)[1])))
-    return value
-
-
-_CONTAINERS = (Kind.NODE, Kind.VALUE)
-
-
-def _flatten(obj: Pytree) -> tuple[list[Any], _Aux]:
-    children, data_names, boxed, static_names, statics = [], [], [], [], []
-    for name, value in obj._pytree_items():
-        if is_data_attribute(obj, name, value):
-            boxes = kind_of(value) in _CONTAINERS
-            children.append(_box(value, obj._pytree_marks.get(name) is True) if boxes else value)
-            data_names.append(name)
-            boxed.append(boxes)
-        else:
-            static_names.append(name)
-            statics.append(Static(value))
-    refuse_cycle(obj, children)
-    marks = obj._pytree_marks
-    return children, _Aux(
-        tuple(data_names),
-        tuple(boxed),
-        tuple(static_names),
-        tuple(statics),
-        Static(marks) if marks else _NO_MARKS_KEY,
-    )
-
-
-def _flatten_with_keys(obj: Pytree) -> tuple[list[tuple[Any, Any]], _Aux]:
-    children, aux = _flatten(obj)
-    keys = (
-        jtu.SequenceKey(name) if isinstance(name, int) else jtu.GetAttrKey(name)
-        for name in aux.data_names
-    )
-    return list(zip(keys, children, strict=True)), aux
-
-
-def _unflatten(cls: type[Pytree], aux: _Aux, children: Any) -> Pytree:
-    obj = blank(cls)
-    _set_marks(obj, aux.marks.value)
-    items = {
-        name: _unbox(child) if boxes else child
-        for name, boxes, child in zip(aux.data_names, aux.boxed, children, strict=True)
-    }
-    items.update(zip(aux.static_names, (s.value for s in aux.statics), strict=True))
-    obj._pytree_replace([(name, items[name]) for name in sorted_keys(items)])
-    return obj
 
 
 def is_data(value: Any, /) -> bool:
