@@ -366,3 +366,36 @@ def shardings(depth: int) -> list[Variant]:
     step = weft.jit(nnx_step(weft), in_shardings=where, out_shardings=replicated)
     make = lambda: bound(step, *model_and_optimizer(weft, depth), *given)  # noqa: E731
     return [*twice(raw_step, raw, **options), in_copies(WEFT, make)]
+
+
+# -- a Module as a plain pytree
+
+LIBRARIES = ("raw", "weft", "flax")
+
+
+def jitted(x: Any) -> Callable[[], Any]:
+    f, batch = jax.jit(lambda model, batch: model(batch)), data()[0]
+    return lambda: f(x, batch)
+
+
+def with_call(params: dict[str, jax.Array]) -> Any:
+    """Returns parameters as what `jax.jit` can be given and called: raw JAX has no objects."""
+    return jax.tree_util.Partial(raw_forward, params)
+
+
+PYTREE_CALLS: dict[str, Callable[[Any], Callable[[], Any]]] = {
+    "jax.jit(f)(model, x)": jitted,
+    "jax.tree.leaves(model)": lambda model: lambda: jax.tree.leaves(model),
+    "jax.tree.map(f, model)": lambda model: lambda: jax.tree.map(lambda x: x, model),
+}
+
+
+def as_pytree(name: str, depth: int) -> list[Variant]:
+    """Returns the variants of one of these calls, of a model of some depth."""
+    import weft
+
+    models = [with_call(raw_params(depth)), mlp(weft, depth)]
+    if flax := harness.peer("flax.nnx"):
+        models.append(mlp(flax, depth))
+    call = PYTREE_CALLS[name]
+    return [Variant(n, call(model)) for n, model in zip(LIBRARIES, models, strict=False)]

@@ -112,6 +112,20 @@ def test_dispatch_table():
     assert budgets["train step, depth 20"] == 1.1 and budgets["forward, depth 400"] == 1.07
 
 
+def test_dispatch_of_plain_pytrees(monkeypatch, capsys):
+    for name in cases.PYTREE_CALLS:
+        found = [jax.tree.leaves(v.call()) for v in cases.as_pytree(name, 2)]
+        assert len(found) == 3 and {len(leaves) for leaves in found} in ({1}, {4})
+    samples = {"raw": [1.0, 1.0], "weft": [2.0, 2.0], "flax": [4.0, 4.0]}
+    monkeypatch.setattr(harness, "measure", lambda variants, options, seconds: samples)
+    rows = dispatch.pytree_rows(1, None)
+    assert [row[0] for row in rows] == [f"{name}, depth 1" for name in cases.PYTREE_CALLS]
+    assert rows[0][2:] == ["2.00 (2.00 to 2.00)", "0.50 (0.50 to 0.50)", "0.7 met"]
+    samples["weft"] = [3.0, 3.0]
+    assert "**missed**" in dispatch.pytree_rows(1, None)[0][4]
+    capsys.readouterr()
+
+
 # -- instructions
 
 

@@ -160,6 +160,48 @@ def test_numpy_on_the_left(left: Any) -> None:
             np.testing.assert_array_equal(found, expected)
 
 
+TRUTHS: dict[str, tuple[Any, bool]] = {
+    "zeros": (jnp.zeros(2), True),
+    "zero": (jnp.zeros(()), True),
+    "bfloat16": (jnp.zeros(2, jnp.bfloat16), True),
+    "float8": (jnp.zeros(2, jnp.float8_e4m3fn), True),
+    "complex": (jnp.zeros(2, complex), True),
+    "no elements": (jnp.zeros(0), True),
+    "NumPy": (np.zeros(2), True),
+    "NumPy scalar": (np.float32(0), True),
+    "Python float": (0.0, True),
+    "Python complex": (0j, True),
+    "abstract": (jax.ShapeDtypeStruct((2,), jnp.float32), True),
+    "key": (jax.random.key(0), True),
+    "false": (jnp.array(False), False),
+    "true": (jnp.array(True), True),
+    "count of none": (jnp.zeros((), int), False),
+    "count": (jnp.ones((), int), True),
+    "NumPy flag": (np.array(False), False),
+    "Python flag": (False, False),
+    "Python int": (0, False),
+    "None": (None, False),
+    "empty dict": ({}, False),
+    "dict": ({"a": jnp.zeros(2)}, True),
+    "empty tuple": ((), False),
+    "text": ("", False),
+}
+
+
+@pytest.mark.parametrize("name", TRUTHS)
+def test_truth(name: str) -> None:
+    """A parameter is there or not, whatever its values; flags, counts and containers are asked."""
+    value, expected = TRUTHS[name]
+    assert bool(nnx.Param(value)) is expected
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.inexact):
+        assert nnx.jit(lambda v: bool(v))(nnx.Param(value)) == expected
+
+
+def test_truth_of_many_flags_is_an_error() -> None:
+    with pytest.raises(ValueError, match="ambiguous"):
+        bool(nnx.Variable(jnp.array([True, False])))
+
+
 def test_truth_of_a_traced_value_names_the_variable() -> None:
     @nnx.jit
     def f(v: nnx.Param) -> Any:
@@ -169,7 +211,7 @@ def test_truth_of_a_traced_value_names_the_variable() -> None:
     def g(v: nnx.Param) -> Any:
         return 1 if v else 2
 
-    variable = nnx.Param(jnp.array(1.0))
+    variable = nnx.Param(jnp.array(1))
     with pytest.raises(jax.errors.TracerBoolConversionError):
         f(variable)
     with pytest.raises(jax.errors.TracerBoolConversionError) as caught:

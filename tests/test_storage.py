@@ -26,6 +26,9 @@ class Plain(nnx.Module):
 class Slotted(nnx.Module):
     __slots__ = ("extra",)
 
+    def _pytree_items(self) -> list[tuple[Any, Any]]:
+        return super()._pytree_items()
+
 
 class Mixin:
     def __setattr__(self, name: str, value: Any) -> None:

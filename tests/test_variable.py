@@ -6,6 +6,7 @@ import copy
 import pickle
 import re
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import cloudpickle
@@ -370,6 +371,57 @@ def test_copies_by_the_standard_library(flavour: str, through: str) -> None:
             np.testing.assert_array_equal(old, leaf)
     new.value = 0.0
     assert variable.value is FLAVOURS[flavour]
+
+
+TRACES: dict[str, Callable[[Callable[..., Any]], Any]] = {
+    "jit": lambda f: jax.jit(f)(jnp.ones(2)),
+    "nnx.jit": lambda f: nnx.jit(f)(jnp.ones(2)),
+    "grad": lambda f: jax.grad(lambda x: f(x).sum())(jnp.ones(2)),
+    "vmap": lambda f: jax.vmap(f)(jnp.ones(2)),
+    "eval_shape": lambda f: nnx.eval_shape(f, jnp.ones(2)),
+    "nothing": lambda f: f(jnp.ones(2)),
+}
+
+
+@pytest.mark.parametrize("trace", TRACES)
+@pytest.mark.parametrize("flavour", ["array", "key", "dict"])
+def test_deep_copies_inside_a_trace(flavour: str, trace: str) -> None:
+    outside = nnx.Variable(FLAVOURS[flavour])
+
+    def f(x: Any) -> Any:
+        leaf = jax.random.split(jax.random.key(0)) if flavour == "key" else x * 2
+        inside = nnx.Variable({"a": leaf} if flavour == "dict" else leaf)
+        for variable in (inside, outside):
+            new = copy.deepcopy(variable)
+            assert jax.tree.structure(new) == jax.tree.structure(variable)
+            for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(variable), strict=True):
+                assert (a.shape, a.dtype) == (b.shape, b.dtype)
+            new.value = None  # it belongs to the running trace
+            assert variable.get_raw_value() is not None
+        return x
+
+    TRACES[trace](f)
+
+
+def test_copies_keep_the_values_of_keys_inside_a_trace() -> None:
+    stream = nnx.Rngs(3).default
+
+    @jax.jit
+    def f(x: Any) -> Any:
+        return copy.deepcopy(stream)() == nnx.clone(stream)()
+
+    assert f(1.0)
+    assert jax.random.key_data(pickle.loads(pickle.dumps(stream)).key.value).tolist() == [0, 3]
+
+
+def test_a_reduce_of_the_user() -> None:
+    assert copy.deepcopy(Constant(3.0)).value == 7.0
+    assert pickle.loads(pickle.dumps(Constant(3.0))).value == 7.0
+
+
+class Constant(nnx.Variable):
+    def __reduce__(self) -> Any:
+        return (Constant, (7.0,))
 
 
 def test_weak_references_and_no_hash() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,6 +30,109 @@ def test_copies_have_metadata_of_their_own() -> None:
     assert [type(x) for x in (copy.a, copy.b, copy.c)] == [nnx.Param, nnx.BatchStat, nnx.Variable]
     copy.a[...] = jnp.zeros(2)
     np.testing.assert_array_equal(m.a, [1.0, 1.0])
+
+
+def _replaced(state: Any, pure: Any) -> Any:
+    nnx.replace_by_pure_dict(state, pure)
+    return state
+
+
+def _written(write: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
+    """Returns what makes another model and writes the values of one into it."""
+
+    def make(m: Any) -> Any:
+        target = Cached()
+        write(target, m)
+        return target
+
+    return make
+
+
+class Cached(nnx.Module):
+    def __init__(self) -> None:
+        self.cache = nnx.Cache({"k": jnp.zeros(2), "deep": [(jnp.zeros(2), {"x": 1})]})
+        self.w = nnx.Param(jnp.zeros(2))
+
+
+COPIES: dict[str, Callable[[Any], Any]] = {
+    "merge": lambda m: nnx.merge(*nnx.split(m)),
+    "merge of two": lambda m: nnx.merge(*nnx.split(m, nnx.Param, ...)),
+    "merge of pure": lambda m: nnx.merge(nnx.graphdef(m), nnx.to_pure_dict(nnx.state(m))),
+    "merge of leaves": lambda m: nnx.merge(nnx.graphdef(m), jax.tree.leaves(nnx.state(m), is_leaf)),
+    "unflatten": lambda m: nnx.graphlib.unflatten(*nnx.graphlib.flatten(m)),
+    "clone": nnx.clone,
+    "clone, same arrays": lambda m: nnx.clone(m, arrays=False),
+    "map": lambda m: nnx.map(lambda path, x: x, m),
+    "tree.map": lambda m: jax.tree.map(lambda x: x, m),
+    "tree.map of Variables": lambda m: jax.tree.map(lambda x: x.copy(), m, is_leaf=is_leaf),
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda m: pickle.loads(pickle.dumps(m)),
+    "jit": lambda m: nnx.jit(nnx.clone)(m),
+    "pure": lambda m: Holder(nnx.pure(nnx.state(m))["cache"]),
+    "to_pure_dict": lambda m: Holder(nnx.to_pure_dict(nnx.state(m))["cache"]),
+    "into a State": lambda m: _replaced(nnx.state(Cached()), nnx.as_pure(nnx.state(m))),
+    "update": _written(lambda new, m: nnx.update(new, nnx.state(m))),
+    "update by an object": _written(nnx.update),
+    "update by both": _written(lambda new, m: nnx.update(new, *nnx.split(m, nnx.Param, ...)[1:])),
+    "update with what is new": lambda m: _added(nnx.Module(), m),
+    **{
+        f"Variable: {name}": (lambda m, make=make: Holder(make(m.cache)))
+        for name, make in {
+            "copy": lambda v: v.copy(),
+            "replace": lambda v: v.replace(tag="a"),
+            "replace by a Variable": lambda v: nnx.Cache(0.0).replace(v),
+            "copy.copy": copy.copy,
+            "constructor": nnx.Cache,
+            "other type": nnx.Variable,
+        }.items()
+    },
+    **{
+        f"Variable: {name}": _written(lambda new, m, write=write: write(new.cache, m.cache))
+        for name, write in {
+            "copy_from": lambda new, v: new.copy_from(v),
+            "set_value": lambda new, v: new.set_value(v),
+            "value": lambda new, v: setattr(new, "value", v),
+            "item": lambda new, v: new.__setitem__(..., v),
+        }.items()
+    },
+}
+
+
+def is_leaf(x: Any) -> bool:
+    return isinstance(x, nnx.Variable)
+
+
+class Holder:
+    def __init__(self, cache: Any):
+        self.cache = cache if is_leaf(cache) else nnx.Cache(cache)
+
+
+def _added(target: Any, m: Any) -> Any:
+    nnx.update(target, nnx.state(m))
+    return target
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_values_that_are_containers_are_not_shared(name: str) -> None:
+    m = Cached()
+    for _ in range(3):  # remembered or not
+        made = COPIES[name](m)
+        made.cache.value["k"] = jnp.ones(2)
+        made.cache.value["deep"][0][1]["x"] = 2
+        made.cache.value["deep"].append(3)
+        assert m.cache.value["k"].tolist() == [0.0, 0.0]
+        assert m.cache.value["deep"][0][1] == {"x": 1}
+        assert len(m.cache.value["deep"]) == 1
+
+
+def test_what_hands_out_a_models_own_variables_shares_them() -> None:
+    m = Cached()
+    nnx.state(m)["cache"].value["k"] = jnp.ones(2)
+    assert m.cache.value["k"].tolist() == [1.0, 1.0]
+    twin = nnx.merge(*nnx.split(m), copy=False)
+    assert twin.cache is m.cache
+    given = {"k": jnp.zeros(2)}
+    assert nnx.Cache(given).value is given
 
 
 SOURCES: dict[str, Any] = {

@@ -70,8 +70,11 @@ class ValueOperators:
         return format(self.get_value(), spec) if spec else str(self)
 
     def __bool__(self) -> bool:
+        value = self.get_value()
+        if _is_parameter(value):
+            return True
         try:
-            return bool(self.get_value())
+            return bool(value)
         except jax.errors.TracerBoolConversionError as error:
             error.add_note(
                 f"The value is that of a {type(self).__name__}. Python's `if`, `and`, `or` and "
@@ -94,6 +97,15 @@ class ValueOperators:
 def _exported(box: ValueOperators) -> Any:
     value = box.get_value()
     return value if hasattr(value, "__dlpack__") else jax.numpy.asarray(value)
+
+
+def _is_parameter(value: Any) -> bool:
+    """Returns whether `if box:` asks if there is a parameter, whatever its elements are."""
+    if isinstance(value, (float, complex)):
+        return True
+    dtype = getattr(value, "dtype", None)
+    kinds = (jax.numpy.inexact, jax.dtypes.extended)
+    return dtype is not None and any(jax.dtypes.issubdtype(dtype, kind) for kind in kinds)
 
 
 def value_of(x: Any) -> Any:

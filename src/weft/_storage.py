@@ -45,6 +45,9 @@ class VariableStorage(Root):
     )
 
 
+attributes: Callable[[Any], dict[str, Any]] = ObjectStorage.__dict__["__dict__"].__get__
+"""Returns the attributes of an object as the dict that holds them, and tells nobody."""
+
 set_attributes: Callable[[Any, dict[str, Any]], None] = ObjectStorage.__dict__["__dict__"].__set__
 """Gives an object the dict that holds its attributes."""
 
@@ -82,11 +85,24 @@ def make_objects(
 def make_object(kind: type, marks: dict[Any, bool]) -> Any:
     """Makes an object of the running trace that has no attributes yet."""
     new = object.__new__(kind)
-    for put, value in _object_defaults():
-        put(new, value)
-    _set_marks(new, marks)
-    _set_object_trace(new, _trace.current())
+    fill_object(new, marks)
     return new
+
+
+def fill_object(obj: Any, marks: dict[Any, bool]) -> None:
+    """Fills the slots of a new object of the running trace."""
+    for put, value in _object_defaults():
+        put(obj, value)
+    _set_marks(obj, marks)
+    _set_object_trace(obj, _trace.current())
+
+
+def ensure_filled(obj: Any) -> None:
+    """Fills the slots of an object that `object.__new__` made, past its class."""
+    try:
+        obj._pytree_trace  # noqa: B018
+    except AttributeError:
+        fill_object(obj, type(obj)._pytree_class_marks)
 
 
 def make_variables(

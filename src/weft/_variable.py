@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import jax
 import jax.tree_util as jtu
 import numpy as np
+from jax.core import Tracer
 
 from weft import _trace, _watch
 from weft._foreign_names import VARIABLE
@@ -26,7 +27,7 @@ from weft._metadata import (
     with_axis_names,
     with_current_names,
 )
-from weft._operators import ValueOperators, value_of
+from weft._operators import ValueOperators
 from weft._part import Part
 from weft._reads import forget, readers
 from weft._static import Static, compare_by_identity
@@ -86,8 +87,7 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
         if isinstance(raw, VariableMetadata):
             metadata = {**raw.as_keywords(), **metadata}
             raw = raw.raw_value
-        if isinstance(raw, Variable):
-            raw = raw._raw
+        raw = pure_value(raw)
         if eager_sharding is not None:
             metadata["eager_sharding"] = eager_sharding
         fill_variable(self, raw, with_current_names(metadata))
@@ -175,7 +175,8 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
           TraceContextError: if the Variable belongs to another trace.
         """
         check_write(self)
-        value = value_of(value)
+        if isinstance(value, Variable):
+            value = own_value(value.get_value())
         if index is not MISSING:
             value = _with_item(self, index, value)
         if self._metadata or type(self)._has_hooks:
@@ -299,10 +300,8 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
     # -- copies
     def copy(self, value: Any = MISSING, **updates: Any) -> Variable[A]:
         """Returns a new Variable of the same type, with other value or metadata where given."""
-        if isinstance(value, Variable):
-            value = value._raw
-        metadata = {**self._metadata, **with_current_names(updates)}
-        return make(type(self), self._raw if value is MISSING else value, metadata)
+        raw = pure_value(self if value is MISSING else value)
+        return make(type(self), raw, {**self._metadata, **with_current_names(updates)})
 
     replace = copy
     to_state = copy
@@ -324,7 +323,7 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
         """Takes value and metadata of a Variable of a State, whatever its type."""
         check_write(self)
         set_metadata_dict(self, dict(variable_state._metadata))
-        set_raw(self, variable_state._raw)
+        set_raw(self, pure_value(variable_state))
 
     @classmethod
     def from_metadata(cls, value: A, attributes: Mapping[str, Any]) -> Variable[A]:
@@ -375,6 +374,8 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
         fill_variable(self, value, state["metadata"])
 
     def __reduce_ex__(self, protocol: Any) -> Any:
+        if type(self).__reduce__ is not object.__reduce__:
+            return self.__reduce__()
         return (object.__new__, (type(self),), self.__getstate__())
 
     def __nnx_repr__(self) -> Iterator[Any]:
@@ -472,6 +473,16 @@ def is_leaf(raw: Any) -> bool:
     return isinstance(raw, jax.Array) or jtu.all_leaves((raw,))
 
 
+def own_value(raw: Any) -> Any:
+    """Returns a raw value for another Variable: with the same arrays, in containers of its own."""
+    return raw if is_leaf(raw) else jax.tree.map(lambda leaf: leaf, raw)
+
+
+def pure_value(leaf: Any) -> Any:
+    """Returns the raw value of a Variable, in containers of its own, and anything else as it is."""
+    return own_value(leaf._raw) if isinstance(leaf, Variable) else leaf
+
+
 def make(kind: type[Variable], raw: Any, metadata: dict[str, Any]) -> Variable:
     """Makes a Variable of the running trace without calling hooks or copying anything."""
     return make_variables((kind,), (raw,), (metadata,))[0]
@@ -559,16 +570,20 @@ class _PickledKey:
 
 
 def _to_picklable(leaf: Any) -> Any:
-    if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        implementation = str(jax.random.key_impl(leaf))
-        return _PickledKey(implementation, np.asarray(jax.random.key_data(leaf)))
-    return leaf
+    if not isinstance(leaf, jax.Array) or isinstance(leaf, Tracer):
+        return leaf  # a tracer is never pickled, but copied
+    if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return leaf
+    with jax.ensure_compile_time_eval():
+        data = np.asarray(jax.random.key_data(leaf))
+    return _PickledKey(str(jax.random.key_impl(leaf)), data)
 
 
 def _from_picklable(leaf: Any) -> Any:
-    if isinstance(leaf, _PickledKey):
+    if not isinstance(leaf, _PickledKey):
+        return leaf
+    with jax.ensure_compile_time_eval():
         return jax.random.wrap_key_data(jax.numpy.asarray(leaf.data), impl=leaf.implementation)
-    return leaf
 
 
 # -- pytree
@@ -580,17 +595,24 @@ def metadata_key(variable: Variable) -> Static:
     return Static(variable._metadata) if variable._metadata else NO_METADATA
 
 
-def _register(kind: type[Variable]) -> None:
-    def unflatten(metadata: Static, children: Iterable[Any]) -> Variable:
-        (raw,) = children
-        return make(kind, raw, dict(metadata.value))
+def _flatten(variable: Variable) -> tuple[tuple[Any, ...], Static | None]:
+    raw = variable._slot
+    if variable._lease is not None or variable._slot is not raw:  # as `Variable._raw`
+        raw = _read_leased(variable)
+    return (raw,), metadata_key(variable) if variable._metadata else None
 
-    jtu.register_pytree_with_keys(
-        kind,
-        lambda v: (((_VALUE_KEY, v._raw),), metadata_key(v)),
-        unflatten,
-        lambda v: ((v._raw,), metadata_key(v)),
-    )
+
+def _flatten_with_keys(variable: Variable) -> tuple[tuple[Any, ...], Static | None]:
+    (raw,), metadata = _flatten(variable)
+    return ((_VALUE_KEY, raw),), metadata
+
+
+def _register(kind: type[Variable]) -> None:
+    def unflatten(metadata: Static | None, children: Iterable[Any]) -> Variable:
+        (raw,) = children
+        return make(kind, raw, (NO_METADATA if metadata is None else metadata).value)
+
+    jtu.register_pytree_with_keys(kind, _flatten_with_keys, unflatten, _flatten)
 
 
 _register(Variable)

@@ -24,17 +24,20 @@ from weft._variable import (
     get_slot,
     get_trace,
     is_variable,
+    own_value,
     set_slot,
 )
 
 
 def copies_of(variables: Sequence[Variable]) -> list[Variable]:
-    """Makes a Variable of the running trace of each, around the same value."""
+    """Makes a Variable of the running trace of each, around the same arrays."""
     raws = list(map(get_slot, variables))
     # Asked after reading, and read again, as `Variable._raw` does.
     is_own = not any(map(get_lease, variables))
     if not (is_own and all(map(operator.is_, raws, map(get_slot, variables)))):
         raws = [variable._raw for variable in variables]
+    if not are_arrays(raws):
+        raws = list(map(own_value, raws))
     return around(variables, raws)
 
 

@@ -166,6 +166,53 @@ def test_nothing_is_kept_alive() -> None:
     assert len(shared._pytree_watches) < 40
 
 
+def _holder(**attributes: Any) -> Any:
+    root = nnx.Module()
+    for name, value in attributes.items():
+        setattr(root, name, value)
+    return root
+
+
+PARTS: dict[str, tuple[Any, Any]] = {
+    "del": (lambda part: _holder(part=part), lambda m: delattr(m, "part")),
+    "None": (lambda part: _holder(part=part), lambda m: setattr(m, "part", None)),
+    "vars": (lambda part: _holder(part=part), lambda m: vars(m).clear()),
+    "list": (lambda part: _holder(parts=[part]), lambda m: m.parts.pop()),
+    "dict": (lambda part: _holder(parts={"a": part}), lambda m: m.parts.clear()),
+    "List": (lambda part: _holder(parts=nnx.List([part])), lambda m: m.parts.pop()),
+    "Dict": (lambda part: _holder(parts=nnx.Dict(a=part)), lambda m: delattr(m.parts, "a")),
+    "pop": (lambda part: _holder(part=part), lambda m: nnx.pop(m, nnx.Param)),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_that_is_removed_is_let_go(name: str) -> None:
+    part, (put, remove) = Leaf(), PARTS[name]
+    gone = weakref.ref(part.weight)
+    root = put(part)
+    del part
+    outer = _holder(root=root)
+    for _ in range(3):
+        nnx.split(outer)
+        nnx.split(root)
+    gc.disable()
+    try:
+        remove(root)
+        nnx.split(root)  # plain containers cannot report a change: it is seen when looked for
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_what_is_known_by_filter_is_bounded() -> None:
+    root = Leaf()
+    for _ in range(3):
+        nnx.split(root)
+    for i in range(100):
+        nnx.state(root, nnx.PathContains(f"layer{i}"))
+    assert len(root._pytree_memory._content._known) <= 16
+
+
 def test_another_thread_may_look() -> None:
     root = Zoo()
     nnx.split(root)

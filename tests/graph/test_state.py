@@ -256,7 +256,8 @@ def test_pure_dicts() -> None:
     assert type(pure) is type(pure["a"]) is dict
     assert pure["a"] == {9: 2.0, 10: 1.0}
     assert pure["b"] is state.b.value
-    assert pure["tree"] is state.tree.value
+    assert pure["tree"] == state.tree.value and pure["tree"] is not state.tree.value
+    assert pure["tree"]["p"] is state.tree.value["p"]
     names = state.to_pure_dict(lambda leaf: type(leaf).__name__)
     assert names["a"][10] == "BatchStat"
 

@@ -40,6 +40,15 @@ CHANGES: dict[str, Callable[[Zoo], Any]] = {
     "vars": lambda root: vars(root).__setitem__("size", 9),
     "vars of a Module below": lambda root: vars(root.layers[0]).__setitem__("scale", 9),
     "vars of a list of Modules": lambda root: vars(root.list).__setitem__("note", 9),
+    "vars of a Module after a mixin": lambda root: vars(root.described).__setitem__("scale", 9),
+    "setattr of the user": _changed("guarded", _set("scale", 9)),
+    "setattr of the user, a Variable": _changed(
+        "guarded", lambda x: setattr(x, "weight", nnx.Param(jnp.ones(3)))
+    ),
+    "object.__setattr__ past one": _changed("guarded", lambda x: object.__setattr__(x, "scale", 9)),
+    "class past setattr": _changed(
+        "layers.0", lambda x: object.__setattr__(x, "__class__", OtherLeaf)
+    ),
     "cached property": lambda root: root.__dict__.update(cached=3),
     "list append": _changed("layers", lambda x: x.append(Leaf())),
     "list replace": _changed("layers", lambda x: refresh(x, "", None)),

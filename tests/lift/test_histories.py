@@ -23,7 +23,18 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 import weft as nnx
 from tests.lift import zoo
-from tests.lift.zoo import Config, Foreign, Hashed, Leaf, Loose, OtherLeaf, Tag, Zoo, refresh
+from tests.lift.zoo import (
+    Config,
+    Foreign,
+    Guarded,
+    Hashed,
+    Leaf,
+    Loose,
+    OtherLeaf,
+    Tag,
+    Zoo,
+    refresh,
+)
 from weft._graph.walk import Flattener
 from weft._module.pytree import attributes
 
@@ -51,6 +62,14 @@ def _object_ways() -> list[Callable[[Any, str, Any], Any]]:
         if type(x) in (Leaf, OtherLeaf):
             x.__class__ = OtherLeaf if type(x) is Leaf else Leaf
 
+    def become_other_unseen(x: Any, name: str, new: Any) -> None:
+        if type(x) in (Leaf, OtherLeaf):
+            object.__setattr__(x, "__class__", OtherLeaf if type(x) is Leaf else Leaf)
+
+    def go_past(x: Any, name: str, new: Any) -> None:
+        if isinstance(x, Guarded):
+            object.__setattr__(x, name, new)
+
     return [
         lambda x, name, new: setattr(x, name, new),
         delete,
@@ -62,6 +81,8 @@ def _object_ways() -> list[Callable[[Any, str, Any], Any]]:
         lambda x, name, new: nnx.pop(x, Tag),
         lambda x, name, new: nnx.update(x, {"added": Tag(jnp.ones(1))}),
         become_other,
+        become_other_unseen,
+        go_past,
         lambda x, name, new: setattr(x, "array", jnp.full(2, 3.0)),
         lambda x, name, new: setattr(x, "fixed", nnx.static(jnp.arange(3))),
     ]
@@ -225,6 +246,8 @@ class Histories(RuleBasedStateMachine):
             lambda: "text",
             lambda: shared[kind % len(shared)],
             lambda: zoo.Pair(Leaf(), [1]),
+            Guarded,
+            zoo.Described,
             lambda: Config(0.5, []),
         ]
         return makers[kind % len(makers)]()

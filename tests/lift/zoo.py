@@ -99,12 +99,31 @@ class OtherLeaf(Leaf):
     pass
 
 
+class Guarded(Leaf):
+    """A class whose `__setattr__` goes past that of Weft."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "forbidden":
+            raise ValueError(name)
+        object.__setattr__(self, name, value)
+
+
+class Describes:
+    """A mixin that comes before Module, with a `__dict__` of its own."""
+
+
+class Described(Describes, Leaf):
+    pass
+
+
 class Zoo(nnx.Module):
     def __init__(self) -> None:
         self.weight = nnx.Param(jnp.ones(2), axes=["a"], hook=scaled_by(1.0))
         self.array = jnp.zeros(2)
         self.numpy = np.zeros(2, np.float32)
         self.size = 3
+        self.guarded = Guarded()
+        self.described = Described()
         self.layers = [Leaf(), Leaf()]
         self.table = {"a": Leaf(), "b": nnx.Param(jnp.ones(1))}
         self.pair = Pair([Leaf()], {"x": nnx.Param(jnp.ones(1))})

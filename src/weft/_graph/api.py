@@ -40,7 +40,7 @@ from weft._module.pytree import Pytree
 from weft._module.pytree import check_write as check_object_write
 from weft._path import Path, format_path, path_sort_key
 from weft._types import MISSING
-from weft._variable import Variable, is_variable, make
+from weft._variable import Variable, is_variable, own_value, pure_value
 from weft._variable_guard import check_write
 from weft._variables import around, copies_of
 
@@ -198,8 +198,8 @@ def own_leaf(record: VariableDef | ArrayDef, leaf: Any, copy: bool) -> Any:
     if isinstance(record, ArrayDef):
         return leaf
     if not isinstance(leaf, Variable):
-        return make_variable(record, leaf)
-    return make(type(leaf), leaf._raw, dict(leaf._metadata)) if copy else leaf
+        return make_variable(record, own_value(leaf))
+    return leaf.copy() if copy else leaf
 
 
 def merge(
@@ -302,7 +302,7 @@ def _write(target: Variable, value: Any) -> None:
         if value is not target:
             target.update_from_state(value)
     else:
-        target.set_raw_value(value)
+        target.set_raw_value(own_value(value))
 
 
 def _child(container: Any, key: Any) -> Any:
@@ -508,7 +508,7 @@ def as_pure(tree: Any) -> Any:
       >>> nnx.as_pure({"a": nnx.Param(1.0)})
       {'a': 1.0}
     """
-    return jax.tree.map(lambda x: x._raw if is_variable(x) else x, tree, is_leaf=is_variable)
+    return jax.tree.map(pure_value, tree, is_leaf=is_variable)
 
 
 pure = as_pure

@@ -12,7 +12,6 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from weft._graph.layout import holds_attributes_alone
 from weft._graph.levels import Levels
 from weft._graph.records import (
     ArrayDef,
@@ -124,7 +123,7 @@ class Assembly:
             self._marks.append(extra.value or Pytree._pytree_class_marks)
         else:
             self._containers.append((number, cls))
-        if not is_object or not holds_attributes_alone(cls):
+        if not is_object or not cls._pytree_is_plain:
             if is_object:
                 self._attributes.append({})
             if is_object or keys or extra.value:  # what is empty is so already

@@ -18,10 +18,12 @@ from weft._graph.records import GraphDef
 from weft._graph.snapshot import Snapshot, observe
 from weft._graph.state import State, filter_flat, split_flat
 from weft._graph.walk import Entry, Flattener
-from weft._module.pytree import Pytree, attributes, set_memory
+from weft._module.pytree import Pytree, attributes, set_memory, structure_changed
 from weft._path import Path
 from weft._variable import Variable, get_slot, is_leaf, is_variable
 from weft._watch import Watch
+
+_MOST = 16
 
 
 class Slot(NamedTuple):
@@ -107,6 +109,8 @@ class Content:
         groups = self._known.get((predicates, exhaustive))
         if groups is None:
             groups = self._find_groups(filters, exhaustive)
+            if len(self._known) >= _MOST:
+                self._known.clear()
             self._known[predicates, exhaustive] = groups
         return groups
 
@@ -150,11 +154,12 @@ class Memory:
     def __del__(self) -> None:
         self._watch.valid = False  # so that the objects forget it
 
-    def recall(self, share: bool) -> Content | None:
-        """Returns the content, None if it is out of date or was looked for otherwise."""
+    def recall(self, node: Pytree, share: bool) -> Content | None:
+        """Returns the content of its object, None if out of date or looked for otherwise."""
         if share != self._share or not self._watch.valid:
             return None
         if self._snapshot is not None and not self._snapshot.holds():
+            structure_changed(node)  # so that others, who would see it later, let go of it as well
             return None
         for i, slot in self._slots.items():
             self._content.leaves[i] = slot.read()
@@ -192,7 +197,7 @@ def content_of(node: Any, *, share: bool) -> Content:
     is_object = isinstance(node, Pytree)
     memory = node._pytree_memory if is_object else None
     if type(memory) is Memory:
-        content = memory.recall(share)
+        content = memory.recall(node, share)
         if content is not None:
             return content
     flattener = Flattener(share=share, root=type(node).__name__)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from weft._graph.content import content_of, is_first_look
-from weft._graph.layout import holds_attributes_alone
 from weft._graph.state import nested_dict
 from weft._module.kinds import Kind, kind_of
 from weft._module.pytree import attributes
@@ -43,7 +42,7 @@ def overwrite_values(node: Any, state: Any, *, share: bool) -> bool:
 
 def _pair(node: Any, nested: Any, targets: list[Variable], values: list[Any]) -> bool:
     """Pairs values with the Variables at their paths; returns whether each has one."""
-    if kind_of(node) is Kind.OBJECT and holds_attributes_alone(type(node)):
+    if kind_of(node) is Kind.OBJECT and type(node)._pytree_is_plain:
         inside, marks = attributes(node), node._pytree_marks
     elif kind_of(node) is Kind.OBJECT:
         inside, marks = dict(node._pytree_items()), node._pytree_marks

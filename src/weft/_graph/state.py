@@ -17,7 +17,7 @@ from weft._errors import FilterError, StructureError
 from weft._operators import same_tree
 from weft._path import Path, format_path, path_sort_key, sorted_keys
 from weft._static import compare_by_identity
-from weft._variable import Variable
+from weft._variable import Variable, own_value, pure_value
 
 
 def _raw(x: Any) -> Any:
@@ -391,7 +391,7 @@ def to_pure_dict(state: Any, extract_fn: Callable[[Any], Any] | None = None) -> 
       {'a': 1.0}
     """
     if extract_fn is None:
-        extract_fn = lambda x: x.get_raw_value() if isinstance(x, Variable) else x  # noqa: E731
+        extract_fn = pure_value
     pairs = ((path, extract_fn(leaf)) for path, leaf in to_flat_state(state))
     return from_flat_state(pairs, cls=dict)
 
@@ -435,7 +435,7 @@ def replace_by_pure_dict(
       2.0
     """
     if replace_fn is None:
-        replace_fn = lambda x, v: x.replace(v) if isinstance(x, Variable) else v  # noqa: E731
+        replace_fn = lambda x, v: x.replace(own_value(v)) if isinstance(x, Variable) else v  # noqa: E731
     known = {tuple(map(str, path)): path for path in to_flat_state(state).paths}
     trees = {tuple(map(str, path)): holds_tree(leaf) for path, leaf in to_flat_state(state)}
     new = flatten_until(pure_dict, lambda path: trees.get(tuple(map(str, path)), False))

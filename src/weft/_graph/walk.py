@@ -16,7 +16,6 @@ import jax.tree_util as jtu
 
 from weft._errors import AliasError, SharedReferenceError
 from weft._graph import prefix as prefixes
-from weft._graph.layout import Layout, layout_of
 from weft._graph.records import (
     ARRAY,
     ArrayDef,
@@ -31,7 +30,9 @@ from weft._graph.records import (
 )
 from weft._module import kinds
 from weft._module.kinds import Kind, kind_of
-from weft._module.pytree import Pytree, attributes, blank, set_marks, set_of_data_error
+from weft._module.layout import Layout, layout_of
+from weft._module.protocol import set_of_data_error
+from weft._module.pytree import Pytree, attributes, blank, set_marks
 from weft._path import Path, format_path, sort_key, sorted_keys
 from weft._static import Static, are_atoms, boxed
 from weft._types import SCALAR_TYPES

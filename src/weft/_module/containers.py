@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Iterable, Iterator, MutableMapping, MutableSequence
 from typing import Any, TypeVar, overload
 
+from weft._module.classes import reporting
 from weft._module.module import Module
 from weft._module.pytree import Mark, check_write, set_marks, structure_changed, warn_if_lost
 from weft._path import sorted_keys
@@ -223,6 +224,7 @@ class Dict(Module, MutableMapping[str, A]):
 
 _set_dict = Dict._items.__set__  # type: ignore[attr-defined]
 _set_order = Dict._order.__set__  # type: ignore[attr-defined]
+reporting.update((Dict.__setattr__, Dict.__delattr__))
 
 
 class Sequential(Module):

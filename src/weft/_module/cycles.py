@@ -7,33 +7,40 @@ while it is open may contain itself, and only then is it searched.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from weft._errors import CycleError
 from weft._module import kinds
 from weft._module.kinds import Kind, kind_of
 from weft._path import Path, format_path
+from weft._storage import ObjectStorage
 
 
 class _Open(threading.local):
     def __init__(self) -> None:
         # Address, and how often each object below is still to come: a shared one comes twice.
-        self.stack: list[tuple[int, Counter[int]]] = []
+        self.stack: list[tuple[int, dict[int, int]]] = []
 
 
 _open = _Open()
 
 
-def refuse_cycle(obj: Any, children: list[Any]) -> None:
+def refuse_cycle(obj: Any, below: Iterable[Any]) -> None:
     """Notes that JAX flattens an object, and raises if the object contains itself.
+
+    Args:
+      obj: the object.
+      below: the nearest objects in it, one as often as JAX will meet it.
 
     Raises:
       CycleError: naming the path at which the object is met again.
     """
     stack, address = _open.stack, id(obj)
-    while stack and not stack[-1][1][address]:
+    while stack and not stack[-1][1].get(address):
         stack.pop()
     if stack:
         stack[-1][1][address] -= 1
@@ -47,14 +54,20 @@ def refuse_cycle(obj: Any, children: list[Any]) -> None:
                     "Use `nnx.split`, `nnx.jit` and the other transforms of Weft, which allow "
                     "cycles, or remove the reference before using `jax.tree` or `jax.jit`"
                 )
-    below: Counter[int] = Counter()
-    for child in children:
-        below.update(map(id, _nearest_objects(child)))
-    if below:
-        stack.append((address, below))
+    ids = list(map(id, below))
+    if ids:
+        counts = dict.fromkeys(ids, 1)
+        stack.append((address, counts if len(counts) == len(ids) else Counter(ids)))
 
 
-def _nearest_objects(value: Any) -> list[Any]:
+objects_among: Callable[[Iterable[Any]], Iterator[Any]] = functools.partial(
+    filter, ObjectStorage.__instancecheck__
+)
+"""Returns those of some values that are objects."""
+
+
+def nearest_objects(value: Any) -> list[Any]:
+    """Returns the objects in a value that are in no other object of it."""
     kind = kind_of(value)
     if kind is Kind.OBJECT:
         return [value]
@@ -62,7 +75,7 @@ def _nearest_objects(value: Any) -> list[Any]:
         return []
     found: list[Any] = []
     for child in kinds.children_of(value, kind):
-        found.extend(_nearest_objects(child))
+        found.extend(nearest_objects(child))
     return found
 
 

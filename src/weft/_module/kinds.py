@@ -131,6 +131,19 @@ def is_array_type(cls: type) -> bool:
     return _KINDS.get(cls) is Kind.ARRAY
 
 
+_leaf_types: set[type] = set()
+
+
+def are_leaves(values: Iterable[Any]) -> bool:
+    """Returns whether all values are arrays, Variables or objects."""
+    if _leaf_types.issuperset(map(type, values)):
+        return True
+    if not all(kind_of(value) in (Kind.ARRAY, Kind.VARIABLE, Kind.OBJECT) for value in values):
+        return False
+    _leaf_types.update(type(value) for value in values if is_settled(value))
+    return True
+
+
 def is_settled(value: Any) -> bool:
     """Returns whether all values of this type are and will be of one kind."""
     return kind_of(value) is not Kind.STATIC or type(value) in _KINDS

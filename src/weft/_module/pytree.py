@@ -12,22 +12,30 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 import jax
-import jax.tree_util as jtu
 
 from weft import _trace, _watch
 from weft._errors import StructureError, TraceContextError
 from weft._module import kinds
-from weft._module.cycles import refuse_cycle
-from weft._module.kinds import Kind, holds_data, kind_of
-from weft._path import format_path, sorted_keys
-from weft._static import Static, compare_by_identity
-from weft._storage import ObjectStorage, VariableStorage, make_object
+from weft._module.classes import prepare_class, reporting, reports_changes
+from weft._module.kinds import Kind, holds_data
+from weft._module.marks import Mark
+from weft._module.protocol import register
+from weft._path import format_path
+from weft._static import compare_by_identity
+from weft._storage import (
+    ObjectStorage,
+    VariableStorage,
+    attributes,
+    ensure_filled,
+    make_object,
+    set_attributes,
+)
 from weft._tracebacks import warn
-from weft._types import ARRAY_TYPES, MISSING, SCALAR_TYPES
+from weft._types import ARRAY_TYPES, MISSING
 
 A = TypeVar("A")
 
@@ -36,13 +44,6 @@ Data = Annotated[A, "weft.data"]
 
 StaticAttribute = Annotated[A, "weft.static"]
 """Annotation of a class attribute that is always static; public as `nnx.Static`."""
-
-
-class Mark(NamedTuple):
-    """A value on its way into an attribute, with the decision whether it is data."""
-
-    value: Any
-    is_data: bool
 
 
 def _mark(value: Any, is_data: bool, field_arguments: dict[str, Any]) -> Any:
@@ -100,11 +101,9 @@ def static(value: Any = MISSING, /, **kwargs: Any) -> Any:
     return _mark(value, False, kwargs)
 
 
-attributes: Callable[[Any], dict[str, Any]] = ObjectStorage.__dict__["__dict__"].__get__
-"""Returns the attributes of an object as the dict that holds them."""
-
 _set_marks = ObjectStorage._pytree_marks.__set__  # type: ignore[attr-defined]
 _set_trace = ObjectStorage._pytree_trace.__set__  # type: ignore[attr-defined]
+_set_class = object.__dict__["__class__"].__set__
 _set_is_open = ObjectStorage._pytree_is_open.__set__  # type: ignore[attr-defined]
 _set_watches = ObjectStorage._pytree_watches.__set__  # type: ignore[attr-defined]
 set_memory = ObjectStorage._pytree_memory.__set__  # type: ignore[attr-defined]
@@ -131,6 +130,7 @@ class Pytree(ObjectStorage):
 
     _pytree_is_pytree: ClassVar[bool] = True
     _pytree_class_marks: ClassVar[dict[str, bool]] = _NO_MARKS
+    _pytree_is_plain: ClassVar[bool] = True  # whether objects hold nothing but attributes
     _pytree_layouts: ClassVar[dict[Any, Any]] = {}
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -141,41 +141,53 @@ class Pytree(ObjectStorage):
         cls._pytree_is_pytree = pytree
         cls._pytree_layouts = {}
         cls._pytree_class_marks = {**cls._pytree_class_marks, **_annotated_marks(cls)}
+        prepare_class(cls)
+        cls._pytree_is_plain = cls._pytree_items is Pytree._pytree_items
         if pytree:
-            jtu.register_pytree_with_keys(
-                cls,
-                _flatten_with_keys,
-                lambda aux, children: _unflatten(cls, aux, children),
-                _flatten,
-            )
+            register(cls)
 
     def __setattr__(self, name: str, value: Any) -> None:
         check_write(self, name)
         if type(value) is Mark:
             _set_marks(self, {**self._pytree_marks, name: value.is_data})
             value = value.value
-            structure_changed(self)
         else:
             old = attributes(self).get(name)
             if isinstance(old, VariableStorage):
                 warn_if_lost(self, name, old, value)
-            if self._pytree_watches and not _is_new_array(self, name, value):
-                structure_changed(self)
+            if self._pytree_watches and _is_new_array(self, name, value):
+                object.__setattr__(self, name, value)
+                return
+        # Reported before, as an interrupt may come in between, and after, as a thread may.
+        if self._pytree_watches:
+            structure_changed(self)
         object.__setattr__(self, name, value)
+        if self._pytree_watches:
+            structure_changed(self)
 
     def __delattr__(self, name: str) -> None:
         check_write(self, name)
         structure_changed(self)
         object.__delattr__(self, name)
+        structure_changed(self)
         if name in self._pytree_marks:
             _set_marks(self, {k: v for k, v in self._pytree_marks.items() if k != name})
 
     @property
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
         # Whoever holds the dict may change it unseen: from now on its content is compared.
-        _set_is_open(self, True)
-        structure_changed(self)
+        _open(self)
         return attributes(self)
+
+    @__dict__.setter
+    def __dict__(self, new: dict[str, Any]) -> None:  # type: ignore[override]
+        check_write(self, "__dict__")
+        _open(self)
+        set_attributes(self, new)
+
+    # `object.__setattr__(obj, "__class__", kind)`, which notebooks use, comes here, too. The getter
+    # is `type` itself, as `isinstance` asks for it.
+    __class__ = property(type, lambda self, kind: _change_class(self, kind))  # type: ignore
 
     # How the walk reads and refills an object; containers that are objects override these.
     def _pytree_items(self) -> list[tuple[Any, Any]]:
@@ -190,15 +202,26 @@ class Pytree(ObjectStorage):
             del own[name]
         own.update(new)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"items": self._pytree_items(), "marks": self._pytree_marks}
+    def __getstate__(self) -> dict[Any, Any]:
+        return {**attributes(self), **dict(self._pytree_items())}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        _set_marks(self, state["marks"])
-        self._pytree_replace(state["items"])
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        if not isinstance(state, dict):
+            name = type(self).__name__
+            raise TypeError(
+                f"expected a dict of attributes to restore a {name} from, found a "
+                f"{type(state).__name__}: return one from `{name}.__getstate__`, or define "
+                f"`{name}.__setstate__` as well"
+            )
+        ensure_filled(self)  # the user's `__reduce__` may make objects without us
+        self._pytree_replace(list({**attributes(self), **state}.items()))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return (blank, (type(self),), self.__getstate__())
+        kind = type(self)
+        if kind.__reduce__ is not object.__reduce__:
+            return self.__reduce__()
+        marks = None if self._pytree_marks == kind._pytree_class_marks else self._pytree_marks
+        return (_remake, (kind, marks, _arguments_of_new(self)), self.__getstate__())
 
     def __nnx_repr__(self) -> Iterator[Any]:
         from weft._repr import Attr, Object, shown_attributes
@@ -220,11 +243,40 @@ class Pytree(ObjectStorage):
 
 kinds.declare_object_type(Pytree)
 compare_by_identity(Pytree)
+reporting.update((Pytree.__setattr__, Pytree.__delattr__))
+Pytree.__new__._pytree_fills = True  # type: ignore[attr-defined]
 
 
 def blank(cls: type) -> Any:
     """Makes an object of the running trace without calling its `__init__`."""
     return make_object(cls, cls._pytree_class_marks)
+
+
+def _remake(cls: Any, marks: dict[Any, bool] | None, arguments: Any) -> Any:
+    """Makes an object to be filled with what was pickled."""
+    new = blank(cls) if arguments is None else cls.__new__(cls, *arguments[0], **arguments[1])
+    if marks is not None:
+        set_marks(new, marks)
+    return new
+
+
+def _arguments_of_new(obj: Any) -> tuple[tuple, dict[str, Any]] | None:
+    """Returns what to call `__new__` with where the user's class says so."""
+    if hasattr(obj, "__getnewargs_ex__"):
+        return obj.__getnewargs_ex__()
+    return (obj.__getnewargs__(), {}) if hasattr(obj, "__getnewargs__") else None
+
+
+def _open(obj: Pytree) -> None:
+    """Notes that the dict of attributes was handed out."""
+    ensure_filled(obj)
+    _set_is_open(obj, True)
+    structure_changed(obj)
+
+
+def _change_class(obj: Pytree, kind: type) -> None:
+    _set_class(obj, kind)
+    structure_changed(obj)
 
 
 def set_marks(obj: Pytree, marks: dict[Any, bool]) -> None:
@@ -244,7 +296,7 @@ def watch_object(obj: Pytree, watch: _watch.Watch) -> bool:
     if obj._pytree_watches is None:
         _set_watches(obj, [])
     _watch.add(obj._pytree_watches, watch)
-    return not obj._pytree_is_open
+    return not obj._pytree_is_open and reports_changes(type(obj))
 
 
 def _is_new_array(obj: Pytree, name: str, value: Any) -> bool:
@@ -289,7 +341,11 @@ def check_write(obj: Pytree, name: Any) -> None:
     Raises:
       StructureError: if the object is frozen.
     """
-    trace = obj._pytree_trace
+    try:
+        trace = obj._pytree_trace
+    except AttributeError:  # made by `object.__new__`, just now
+        ensure_filled(obj)
+        trace = obj._pytree_trace
     if trace != _trace.current():
         if isinstance(trace, Frozen):
             where = format_path((name,), type(obj).__name__)
@@ -330,119 +386,6 @@ def _annotated_marks(cls: type) -> dict[str, bool]:
         if isinstance(value, dataclasses.Field) and "weft.is_data" in value.metadata:
             marks[name] = value.metadata["weft.is_data"]
     return marks
-
-
-def is_data_attribute(obj: Pytree, name: Any, value: Any) -> bool:
-    """Returns whether an attribute is data: by its mark, else by what it holds.
-
-    Raises:
-      StructureError: for a set that holds data, which has no order to walk it in.
-    """
-    mark = obj._pytree_marks.get(name)
-    if mark is not None:
-        return mark
-    if not holds_data(value):
-        return False
-    if isinstance(value, (set, frozenset)):
-        raise set_of_data_error((name,), type(obj).__name__)
-    return True
-
-
-def set_of_data_error(path: tuple, root: str = "") -> StructureError:
-    """Explains that sets cannot hold data."""
-    where = format_path(path, root)
-    return StructureError(
-        f"{where} is a set that holds arrays, Variables or Modules: a set has no order, so its "
-        f"elements cannot be told apart. Use a list, `{where} = list(...)`, or a dict"
-    )
-
-
-# -- JAX's pytree protocol
-class _Aux(NamedTuple):
-    data_names: tuple[Any, ...]
-    boxed: tuple[bool, ...]  # which children have static leaves in boxes
-    static_names: tuple[Any, ...]
-    statics: tuple[Static, ...]
-    marks: Static
-
-
-_NO_MARKS_KEY = Static({})
-
-
-def _box(value: Any, is_marked: bool) -> Any:
-    """Puts what is static inside a container into boxes, for JAX not to see it."""
-    kind = kind_of(value)
-    if kind is Kind.NODE and not isinstance(value, set):
-        handler = kinds.node_type(type(value))
-        new = handler.blank(value)
-        handler.replace(new, [(k, _box(child, is_marked)) for k, child in handler.items(value)])
-        return new
-    if kind is Kind.VALUE and isinstance(value, tuple):
-        handler = kinds.value_type(type(value))
-        parts = handler.split(value)[1]
-        return handler.join(type(value), tuple([_box(part, is_marked) for part in parts]))
-    is_number = is_marked and isinstance(value, SCALAR_TYPES)
-    is_static = kind is Kind.NODE or (kind is Kind.STATIC and value is not None and not is_number)
-    return Static(value) if is_static else value
-
-
-def _unbox(value: Any) -> Any:
-    if type(value) is Static:
-        return value.value
-    kind = kind_of(value)
-    if kind is Kind.NODE:
-        handler = kinds.node_type(type(value))
-        handler.replace(value, [(key, _unbox(child)) for key, child in handler.items(value)])
-    elif kind is Kind.VALUE and isinstance(value, tuple):
-        handler = kinds.value_type(type(value))
-        return handler.join(type(value), tuple(map(_unbox, handler.split(value)[1])))
-    return value
-
-
-_CONTAINERS = (Kind.NODE, Kind.VALUE)
-
-
-def _flatten(obj: Pytree) -> tuple[list[Any], _Aux]:
-    children, data_names, boxed, static_names, statics = [], [], [], [], []
-    for name, value in obj._pytree_items():
-        if is_data_attribute(obj, name, value):
-            boxes = kind_of(value) in _CONTAINERS
-            children.append(_box(value, obj._pytree_marks.get(name) is True) if boxes else value)
-            data_names.append(name)
-            boxed.append(boxes)
-        else:
-            static_names.append(name)
-            statics.append(Static(value))
-    refuse_cycle(obj, children)
-    marks = obj._pytree_marks
-    return children, _Aux(
-        tuple(data_names),
-        tuple(boxed),
-        tuple(static_names),
-        tuple(statics),
-        Static(marks) if marks else _NO_MARKS_KEY,
-    )
-
-
-def _flatten_with_keys(obj: Pytree) -> tuple[list[tuple[Any, Any]], _Aux]:
-    children, aux = _flatten(obj)
-    keys = (
-        jtu.SequenceKey(name) if isinstance(name, int) else jtu.GetAttrKey(name)
-        for name in aux.data_names
-    )
-    return list(zip(keys, children, strict=True)), aux
-
-
-def _unflatten(cls: type[Pytree], aux: _Aux, children: Any) -> Pytree:
-    obj = blank(cls)
-    _set_marks(obj, aux.marks.value)
-    items = {
-        name: _unbox(child) if boxes else child
-        for name, boxes, child in zip(aux.data_names, aux.boxed, children, strict=True)
-    }
-    items.update(zip(aux.static_names, (s.value for s in aux.statics), strict=True))
-    obj._pytree_replace([(name, items[name]) for name in sorted_keys(items)])
-    return obj
 
 
 def is_data(value: Any, /) -> bool:

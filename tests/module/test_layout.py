@@ -12,8 +12,8 @@ import pytest
 
 import weft as nnx
 from tests.graph.graphs import Box
-from weft._graph.layout import layout_of
 from weft._graph.walk import Flattener
+from weft._module.layout import layout_of
 
 
 def record_of(value: Any) -> Any:

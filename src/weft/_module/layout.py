@@ -13,10 +13,11 @@ from typing import Any
 
 from weft._module import kinds
 from weft._module.kinds import Kind, kind_of
-from weft._module.pytree import Pytree, attributes
+from weft._module.marks import refuse_marks
 from weft._static import Static, are_atoms, boxed
+from weft._storage import attributes
 
-_MOST = 64
+MOST = 64
 
 
 class Layout:
@@ -26,26 +27,30 @@ class Layout:
       keys: the names, sorted.
       open: `(position, name, kind, marked)` of the attributes to look into; the kind is None
         where the type does not tell it, and numbers below are data where it is marked.
+      boxed: `(position, name)` of those that are static, but not of a type that tells values apart.
+      fixed: the positions of the other static ones.
+      flat: how JAX sees such objects, where that was asked for.
     """
 
-    __slots__ = ("_atoms", "_blanks", "_boxed", "_positions", "keys", "open")
+    __slots__ = ("_atoms", "_blanks", "boxed", "fixed", "flat", "keys", "open")
 
     def __init__(self, own: dict[str, Any], marks: dict[str, bool]):
         self.keys = tuple(sorted(own))
         self.open: list[tuple[int, str, Kind | None, bool]] = []
-        self._boxed: list[tuple[int, str]] = []  # static, but to be looked at each time
-        self._positions: list[int] = []
+        self.boxed: list[tuple[int, str]] = []
+        self.fixed: list[int] = []
+        self.flat: Any = None
         for i, name in enumerate(self.keys):
             value, mark = own[name], marks.get(name)
             kind = kind_of(value) if kinds.is_settled(value) else None
             is_static = mark is False or (mark is None and kind is Kind.STATIC)
             if value is None or (mark is None and (are_atoms((value,)) or isinstance(value, type))):
-                self._positions.append(i)
+                self.fixed.append(i)
             elif is_static and (mark is False or not isinstance(value, frozenset)):
-                self._boxed.append((i, name))
+                self.boxed.append((i, name))
             else:
                 self.open.append((i, name, kind, bool(mark) and kind is not Kind.OBJECT))
-        names = [self.keys[i] for i in self._positions]
+        names = [self.keys[i] for i in self.fixed]
         self._atoms: Callable[[Any], Any] = operator.itemgetter(*names) if names else _nothing
         self._blanks: dict[Any, list[Any]] = {}
 
@@ -56,15 +61,15 @@ class Layout:
         if blank is None:
             blank = self._make_blank(atoms, own)
         records = blank.copy()
-        for i, name in self._boxed:
+        for i, name in self.boxed:
             records[i] = boxed(own[name])
         return records
 
     def _make_blank(self, atoms: Any, own: dict[str, Any]) -> list[Static | None]:
         blank: list[Static | None] = [None] * len(self.keys)
-        for i in self._positions:
+        for i in self.fixed:
             blank[i] = boxed(own[self.keys[i]])
-        if len(self._blanks) >= _MOST:
+        if len(self._blanks) >= MOST:
             self._blanks.clear()
         self._blanks[atoms] = blank
         return blank
@@ -74,15 +79,10 @@ def _nothing(own: Any) -> None:
     return None
 
 
-def holds_attributes_alone(kind: type[Pytree]) -> bool:
-    """Returns whether the objects of a class hold nothing but their attributes."""
-    return kind._pytree_items is Pytree._pytree_items
-
-
-def layout_of(obj: Pytree) -> Layout | None:
+def layout_of(obj: Any) -> Layout | None:
     """Returns the layout of an object, None for one that holds other things than attributes."""
     kind = type(obj)
-    if not holds_attributes_alone(kind):
+    if not kind._pytree_is_plain:
         return None
     own, marks = attributes(obj), obj._pytree_marks
     key: Any = (tuple(own), *map(type, own.values()))
@@ -91,7 +91,8 @@ def layout_of(obj: Pytree) -> Layout | None:
     layouts = kind._pytree_layouts
     layout = layouts.get(key)
     if layout is None:
-        if len(layouts) >= _MOST:
+        if len(layouts) >= MOST:
             layouts.clear()
+        refuse_marks(own, kind.__name__)
         layout = layouts[key] = Layout(own, marks)
     return layout
