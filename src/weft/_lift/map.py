@@ -139,9 +139,10 @@ class MapLift(AxesLift):
     def run_mapped(self, call: Call, transform: Callable[..., Callable[..., Any]]) -> Any:
         """Calls the mapped function, and names the Variables that an error may be about."""
         exits: list[Exit] = []
+        spec = call.spec
 
-        def pure(*groups: list[Any]) -> Any:
-            out = self.pure(call.spec, *groups)
+        def pure(*groups: list[Any]) -> Any:  # JAX may keep it: it must not hold the call
+            out = self.pure(spec, *groups)
             exits.append(out[1])
             return out
 

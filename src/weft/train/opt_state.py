@@ -142,22 +142,35 @@ def init_state(tx: Any, params: Mapping[Path, Variable]) -> tuple[str, Any]:
       Exception: what `tx` raised for the first form, if it accepts none.
     """
     values = {path: variable.get_raw_value() for path, variable in params.items()}
-    errors = []
-    for form, build in FORMS.items():
-        try:
-            with optax_promotion():
-                made = tx.init(build(values, params))
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
-            errors.append(error)
-        else:
-            return form, to_opt_state(_mark_mirrors(strip(made), params))
-    errors[0].add_note(
-        "The Optax transformation accepts the parameters neither as a State nor as nested dicts. "
-        "If it has a mask or labels, make them from the same parameters: "
-        "`nnx.map_state(lambda path, p: 'decay' if p.ndim > 1 else 'plain', "
-        "nnx.state(model, nnx.Param))`. The parameters are: " + ", ".join(map(format_path, params))
-    )
-    raise errors[0]
+    try:
+        form, made = _init_in_first_form(tx, list(FORMS), values, params)
+    except _REFUSALS as error:
+        error.add_note(
+            "The Optax transformation accepts the parameters neither as a State nor as nested "
+            "dicts. If it has a mask or labels, make them from the same parameters: "
+            "`nnx.map_state(lambda path, p: 'decay' if p.ndim > 1 else 'plain', "
+            "nnx.state(model, nnx.Param))`. The parameters are: "
+            + ", ".join(map(format_path, params))
+        )
+        raise
+    return form, to_opt_state(_mark_mirrors(strip(made), params))
+
+
+_REFUSALS = (TypeError, ValueError, KeyError, AttributeError)
+
+
+def _init_in_first_form(
+    tx: Any, forms: list[str], values: Mapping[Path, Any], params: Mapping[Path, Variable]
+) -> tuple[str, Any]:
+    form, *others = forms
+    try:
+        with optax_promotion():
+            return form, tx.init(FORMS[form](values, params))
+    except _REFUSALS:  # kept in no variable: an error refers to this frame, and so to the arrays
+        if others:
+            with contextlib.suppress(*_REFUSALS):
+                return _init_in_first_form(tx, others, values, params)
+        raise
 
 
 def _mark_mirrors(plain: Any, params: Mapping[Path, Variable]) -> Any:
