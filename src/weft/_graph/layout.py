@@ -95,3 +95,12 @@ def layout_of(obj: Pytree) -> Layout | None:
             layouts.clear()
         layout = layouts[key] = Layout(own, marks)
     return layout
+
+
+def clear() -> None:
+    """Forgets the layouts of all classes."""
+    kinds_of_objects: list[type[Pytree]] = [Pytree]
+    while kinds_of_objects:
+        kind = kinds_of_objects.pop()
+        kind._pytree_layouts.clear()
+        kinds_of_objects.extend(kind.__subclasses__())

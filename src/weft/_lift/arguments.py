@@ -38,6 +38,11 @@ def parameters_of(f: Callable[..., Any]) -> Parameters:
     return known
 
 
+def clear() -> None:
+    """Forgets the parameters of functions."""
+    _known.clear()
+
+
 def _read_parameters(f: Callable[..., Any]) -> Parameters:
     try:
         parameters = inspect.signature(f).parameters.values()
