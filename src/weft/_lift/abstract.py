@@ -12,16 +12,10 @@ from typing import Any
 import jax
 
 from weft._graph.walk import Builder, Flattener, make_variable
-from weft._lift.jit import as_tuple
+from weft._lift.arguments import select_arguments
 from weft._lift.lift import Lift, mode_of, raw_leaves, take, unbind
 from weft._static import Static
 from weft._types import MISSING, Missing
-
-
-def with_static(args: tuple[Any, ...], argnums: int | Sequence[int]) -> tuple[Any, ...]:
-    """Marks arguments as static, by position."""
-    positions = {i % len(args) for i in as_tuple(argnums)} if args else set()
-    return tuple(Static(x) if i in positions else x for i, x in enumerate(args))
 
 
 def eval_shape(
@@ -84,7 +78,11 @@ def make_jaxpr(
       f: the function. If missing, a decorator with the options is returned.
       graph: False to refuse shared references; None for the setting.
       graph_updates: False to leave structure alone; None for the setting.
-      static_argnums: positions of static arguments.
+      static_argnums: positions of static arguments, however a call gives them: by position, by
+        keyword, or left at their defaults.
+
+    Raises:
+      ValueError: for a position that the function does not have.
 
     Example:
       >>> import jax.numpy as jnp
@@ -97,10 +95,11 @@ def make_jaxpr(
     def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
         function, bound = unbind(fun)
         lift = Lift(function, "make_jaxpr", mode_of(graph, graph_updates), bound=len(bound))
+        static = select_arguments(function, static_argnums, bound=len(bound))
 
         @functools.wraps(function, updated=())
         def make_jaxpr_of(*args: Any, **kwargs: Any) -> Any:
-            call = lift.enter((*bound, *with_static(args, static_argnums)), kwargs)
+            call = lift.enter(*static.mark_static((*bound, *args), kwargs))
             return jax.make_jaxpr(functools.partial(lift.pure, call.spec))(*call.groups)
 
         return make_jaxpr_of
@@ -122,10 +121,14 @@ def remat(
     Args:
       f: the function. If missing, a decorator with the options is returned.
       prevent_cse: as for `jax.checkpoint`.
-      static_argnums: positions of static arguments.
+      static_argnums: positions of static arguments, however a call gives them: by position, by
+        keyword, or left at their defaults.
       policy: which intermediate values to keep, as for `jax.checkpoint`.
       graph: False to refuse shared references; None for the setting.
       graph_updates: False to write back Variables only; None for the setting.
+
+    Raises:
+      ValueError: for a position that the function does not have.
 
     Example:
       >>> import jax.numpy as jnp
@@ -138,10 +141,11 @@ def remat(
     def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
         function, bound = unbind(fun)
         lift = Lift(function, "remat", mode_of(graph, graph_updates), bound=len(bound))
+        static = select_arguments(function, static_argnums, bound=len(bound))
 
         @functools.wraps(function, updated=())
         def remat_of(*args: Any, **kwargs: Any) -> Any:
-            call = lift.enter((*bound, *with_static(args, static_argnums)), kwargs)
+            call = lift.enter(*static.mark_static((*bound, *args), kwargs))
             pure = functools.partial(lift.pure, call.spec)
             pure = jax.checkpoint(pure, prevent_cse=prevent_cse, policy=policy)
             return lift.leave(call, *pure(*call.groups))

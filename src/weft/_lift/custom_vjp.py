@@ -19,7 +19,7 @@ import numpy as np
 from weft._errors import StructureError
 from weft._graph.records import VariableDef, leaves_of
 from weft._graph.walk import Builder, Flattener, make_variable
-from weft._lift.jit import as_tuple
+from weft._lift.arguments import as_tuple
 from weft._lift.lift import (
     Exit,
     Lift,

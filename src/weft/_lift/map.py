@@ -13,8 +13,7 @@ import jax
 
 from weft._errors import PrefixError
 from weft._graph import prefix as prefixes
-from weft._lift.abstract import with_static
-from weft._lift.arguments import signature_beside
+from weft._lift.arguments import select_arguments, signature_beside
 from weft._lift.lift import Call, Exit, Lift, Mode, mode_of, unbind
 from weft._path import format_path
 from weft._types import MISSING, Missing
@@ -279,6 +278,9 @@ def pmap(
         function, bound = unbind(fun)
         mode = mode_of(graph, graph_updates)
         lift = MapLift(function, "pmap", mode, in_axes, out_axes, transform_metadata, len(bound))
+        option = "static_broadcasted_argnums"
+        numbers = static_broadcasted_argnums
+        static = select_arguments(function, numbers, bound=len(bound), option=option)
 
         def mapped(pure: Callable[..., Any]) -> Callable[..., Any]:
             return jax.pmap(
@@ -290,8 +292,7 @@ def pmap(
 
         @functools.wraps(function, updated=())
         def pmap_of(*args: Any, **kwargs: Any) -> Any:
-            static = with_static(args, static_broadcasted_argnums)  # type: ignore[arg-type]
-            call = lift.enter((*bound, *static), kwargs)
+            call = lift.enter(*static.mark_static((*bound, *args), kwargs))
             check_axes(call, lift)
             return lift.run_mapped(call, mapped)
 
