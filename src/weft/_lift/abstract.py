@@ -12,10 +12,19 @@ from typing import Any
 import jax
 
 from weft._graph.walk import Builder, Flattener, make_variable
-from weft._lift.arguments import select_arguments
-from weft._lift.lift import Lift, mode_of, raw_leaves, take, unbind
+from weft._lift.arguments import check_arrays, select_arguments
+from weft._lift.lift import Call, Lift, mode_of, raw_leaves, take, unbind
+from weft._lift.naming import names_in, shown_as
 from weft._static import Static
 from weft._types import MISSING, Missing
+
+
+def _shown(lift: Lift, call: Call, pure: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    """Returns what JAX is handed for a call: by default the lift's pure function."""
+    check_arrays(lift.transform, lift.name, call.entries)
+    spec = call.spec
+    pure = functools.partial(lift.pure, spec) if pure is None else pure
+    return shown_as(lift.f, pure, lambda args: names_in(spec))
 
 
 def eval_shape(
@@ -53,7 +62,7 @@ def eval_shape(
         record = flattener.flatten(lift.run(inside))
         return [raw_leaves(entry.value) for entry in flattener.entries], Static(record)
 
-    leaves, record = jax.eval_shape(run, call.groups)
+    leaves, record = jax.eval_shape(_shown(lift, call, run), call.groups)
     remaining = iter([leaf for group in leaves for leaf in group])
     builder = Builder(
         lambda record: make_variable(record, take(record.treedef, remaining)),
@@ -100,7 +109,7 @@ def make_jaxpr(
         @functools.wraps(function, updated=())
         def make_jaxpr_of(*args: Any, **kwargs: Any) -> Any:
             call = lift.enter(*static.mark_static((*bound, *args), kwargs))
-            return jax.make_jaxpr(functools.partial(lift.pure, call.spec))(*call.groups)
+            return jax.make_jaxpr(_shown(lift, call))(*call.groups)
 
         return make_jaxpr_of
 
@@ -146,9 +155,8 @@ def remat(
         @functools.wraps(function, updated=())
         def remat_of(*args: Any, **kwargs: Any) -> Any:
             call = lift.enter(*static.mark_static((*bound, *args), kwargs))
-            pure = functools.partial(lift.pure, call.spec)
-            pure = jax.checkpoint(pure, prevent_cse=prevent_cse, policy=policy)
-            return lift.leave(call, *pure(*call.groups))
+            again = jax.checkpoint(_shown(lift, call), prevent_cse=prevent_cse, policy=policy)
+            return lift.leave(call, *again(*call.groups))
 
         return remat_of
 
@@ -192,8 +200,8 @@ def checkify(
     @functools.wraps(function, updated=())
     def checkify_of(*args: Any, **kwargs: Any) -> Any:
         call = lift.enter((*bound, *args), kwargs)
-        pure = functools.partial(lift.pure, call.spec)
-        error, (groups, exit) = jax_checkify.checkify(pure, errors=chosen)(*call.groups)
+        checked = jax_checkify.checkify(_shown(lift, call), errors=chosen)
+        error, (groups, exit) = checked(*call.groups)
         return error, lift.leave(call, groups, exit)
 
     return checkify_of

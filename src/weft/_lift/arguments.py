@@ -7,14 +7,17 @@ options choose arguments by the position or the name of theirs, however a call g
 from __future__ import annotations
 
 import inspect
+import reprlib
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax.tree_util as jtu
 
-from weft._path import Path, key_of_entry
+from weft._path import Path, format_path, key_of_entry
 from weft._static import Static
+from weft._types import ARRAY_TYPES, SCALAR_TYPES
+from weft._variable import Variable
 
 
 class Parameters(NamedTuple):
@@ -211,3 +214,28 @@ def signature_beside(f: Callable[..., Any], name: str, bound: int, **axes: Any) 
     width = max(map(len, ["function", *axes])) + 1
     lines = {"function": f"{name}({shown})"} | {key: repr(value) for key, value in axes.items()}
     return "".join(f"\n  {key + ':':<{width}} {line}" for key, line in lines.items())
+
+
+def check_arrays(transform: str, name: str, entries: Iterable[tuple[Path, Any, Any]]) -> None:
+    """Raises unless all that JAX is given is something that it takes.
+
+    Args:
+      transform: the transform's name.
+      name: the function's.
+      entries: path and value of each leaf of the arguments.
+
+    Raises:
+      TypeError: naming the path of what is no array.
+    """
+    for path, value, _ in entries:
+        if isinstance(value, _TAKEN) or hasattr(value, "dtype") or hasattr(value, "__jax_array__"):
+            continue
+        raise TypeError(
+            f"nnx.{transform} of {name!r} was given {reprlib.repr(value)}, a "
+            f"{type(value).__name__}, as {format_path(path)}, which is no array. Bind it to the "
+            f"function, `functools.partial(f, {path[0]}=...)`, or name its position in the "
+            "transform's option for static arguments"
+        )
+
+
+_TAKEN = (Variable, *ARRAY_TYPES, *SCALAR_TYPES)

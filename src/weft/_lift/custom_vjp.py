@@ -30,6 +30,7 @@ from weft._lift.lift import (
     raw_leaves,
     take,
 )
+from weft._lift.naming import names_below, names_in, shown_as
 from weft._lift.tangents import form_tangent, leaves_by_path, match
 from weft._path import Path
 from weft._static import Static
@@ -102,8 +103,11 @@ class CustomVjp:
         call = lift.enter(tuple(args[i] for i in positions))
         avals = [list(map(jax.typeof, raw_leaves(entry.value))) for entry in call.entries]
         run = _Run(lift, call.spec, self._rules, full, tuple(nondiff.values()), avals)
-        transformed = jax.custom_vjp(run.primal)
-        transformed.defvjp(run.forward, run.backward)
+        transformed = jax.custom_vjp(shown_as(self._f, run.primal, run.names))
+        transformed.defvjp(
+            shown_as(self._rules.fwd, run.forward, run.names),
+            shown_as(self._rules.bwd, run.backward, _names_of_residuals),
+        )
         groups, exit = transformed(call.groups)
         return lift.leave(call, groups, exit)
 
@@ -155,6 +159,9 @@ class _Run(NamedTuple):
     full: Callable[[tuple[Any, ...]], list[Any]]
     nondiff: tuple[Any, ...]
     avals: list[list[Any]]
+
+    def names(self, args: Any) -> list[str]:
+        return names_in(self.spec)
 
     def primal(self, groups: list[list[Any]]) -> tuple[list[list[Any]], Exit]:
         inside = self.lift.rebuild(self.spec, groups)
@@ -235,6 +242,13 @@ class _Run(NamedTuple):
 
     def _argument_paths(self) -> list[Path]:
         return argument_paths(self.lift.f, len(self.spec.record.children))
+
+
+def _names_of_residuals(args: Any) -> list[str]:
+    """Returns what to call the arrays that the backward rule is made of."""
+    (_, record, _), cotangents = args
+    of_result = [f"cotangent[{i}]" for i, _ in enumerate(jax.tree.leaves(cotangents))]
+    return [*names_below(record.value, ("residuals",)), *of_result]
 
 
 def _zero_cotangent(x: Any) -> Any:
