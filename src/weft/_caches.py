@@ -12,6 +12,7 @@ MODULES = (
     "weft._static",
     "weft._graph.layout",
     "weft._lift.arguments",
+    "weft._lift.dispatch",
     "weft._lift.memo",
     "weft.nn.stack",
 )
