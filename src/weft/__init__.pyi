@@ -9,7 +9,8 @@ from weft import tracers as tracers
 from weft import nn as nn
 from weft import statelib as statelib
 
-# Settings and errors
+# Settings, caches and errors
+from weft._caches import clear_caches as clear_caches
 from weft._config import set_auto_donation as set_auto_donation
 from weft._config import set_graph_mode as set_graph_mode
 from weft._config import set_graph_updates as set_graph_updates

@@ -287,3 +287,8 @@ def _stays(function: types.FunctionType) -> bool:
     defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
     fixed = _ATOMS | {float, types.FunctionType}
     return function.__closure__ is None and all(type(x) in fixed for x in defaults)
+
+
+def clear() -> None:
+    """Forgets the boxes of common values."""
+    _boxes.clear()

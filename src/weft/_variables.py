@@ -54,7 +54,8 @@ def overwrite(targets: Sequence[Variable], values: list[Any]) -> bool:
       values: Variables, of which the values are taken, or raw values.
 
     Returns:
-      False where more than arrays would change, or where it is an error; nothing is written then.
+      False where more than arrays of the same shape would change, or where it is an error; nothing
+      is written then.
     """
     raws = values
     if all(map(is_variable, values)):
@@ -72,6 +73,8 @@ def overwrite(targets: Sequence[Variable], values: list[Any]) -> bool:
         if any(isinstance(target._lease, Part) for target in targets):
             return False
         expose(targets)
+    if not _have_shapes_of(raws, list(map(get_slot, targets))):
+        return False
     store_raws(targets, raws)
     return True
 
@@ -81,6 +84,18 @@ def expose(variables: Iterable[Variable]) -> None:
     for variable in variables:
         while (lease := variable._lease) is not None:  # another one may take it over meanwhile
             lease.expose(variable)
+
+
+_aval = operator.attrgetter("aval")
+_shape = operator.attrgetter("shape")
+
+
+def _have_shapes_of(new: list[Any], old: list[Any]) -> bool:
+    # JAX has one aval for all alike, so that comparing them is quick.
+    return are_arrays(old) and (
+        list(map(_aval, new)) == list(map(_aval, old))
+        or list(map(_shape, new)) == list(map(_shape, old))
+    )
 
 
 def store_raws(variables: Sequence[Variable], raws: Iterable[Any]) -> None:

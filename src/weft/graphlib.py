@@ -12,7 +12,6 @@ from weft._graph.api import pure as pure
 from weft._graph.api import set_metadata as set_metadata
 from weft._graph.api import split as split
 from weft._graph.api import state as state
-from weft._graph.api import update as update
 from weft._graph.api import variables as variables
 from weft._graph.contexts import MergeContext as MergeContext
 from weft._graph.contexts import SplitContext as SplitContext
@@ -41,6 +40,7 @@ from weft._graph.state import State as State
 from weft._graph.state import map_state as map_state
 from weft._graph.unpacked import GraphState as GraphState
 from weft._graph.unpacked import unpack as unpack
+from weft._graph.updates import update as update
 from weft._graph.variable_modes import vars_as as vars_as
 from weft._graph.variable_modes import with_vars as with_vars
 from weft._lift.partial import cached_partial as cached_partial

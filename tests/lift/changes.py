@@ -96,7 +96,7 @@ CHANGES: dict[str, Callable[[Zoo], Any]] = {
     "leaf of a tree in place": _changed("tree", lambda x: x.get_raw_value().update(a=jnp.ones(3))),
     "train": lambda root: (_set("deterministic", False)(root), root.eval()),
     "set_attributes": lambda root: root.set_attributes(size=8),
-    "update": lambda root: nnx.update(root, {"added": nnx.Param(jnp.ones(1))}),
+    "update": lambda root: nnx.update(root, {"added": nnx.Intermediate(jnp.ones(1))}),
     "pop": lambda root: nnx.pop(root.dict, nnx.Param),
     "class": _changed("layers.0", _set("__class__", OtherLeaf)),
     "shared": lambda root: setattr(root, "again", root.layers[1]),

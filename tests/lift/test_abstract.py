@@ -122,6 +122,66 @@ def test_remat_gives_the_same_values_gradients_and_writes():
     assert model.count[...] == 3.0
 
 
+# Ways to give `f` a model, an array and the static `how`, which has a default.
+WAYS = {
+    "by position": lambda f, m, x: f(m, x, None),
+    "by keyword": lambda f, m, x: f(m, x, how=None),
+    "all by keyword": lambda f, m, x: f(how=None, x=x, m=m),
+    "at its default": lambda f, m, x: f(m, x),
+}
+STATIC = {
+    "remat": lambda f, number: nnx.remat(f, static_argnums=number),
+    "make_jaxpr": lambda f, number: nnx.make_jaxpr(f, static_argnums=number),
+    "pmap": lambda f, number: nnx.pmap(
+        f, in_axes=(None, 0, None), static_broadcasted_argnums=number
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("transform", STATIC)
+@pytest.mark.parametrize("number", [2, (-1,)])
+def test_a_static_argument_makes_no_other_one_static(transform, way, number):
+    given = []
+
+    def f(m, x, how=None):
+        given.append((how, isinstance(m.w[...], jax.core.Tracer), isinstance(x, jax.core.Tracer)))
+        return jnp.sin(m.w * x)
+
+    model = Model()
+    out = WAYS[way](STATIC[transform](f, number), model, X[None])
+    assert set(given) == {(None, True, True)}
+    if transform == "remat":
+        np.testing.assert_allclose(out, jnp.sin(X[None]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("transform", STATIC)
+def test_positions_that_a_function_does_not_have(transform):
+    number = "static_broadcasted_argnums" if transform == "pmap" else "static_argnums"
+    with pytest.raises(ValueError, match=rf"{number}=3 asks for position 3, but .* 1: x, 2: how$"):
+        STATIC[transform](lambda m, x, how=None: m(x), 3)
+    with pytest.raises(ValueError, match=r"asks for position 2, but .* 0: x, 1: factor$"):
+        STATIC[transform](Model().__call__, 2)  # the object is not counted
+
+
+def test_a_static_argument_of_a_method():
+    class Net(Model):
+        def __call__(self, x, train=True):
+            return super().__call__(x).sum() if train else x.sum()
+
+    for f, args in ((nnx.remat(Net.__call__, static_argnums=2), True), (nnx.remat, False)):
+        for call in (
+            lambda f, *a: f(*a),
+            lambda f, *a: f(*a, True),
+            lambda f, *a: f(*a, train=True),
+        ):
+            model = Net()
+            step = f if args else nnx.remat(model.__call__, static_argnums=1)
+            step_args = (model, X) if args else (X,)
+            np.testing.assert_allclose(call(step, *step_args), 2 * np.sin(1.0), rtol=1e-6)
+            assert model.count[...] == 1.0
+
+
 def test_options_of_remat():
     policy = jax.checkpoint_policies.everything_saveable
 

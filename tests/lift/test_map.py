@@ -269,6 +269,49 @@ def test_different_lengths_name_both_paths():
     assert "axes of different lengths: m.w has 3, x has 4" in message
 
 
+def test_a_length_that_differs_from_the_given_one():
+    f = nnx.vmap(lambda m, x: x, in_axes=(None, 0), axis_size=3)
+    message = error_of(nnx.PrefixError, f, Scaled(), jnp.ones(4))
+    assert "axes of different lengths: `axis_size` has 3, x has 4" in message
+
+
+@pytest.mark.parametrize("transform", [nnx.vmap, nnx.pmap])
+@pytest.mark.parametrize("axis", ["a", 1.0, True])
+def test_axes_that_are_none(transform, axis):
+    for options in ({"in_axes": (None, axis)}, {"in_axes": (None, 0), "out_axes": axis}):
+        message = error_of(TypeError, transform, lambda m, x: x, **options)
+        assert f"takes axes, as ints, or None, found {axis!r}: \n  function:" in message
+
+
+def test_what_is_no_array_names_its_path():
+    class Odd:
+        def __repr__(self):
+            return "odd" * 100
+
+    for transform in (nnx.vmap, nnx.pmap):
+        f = transform(lambda m, options: None, in_axes=(0, None))
+        message = error_of(TypeError, f, jnp.ones(1), {"mode": Odd()})
+        assert "' was given oddodd" in message
+        assert len(message) < 400
+        assert ", a Odd, as options.mode, which is no array. Bind it to the function, " in message
+        assert "`functools.partial(f, options=...)`" in message
+
+
+def test_outputs_without_the_axis_that_they_are_to_have():
+    f = nnx.vmap(lambda x: {"a": x, "b": x}, out_axes={"a": 0, "b": 2})
+    message = error_of(nnx.PrefixError, f, jnp.ones((3, 2)))
+    assert "puts output.b together over axis 2, but one slice of it has the shape (2,)" in message
+    f = nnx.vmap(lambda x: x, out_axes=(0, 0))
+    message = error_of(nnx.PrefixError, f, jnp.ones(3))
+    assert "output is a single array, but its prefix is the tuple (0, 0): give one entry" in message
+
+
+def test_more_slices_than_devices():
+    f = nnx.pmap(lambda x: x, devices=jax.devices()[:2])
+    message = error_of(nnx.PrefixError, f, jnp.ones(3))
+    assert "maps over 3 slices, one for each device, but there are 2 devices" in message
+
+
 def test_a_filter_that_is_missing():
     axes = nnx.StateAxes({nnx.Param: 0})
     message = error_of(nnx.PrefixError, nnx.vmap(lambda m: None, in_axes=axes), stacked())
@@ -332,69 +375,6 @@ def test_pmap_with_static_arguments_and_a_method():
 def test_pmap_forgotten_split():
     message = error_of(nnx.PrefixError, nnx.pmap(lambda rngs: rngs.params()), nnx.Rngs(0))
     assert "above `@nnx.pmap`" in message
-
-
-# -- shard_map
-
-
-def test_shard_map_splits_and_writes_back():
-    models = stacked(2)
-
-    @nnx.shard_map(mesh=make_mesh(), in_specs=(P("data"), P("data")), out_specs=P("data"))
-    def forward(m, x):
-        m.seen[...] = m.seen + jnp.sum(x)
-        return m.w * x
-
-    y = forward(models, jnp.ones((2, 2)))
-    np.testing.assert_array_equal(y, [[0, 0], [1, 1]])
-    np.testing.assert_array_equal(models.seen, [2.0, 2.0])
-
-
-def test_shard_map_with_specs_by_filter():
-    model = Scaled(4)
-    specs = nnx.StateSharding({nnx.Param: P("data"), ...: P()})
-
-    def forward(m, x):
-        assert m.w.shape == (2,)
-        m.seen[...] = jax.lax.psum(jnp.sum(m.w * x), "data")
-
-    nnx.shard_map(forward, mesh=make_mesh(), in_specs=(specs, P("data")), out_specs=P())(
-        model, jnp.arange(4.0)
-    )
-    assert model.seen[...] == 6.0
-
-
-def test_shard_map_takes_the_mesh_that_is_set_and_keywords_whole():
-    with jax.set_mesh(make_mesh()):
-        f = nnx.shard_map(lambda x, *, scale: x * scale, in_specs=P("data"), out_specs=P("data"))
-        y = jax.jit(lambda x: f(x, scale=jnp.full(1, 2.0)))(jnp.ones(2))
-    np.testing.assert_array_equal(y, [2.0, 2.0])
-
-
-def test_shard_map_axis_names_and_check():
-    mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
-
-    @nnx.shard_map(mesh=mesh, in_specs=P("a"), out_specs=P("a"), axis_names={"a"}, check_vma=False)
-    def f(x):
-        return x + jax.lax.axis_index("a")
-
-    np.testing.assert_array_equal(jax.jit(f)(jnp.zeros(2, jnp.int32)), [0, 1])
-
-
-def test_shard_map_of_a_method():
-    model = Scaled()
-    f = nnx.shard_map(model.__call__, mesh=make_mesh(), in_specs=P(), out_specs=P())
-    f(jnp.ones(2))
-    assert model.seen[...] == 2.0
-
-
-def test_shard_map_refuses_a_split_write_to_a_shared_variable():
-    f = nnx.shard_map(
-        lambda m, x: m(x), mesh=make_mesh(), in_specs=(P(), P("data")), out_specs=P("data")
-    )
-    message = error_of(ValueError, f, Scaled(1), jnp.ones(2))
-    assert "written to m.seen, shared by all slices" in message
-    assert "jax.lax.pmean(x, axis_name)" in message
 
 
 # -- axis names in metadata

@@ -215,6 +215,59 @@ def test_pytree_valued_parameters():
     np.testing.assert_allclose(model.z.value, 0.0, atol=1e-4)
 
 
+# -- arrays that no Variable holds
+
+
+class Plain(nnx.Module):
+    def __init__(self):
+        self.w, self.b, self.step = jnp.ones((2, 2)), jnp.zeros(2), nnx.Variable(jnp.array(0))
+        self.pair = (jnp.ones(()), "x")
+        self.out = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        return self.out(x @ self.w * self.pair[0] + self.b)
+
+
+def is_trained(path, value):
+    return isinstance(value, (jax.Array, nnx.Param))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw with mask", "partition", "several steps"])
+def test_plain_arrays_are_trained(name):
+    @(nnx.jit if name in ("adam", "partition") else lambda f: f)
+    def step(model, optimizer):
+        grads = nnx.grad(loss_fn, argnums=nnx.DiffState(0, is_trained))(model)
+        return optimizer.update(model, grads), grads
+
+    model, tx = Plain(), TRANSFORMATIONS[name]()
+    optimizer = nnx.Optimizer(model, tx, wrt=is_trained)
+    values = nnx.to_pure_dict(nnx.state(model, is_trained))
+    with jax.numpy_dtype_promotion("standard"):
+        tx_state = tx.init(values)
+        for _ in range(2):
+            _, grads = step(model, optimizer)
+            updates, tx_state = tx.update(nnx.to_pure_dict(grads), tx_state, values)
+            values = optax.apply_updates(values, updates)
+    close = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)  # noqa: E731
+    jax.tree.map(close, nnx.to_pure_dict(nnx.state(model, is_trained)), values)
+    assert model.pair[1] == "x"
+    assert model.step.value == 0
+    assert optimizer.step.value == 2
+
+
+def test_plain_arrays_that_cannot_be_written_leave_everything_as_it_was():
+    model = {"plain": Plain(), "tuple": (Plain(),)}
+    optimizer = nnx.Optimizer(model, optax.sgd(0.1), wrt=is_trained)
+    grads = jax.tree.map(jnp.ones_like, nnx.state(model, is_trained))
+    optimizer.update(model, grads)  # what holds the arrays can be changed
+    root = (jnp.ones(2), nnx.Param(jnp.ones(2)))
+    optimizer = nnx.Optimizer(root, optax.sgd(0.1), wrt=is_trained)
+    with pytest.raises(nnx.StructureError, match=r"\[0\] is an array inside a tuple"):
+        optimizer.update(root, jax.tree.map(jnp.ones_like, nnx.state(root, is_trained)))
+    assert root[1].value.tolist() == [1.0, 1.0]
+    assert optimizer.step.value == 0
+
+
 # -- further arguments
 
 
@@ -297,8 +350,13 @@ def test_missing_wrt_shows_the_line_to_write():
 
 
 def test_tx_that_is_no_transformation():
-    with pytest.raises(TypeError, match=r"such as `optax\.adam\(1e-3\)`, found <function adam"):
+    with pytest.raises(TypeError, match=r"found the function adam: call it, `optax\.adam\(1e-3\)`"):
         nnx.Optimizer(Net(), optax.adam, wrt=nnx.Param)
+    with pytest.raises(TypeError, match=r"such as `optax\.adam\(1e-3\)`, found a Net$"):
+        nnx.Optimizer(Net(), Net(), wrt=nnx.Param)
+    for swapped in (Net(), optax.adam):
+        with pytest.raises(TypeError, match=r"model and a \w+ as the transf.*in this order$"):
+            nnx.Optimizer(optax.sgd(0.1), swapped, wrt=nnx.Param)
 
 
 @pytest.mark.parametrize("wrt", [nnx.Cache, None])
@@ -309,11 +367,16 @@ def test_wrt_that_selects_nothing_says_what_there_is(wrt):
         nnx.Optimizer(Net(), optax.adam(1e-3), wrt=wrt)
 
 
-def test_wrt_that_selects_plain_arrays():
-    model = Net()
-    model.offset = jnp.ones(3)
-    with pytest.raises(TypeError, match="selects offset, which is no Variable but a ArrayImpl"):
-        nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.PathContains("offset"))
+def test_wrt_that_selects_nothing_says_which_arrays_to_wrap():
+    model = Plain()
+    del model.out
+    with pytest.raises(ValueError, match=r"selects nothing of the Plain, which h") as caught:
+        nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)
+    message = str(caught.value)
+    assert "Variable (such as step), arrays that are in no Variable (b, pair[0], w)" in message
+    assert "wrap these where they are set, `self.w = nnx.Param(array)`, or select them" in message
+    with pytest.raises(ValueError, match=r"which holds neither Variables nor arrays: give a model"):
+        nnx.Optimizer(nnx.Module(), optax.adam(1e-3), wrt=nnx.Param)
 
 
 @pytest.fixture
@@ -330,8 +393,9 @@ def test_update_without_gradients(trio):
 
 def test_update_with_arguments_swapped(trio):
     model, optimizer, grads = trio
-    with pytest.raises(TypeError, match="in this order"):
-        optimizer.update(grads, model)
+    for given in (grads, nnx.to_pure_dict(grads)):
+        with pytest.raises(TypeError, match=r"as the model and a Net as .* in this order"):
+            optimizer.update(given, model)
 
 
 def test_optimizer_has_no_model(trio):
@@ -357,6 +421,43 @@ def test_gradients_that_do_not_fit_are_listed_and_nothing_is_written(trio):
     assert all(
         x is y for x, y in zip(before, jax.tree.leaves(nnx.state((model, optimizer))), strict=True)
     )
+
+
+@pytest.mark.parametrize("name", ["momentum", "adam", "adamw with mask", "clipped"])
+@pytest.mark.parametrize("change", ["new", "gone", "shape"])
+def test_a_model_that_was_changed_after_its_optimizer_was_made(name, change):
+    model = Net()
+    optimizer = nnx.Optimizer(model, TRANSFORMATIONS[name](), wrt=nnx.Param)
+    if change == "new":
+        model.tail = nnx.Param(jnp.ones(3))
+    elif change == "gone":
+        del model.head.bias
+    else:
+        model.head.kernel = nnx.Param(jnp.ones((2, 5)))
+    found = {
+        "new": "new: tail",
+        "gone": "gone: head.bias",
+        "shape": "head.kernel: shape (2, 2) then, (2, 5) now",
+    }
+    before = jax.tree.leaves(nnx.state((model, optimizer)))
+    with pytest.raises(nnx.StructureError) as caught:
+        optimizer.update(model, grads_of(model))
+    message = str(caught.value)
+    assert f"the optimizer was made for, and nothing was written:\n  {found[change]}\n" in message
+    assert "make a new Optimizer for the model as it is now: `optimizer = nnx.Opt" in message
+    after = jax.tree.leaves(nnx.state((model, optimizer)))
+    assert all(x is y for x, y in zip(before, after, strict=True))
+
+
+def test_other_errors_of_a_transformation_are_its_own(trio):
+    model, _, grads = trio
+
+    def fails(*args):
+        raise ValueError("of the transformation")
+
+    failing = optax.GradientTransformation(optax.sgd(0.1, momentum=0.9).init, fails)
+    with pytest.raises(ValueError, match=r"^of the transformation$"):
+        nnx.Optimizer(model, failing, wrt=nnx.Param).update(model, grads)
 
 
 def test_state_whose_structure_changes_is_refused(trio):

@@ -10,7 +10,6 @@ from weft._graph.api import pure as pure
 from weft._graph.api import set_metadata as set_metadata
 from weft._graph.api import split as split
 from weft._graph.api import state as state
-from weft._graph.api import update as update
 from weft._graph.api import variables as variables
 from weft._graph.iterate import iter_children as iter_children
 from weft._graph.iterate import iter_graph as iter_graph
@@ -32,3 +31,4 @@ from weft._graph.state import to_flat_state as to_flat_state
 from weft._graph.state import to_pure_dict as to_pure_dict
 from weft._graph.unpacked import GraphState as GraphState
 from weft._graph.unpacked import unpack as unpack
+from weft._graph.updates import update as update

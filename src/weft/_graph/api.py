@@ -1,7 +1,7 @@
 """Graphs as values: short functions over the walk.
 
 `split` takes an object apart into a `GraphDef` and States, `merge` makes one of them again,
-`update` writes States into an object, `clone` copies it.
+`clone` copies an object, `pop` takes Variables out of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from weft._errors import StructureError
 from weft._graph.assembly import assembly_of
 from weft._graph.content import Content, content_of
 from weft._graph.copies import copy_arrays
-from weft._graph.overwrite import overwrite_values
 from weft._graph.records import (
     ArrayDef,
     GraphDef,
@@ -32,16 +31,13 @@ from weft._graph.state import (
     filter_flat,
     flatten_until,
     from_flat_state,
-    holds_tree,
     nested_dict,
 )
 from weft._graph.walk import Flattener, Table, items_of, make_variable
 from weft._module.pytree import Pytree
 from weft._module.pytree import check_write as check_object_write
 from weft._path import Path, format_path, path_sort_key
-from weft._types import MISSING
 from weft._variable import Variable, is_variable, own_value, pure_value
-from weft._variable_guard import check_write
 from weft._variables import around, copies_of
 
 N = TypeVar("N")
@@ -148,7 +144,7 @@ def leaves_at(places: list[tuple[Path, Any]], states: tuple[Any, ...]) -> list[A
     trees = {path for path, record in places if getattr(record, "treedef", None) is not None}
     given: dict[Path, Any] = {}
     for part in states:
-        given.update(_flat(part, trees))
+        given.update(flatten_given(part, trees))
     missing = [path for path in paths if path not in given]
     unexpected = sorted(given.keys() - set(paths), key=path_sort_key)
     if missing or unexpected:
@@ -173,7 +169,7 @@ def _sorted_leaves(paths: list[Path], leaves: Sequence[Any]) -> list[Any]:
     return placed
 
 
-def _flat(part: Any, trees: set[Path]) -> Iterable[tuple[Path, Any]]:
+def flatten_given(part: Any, trees: set[Path]) -> Iterable[tuple[Path, Any]]:
     """Flattens a state; at the paths of `trees` a nested dict is the value of a Variable."""
     if isinstance(part, FlatState):
         return part
@@ -241,119 +237,6 @@ def merge(
         graphdef = graphdef.graphdef
     copy = copy if recreate_variables is None else recreate_variables
     return build(graphdef, leaves_for(graphdef, states), copy=copy)
-
-
-def update(node: Any, state: Any, /, *states: Any) -> None:
-    """Writes Variables or plain values into an object, in place.
-
-    Args:
-      node: an object, or a pytree of objects.
-      state: a State, a pure dict, or an object of the same structure.
-      *states: further ones.
-
-    Raises:
-      StructureError: naming paths that the object does not have; nothing is written then.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> import weft as nnx
-      >>> model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
-      >>> nnx.update(model, {"bias": jnp.ones(3)})
-      >>> float(model.bias.sum())
-      3.0
-    """
-    if not states and overwrite_values(node, state, share=shares(None)):
-        return
-    content = take_apart(node)
-    own = dict(zip(content.paths, content.leaves, strict=True))
-    trees = {path for path, value in own.items() if holds_tree(value)}
-    new: dict[Path, Any] = {}
-    for part in (state, *states):
-        if isinstance(part, Pytree):
-            part = variables(part)
-        if own.keys() == {()}:
-            new[()] = part
-        else:
-            new.update(_flat(part, trees))
-    for path in new.keys() - own.keys():  # a Variable also has the paths of its other references
-        alias = _find(node, path)
-        if isinstance(alias, Variable):
-            own[path] = alias
-    into = {path: value for path, value in new.items() if not isinstance(own.get(path), Variable)}
-    homes = {path: _find(node, path[:-1]) for path in into}
-    _check_homes(node, homes, {path: value for path, value in into.items() if path not in own})
-    for path in new.keys() - into.keys():
-        check_write(own[path])
-    for path, value in new.items():
-        if path not in into:
-            _write(own[path], value)
-        elif path in own:
-            _put(homes[path], path[-1], value._raw if isinstance(value, Variable) else value)
-        else:
-            _put(homes[path], path[-1], _own_copy(value))
-
-
-def _own_copy(value: Any) -> Any:
-    return value.copy() if isinstance(value, Variable) else value
-
-
-def _write(target: Variable, value: Any) -> None:
-    if isinstance(value, Variable):
-        if value is not target:
-            target.update_from_state(value)
-    else:
-        target.set_raw_value(own_value(value))
-
-
-def _child(container: Any, key: Any) -> Any:
-    if isinstance(container, Pytree):
-        return dict(container._pytree_items())[key]
-    return getattr(container, key) if hasattr(container, "_fields") else container[key]
-
-
-def _find(node: Any, path: Path) -> Any:
-    """Returns what is at a path, `MISSING` if there is no such path."""
-    for key in path:
-        try:
-            node = _child(node, key)
-        except (KeyError, IndexError, AttributeError, TypeError):
-            return MISSING
-    return node
-
-
-def _check_homes(node: Any, homes: Mapping[Path, Any], added: Mapping[Path, Any]) -> None:
-    """Raises unless all the objects that something is to be put into can take it."""
-    unknown = [
-        path
-        for path, value in added.items()
-        if not isinstance(homes[path], (Pytree, dict)) or not isinstance(value, Variable)
-    ]
-    if unknown:
-        raise StructureError(
-            f"{type(node).__name__} has no Variable at "
-            f"{', '.join(format_path(path) for path in unknown)}, and nothing was written. "
-            "Compare with `nnx.to_flat_state(nnx.state(model)).paths`"
-        )
-    for path, home in homes.items():
-        if isinstance(home, Pytree):
-            check_object_write(home, path[-1])
-        elif not isinstance(home, (list, dict)):
-            raise StructureError(
-                f"{format_path(path, type(node).__name__)} is an array inside a "
-                f"{type(home).__name__}, which cannot be changed in place, and nothing was "
-                "written: hold the array in a Variable, or in a list"
-            )
-
-
-def _is_attribute(container: Any, key: Any) -> bool:
-    return isinstance(container, Pytree) and isinstance(key, str)
-
-
-def _put(container: Any, key: Any, value: Any) -> None:
-    if _is_attribute(container, key):
-        setattr(container, key, value)
-    else:
-        container[key] = value
 
 
 def clone(node: N, variables: bool = True, *, arrays: bool = True, graph: bool | None = None) -> N:
@@ -458,6 +341,10 @@ def _remove(container: Any, key: Any) -> None:
         delattr(container, key)
     else:
         del container[key]
+
+
+def _is_attribute(container: Any, key: Any) -> bool:
+    return isinstance(container, Pytree) and isinstance(key, str)
 
 
 def find_duplicates(node: Any, /, *, only: _filters.Filter = ...) -> list[list[Path]]:

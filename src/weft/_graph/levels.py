@@ -84,13 +84,14 @@ def levels_of(paths: Sequence[Path]) -> Levels | None:
         return None
     levels = Levels()
     numbers: dict[Path, int] = {(): 0}
-
-    def number_of(path: Path) -> int:
-        number = numbers.get(path)
-        if number is None:
-            number = numbers[path] = levels.add(number_of(path[:-1]), path[-1])
-        return number
-
     for path in paths:
-        levels.add_leaf(number_of(path[:-1]), path[-1])
+        parent = numbers.get(path[:-1])
+        if parent is None:
+            parent = 0
+            for end in range(1, len(path)):
+                inside = path[:end]
+                if inside not in numbers:
+                    numbers[inside] = levels.add(parent, path[end - 1])
+                parent = numbers[inside]
+        levels.add_leaf(parent, path[-1])
     return levels

@@ -101,26 +101,26 @@ def is_leaf(prefix: Any) -> bool:
 def distinct(*prefixes: Any) -> list[Any]:
     """Returns the different leaf prefixes of some prefix trees, in the order of first sight."""
     found: list[Any] = []
-
-    def collect(prefix: Any) -> None:
-        if isinstance(prefix, PrefixMapping):
-            for leaf in prefix.leaf_prefixes():
-                collect(leaf)
-        elif isinstance(prefix, Pytree):
-            for _, child in prefix._pytree_items():
-                collect(child)
-        elif isinstance(prefix, Mapping):
-            for child in prefix.values():
-                collect(child)
-        elif type(prefix) in (tuple, list):
-            for child in prefix:
-                collect(child)
-        elif not any(_same(prefix, other) for other in found):
-            found.append(prefix)
-
     for prefix in prefixes:
-        collect(prefix)
+        _collect_distinct(prefix, found)
     return found
+
+
+def _collect_distinct(prefix: Any, found: list[Any]) -> None:
+    if isinstance(prefix, PrefixMapping):
+        parts: Iterable[Any] = prefix.leaf_prefixes()
+    elif isinstance(prefix, Pytree):
+        parts = (child for _, child in prefix._pytree_items())
+    elif isinstance(prefix, Mapping):
+        parts = prefix.values()
+    elif type(prefix) in (tuple, list):
+        parts = prefix
+    else:
+        if not any(_same(prefix, other) for other in found):
+            found.append(prefix)
+        return
+    for part in parts:
+        _collect_distinct(part, found)
 
 
 def _same(a: Any, b: Any) -> bool:

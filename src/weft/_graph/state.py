@@ -461,17 +461,15 @@ def holds_tree(leaf: Any) -> bool:
 
 def flatten_until(mapping: Any, ends: Callable[[Path], bool]) -> list[tuple[Path, Any]]:
     """Flattens a State or nested dict down to Variables, other values, and paths that end it."""
-    found: list[tuple[Path, Any]] = []
+    return list(_iter_until(mapping, (), ends))
 
-    def collect(value: Any, path: Path) -> None:
-        if isinstance(value, Variable) or not isinstance(value, Mapping) or ends(path):
-            found.append((path, _raw(value)))
-            return
-        for key, child in value.items():
-            collect(child, (*path, key))
 
-    collect(mapping, ())
-    return found
+def _iter_until(value: Any, path: Path, ends: Callable[[Path], bool]) -> Iterator[tuple[Path, Any]]:
+    if isinstance(value, Variable) or not isinstance(value, Mapping) or ends(path):
+        yield path, _raw(value)
+        return
+    for key, child in value.items():
+        yield from _iter_until(child, (*path, key), ends)
 
 
 def split_flat(

@@ -18,11 +18,11 @@ from weft._lift.loop import scan as scan
 from weft._lift.map import PARTITION_NAME as PARTITION_NAME
 from weft._lift.map import StateAxes as StateAxes
 from weft._lift.map import pmap as pmap
-from weft._lift.map import shard_map as shard_map
 from weft._lift.map import transform_metadata as transform_metadata
 from weft._lift.map import vmap as vmap
 from weft._lift.repeat import fori_loop as fori_loop
 from weft._lift.repeat import while_loop as while_loop
+from weft._lift.shards import shard_map as shard_map
 from weft._lift.trace_log import CacheInfo as CacheInfo
 from weft._lift.trace_log import assert_max_traces as assert_max_traces
 from weft._lift.vjp import jvp as jvp

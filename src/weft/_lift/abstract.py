@@ -12,17 +12,20 @@ from typing import Any
 import jax
 
 from weft._graph.walk import Builder, Flattener, make_variable
-from weft._lift.jit import as_tuple
-from weft._lift.lift import Lift, mode_of, raw_leaves, take, unbind
+from weft._lift.arguments import check_arrays, select_arguments
+from weft._lift.lift import Call, Lift, mode_of, raw_leaves, take, unbind
+from weft._lift.naming import names_in, shown_as
 from weft._static import Static
 from weft._tracebacks import boundary, transformed
 from weft._types import MISSING, Missing
 
 
-def with_static(args: tuple[Any, ...], argnums: int | Sequence[int]) -> tuple[Any, ...]:
-    """Marks arguments as static, by position."""
-    positions = {i % len(args) for i in as_tuple(argnums)} if args else set()
-    return tuple(Static(x) if i in positions else x for i, x in enumerate(args))
+def _shown(lift: Lift, call: Call, pure: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    """Returns what JAX is handed for a call: by default the lift's pure function."""
+    check_arrays(lift.transform, lift.name, call.entries)
+    spec = call.spec
+    pure = functools.partial(lift.pure, spec) if pure is None else pure
+    return shown_as(lift.f, pure, lambda args: names_in(spec))
 
 
 @boundary
@@ -61,7 +64,7 @@ def eval_shape(
         record = flattener.flatten(lift.run(inside))
         return [raw_leaves(entry.value) for entry in flattener.entries], Static(record)
 
-    leaves, record = jax.eval_shape(run, call.groups)
+    leaves, record = jax.eval_shape(_shown(lift, call, run), call.groups)
     remaining = iter([leaf for group in leaves for leaf in group])
     builder = Builder(
         lambda record: make_variable(record, take(record.treedef, remaining)),
@@ -86,7 +89,11 @@ def make_jaxpr(
       f: the function. If missing, a decorator with the options is returned.
       graph: False to refuse shared references; None for the setting.
       graph_updates: False to leave structure alone; None for the setting.
-      static_argnums: positions of static arguments.
+      static_argnums: positions of static arguments, however a call gives them: by position, by
+        keyword, or left at their defaults.
+
+    Raises:
+      ValueError: for a position that the function does not have.
 
     Example:
       >>> import jax.numpy as jnp
@@ -99,11 +106,12 @@ def make_jaxpr(
     def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
         function, bound = unbind(fun)
         lift = Lift(function, "make_jaxpr", mode_of(graph, graph_updates), bound=len(bound))
+        static = select_arguments(function, static_argnums, bound=len(bound))
 
         @transformed(function)
         def make_jaxpr_of(*args: Any, **kwargs: Any) -> Any:
-            call = lift.enter((*bound, *with_static(args, static_argnums)), kwargs)
-            return jax.make_jaxpr(functools.partial(lift.pure, call.spec))(*call.groups)
+            call = lift.enter(*static.mark_static((*bound, *args), kwargs))
+            return jax.make_jaxpr(_shown(lift, call))(*call.groups)
 
         return make_jaxpr_of
 
@@ -124,10 +132,14 @@ def remat(
     Args:
       f: the function. If missing, a decorator with the options is returned.
       prevent_cse: as for `jax.checkpoint`.
-      static_argnums: positions of static arguments.
+      static_argnums: positions of static arguments, however a call gives them: by position, by
+        keyword, or left at their defaults.
       policy: which intermediate values to keep, as for `jax.checkpoint`.
       graph: False to refuse shared references; None for the setting.
       graph_updates: False to write back Variables only; None for the setting.
+
+    Raises:
+      ValueError: for a position that the function does not have.
 
     Example:
       >>> import jax.numpy as jnp
@@ -140,13 +152,13 @@ def remat(
     def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
         function, bound = unbind(fun)
         lift = Lift(function, "remat", mode_of(graph, graph_updates), bound=len(bound))
+        static = select_arguments(function, static_argnums, bound=len(bound))
 
         @transformed(function)
         def remat_of(*args: Any, **kwargs: Any) -> Any:
-            call = lift.enter((*bound, *with_static(args, static_argnums)), kwargs)
-            pure = functools.partial(lift.pure, call.spec)
-            pure = jax.checkpoint(pure, prevent_cse=prevent_cse, policy=policy)
-            return lift.leave(call, *pure(*call.groups))
+            call = lift.enter(*static.mark_static((*bound, *args), kwargs))
+            again = jax.checkpoint(_shown(lift, call), prevent_cse=prevent_cse, policy=policy)
+            return lift.leave(call, *again(*call.groups))
 
         return remat_of
 
@@ -190,8 +202,8 @@ def checkify(
     @transformed(function)
     def checkify_of(*args: Any, **kwargs: Any) -> Any:
         call = lift.enter((*bound, *args), kwargs)
-        pure = functools.partial(lift.pure, call.spec)
-        error, (groups, exit) = jax_checkify.checkify(pure, errors=chosen)(*call.groups)
+        checked = jax_checkify.checkify(_shown(lift, call), errors=chosen)
+        error, (groups, exit) = checked(*call.groups)
         return error, lift.leave(call, groups, exit)
 
     return checkify_of

@@ -1,19 +1,23 @@
 """Arguments: which parameter of a function each belongs to.
 
-A prefix stands at the position of a parameter, and errors name arguments by their parameters.
+A prefix stands at the position of a parameter, errors name arguments by their parameters, and
+options choose arguments by the position or the name of theirs, however a call gives them.
 """
 
 from __future__ import annotations
 
 import inspect
+import reprlib
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax.tree_util as jtu
 
-from weft._path import Path, key_of_entry
+from weft._path import Path, format_path, key_of_entry
 from weft._static import Static
+from weft._types import ARRAY_TYPES, SCALAR_TYPES
+from weft._variable import Variable
 
 
 class Parameters(NamedTuple):
@@ -38,6 +42,11 @@ def parameters_of(f: Callable[..., Any]) -> Parameters:
     return known
 
 
+def clear() -> None:
+    """Forgets the parameters of functions."""
+    _known.clear()
+
+
 def _read_parameters(f: Callable[..., Any]) -> Parameters:
     try:
         parameters = inspect.signature(f).parameters.values()
@@ -49,6 +58,91 @@ def _read_parameters(f: Callable[..., Any]) -> Parameters:
     return Parameters(
         names, rest, {p.name: p.default for p in parameters if p.default is not p.empty}
     )
+
+
+def as_tuple(x: Any) -> tuple[Any, ...]:
+    """Returns an int or a string as a tuple of one, a sequence as a tuple, None as an empty one."""
+    if x is None:
+        return ()
+    return (x,) if isinstance(x, (int, str)) else tuple(x)
+
+
+class Selection(NamedTuple):
+    """Arguments chosen by position, those of a bound method counted, and by name."""
+
+    positions: frozenset[int]
+    names: frozenset[str]
+
+    def mark_static(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Puts the chosen ones among the arguments of a call into boxes.
+
+        One that is left at its default is none of the call's arguments, and static anyway.
+        """
+        if self.positions:
+            number = len(args)
+            chosen = {i + number if i < 0 else i for i in self.positions}
+            args = tuple(Static(x) if i in chosen else x for i, x in enumerate(args))
+        names = self.names
+        return args, {k: Static(x) if k in names else x for k, x in kwargs.items()}
+
+
+def select_arguments(
+    f: Callable[..., Any],
+    argnums: Any,
+    argnames: Any = None,
+    *,
+    bound: int = 0,
+    option: str = "static_argnums",
+) -> Selection:
+    """Completes positions by names and names by positions, with the signature of a function.
+
+    Args:
+      f: the function.
+      argnums: positions, not counting bound arguments; negative ones from the end.
+      argnames: names.
+      bound: how many arguments come from a bound method.
+      option: what the positions are called, for errors.
+
+    Raises:
+      TypeError: if a position is no int.
+      ValueError: if a name or position is not in the signature.
+    """
+    numbers, names = as_tuple(argnums), frozenset(as_tuple(argnames))
+    for i in numbers:
+        if not isinstance(i, int) or isinstance(i, bool):
+            raise TypeError(f"{option} must be positions, as in `{option}=1`, found {i!r}")
+    try:
+        parameters = list(inspect.signature(f).parameters.values())
+    except (TypeError, ValueError):  # builtins have no signature
+        return Selection(frozenset(i + bound if i >= 0 else i for i in numbers), names)
+    name = getattr(f, "__qualname__", type(f).__name__)
+    positional = [
+        p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    has_rest = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    unknown = names - {p.name for p in parameters}
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        raise ValueError(
+            f"{name!r} has no argument {', '.join(map(repr, sorted(unknown)))}; it has "
+            f"{', '.join(p.name for p in parameters)}"
+        )
+    own = positional[bound:]
+    for i in numbers:
+        if not has_rest and not -len(own) <= i < len(own):
+            numbered = ", ".join(f"{k}: {own_name}" for k, own_name in enumerate(own))
+            raise ValueError(
+                f"{option}={argnums!r} asks for position {i}, but the positional arguments of "
+                f"{name!r} are {numbered or 'none'}"
+            )
+    # Those of `*args` are counted from the end of each call.
+    positions = {i + bound if i >= 0 else i + len(positional) * (not has_rest) for i in numbers}
+    if argnames is None:
+        names = frozenset(positional[i] for i in positions if 0 <= i < len(positional))
+    elif argnums is None:
+        positions = {i for i, known in enumerate(positional) if known in names}
+    return Selection(frozenset(positions), names)
 
 
 def argument_paths(f: Callable[..., Any], number: int, skip: int = 0, bound: int = 0) -> list[Path]:
@@ -120,3 +214,28 @@ def signature_beside(f: Callable[..., Any], name: str, bound: int, **axes: Any) 
     width = max(map(len, ["function", *axes])) + 1
     lines = {"function": f"{name}({shown})"} | {key: repr(value) for key, value in axes.items()}
     return "".join(f"\n  {key + ':':<{width}} {line}" for key, line in lines.items())
+
+
+def check_arrays(transform: str, name: str, entries: Iterable[tuple[Path, Any, Any]]) -> None:
+    """Raises unless all that JAX is given is something that it takes.
+
+    Args:
+      transform: the transform's name.
+      name: the function's.
+      entries: path and value of each leaf of the arguments.
+
+    Raises:
+      TypeError: naming the path of what is no array.
+    """
+    for path, value, _ in entries:
+        if isinstance(value, _TAKEN) or hasattr(value, "dtype") or hasattr(value, "__jax_array__"):
+            continue
+        raise TypeError(
+            f"nnx.{transform} of {name!r} was given {reprlib.repr(value)}, a "
+            f"{type(value).__name__}, as {format_path(path)}, which is no array. Bind it to the "
+            f"function, `functools.partial(f, {path[0]}=...)`, or name its position in the "
+            "transform's option for static arguments"
+        )
+
+
+_TAKEN = (Variable, *ARRAY_TYPES, *SCALAR_TYPES)

@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from weft import _filters
 from weft._graph import prefix as prefixes
-from weft._lift.arguments import by_position
-from weft._lift.lift import Lift, Mode, mode_of, unbind
+from weft._lift.arguments import by_position, check_arrays
+from weft._lift.lift import Call, Lift, Mode, mode_of, raw_leaves, unbind
 from weft._lift.tangents import tangents_of
-from weft._path import Path
+from weft._path import Path, format_path
 from weft._tracebacks import transformed
 from weft._types import MISSING, Missing
 from weft._variable import Variable
@@ -192,6 +193,7 @@ def _differentiate(transform: str, options: Options, fun: Callable[..., Any]) ->
             bound_prefix=False,
         )
         call = lift.enter((*bound, *args), kwargs)
+        _check_chosen(lift, call, allow_int)
 
         def scalar(chosen: list[Any], rest: list[Any]) -> Any:
             inside = lift.rebuild(call.spec, (chosen, rest))
@@ -211,6 +213,21 @@ def _differentiate(transform: str, options: Options, fun: Callable[..., Any]) ->
         return value, tuple(formed) if isinstance(argnums, (tuple, list)) else formed[0]
 
     return differentiated
+
+
+def _check_chosen(lift: Lift, call: Call, allow_int: bool) -> None:
+    """Raises unless all that is differentiated can be."""
+    chosen = [entry for entry in call.entries if entry.prefix]
+    check_arrays(lift.transform, lift.name, chosen)
+    for path, value, _ in chosen:
+        for leaf in raw_leaves(value):
+            dtype = jnp.result_type(leaf)
+            if not allow_int and not jnp.issubdtype(dtype, jnp.inexact):
+                raise TypeError(
+                    f"nnx.{lift.transform} of {lift.name!r} requires real- or complex-valued "
+                    f"inputs, but {format_path(path)} is to be differentiated and is {dtype}: "
+                    "choose others, `argnums=nnx.DiffState(0, nnx.Param)`, or pass `allow_int=True`"
+                )
 
 
 def _check_loss(out: Any, has_aux: bool, name: str) -> None:

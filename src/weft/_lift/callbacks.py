@@ -15,26 +15,28 @@ _CALLBACKS = frozenset({"debug_callback", "io_callback", "pure_callback"})
 
 def has_callbacks(jaxpr: Any) -> bool:
     """Returns whether a jaxpr, or one inside of it, calls a Python function of the user's."""
-    from jax.extend.core import ClosedJaxpr, Jaxpr  # takes long to import
-
-    def inner(value: Any) -> Iterator[Any]:
-        if isinstance(value, ClosedJaxpr):
-            yield value.jaxpr
-        elif isinstance(value, Jaxpr):
-            yield value
-        elif isinstance(value, (tuple, list)):
-            for part in value:
-                yield from inner(part)
-
-    found = list(inner(jaxpr))
+    found = list(_bodies_in(jaxpr))
     seen = set(map(id, found))
     while found:
         for equation in found.pop().eqns:
             if equation.primitive.name in _CALLBACKS:
                 return True
             for value in equation.params.values():
-                for body in inner(value):
+                for body in _bodies_in(value):
                     if id(body) not in seen:
                         seen.add(id(body))
                         found.append(body)
     return False
+
+
+def _bodies_in(value: Any) -> Iterator[Any]:
+    """Returns the jaxprs that a value is or holds."""
+    from jax.extend.core import ClosedJaxpr, Jaxpr  # takes long to import
+
+    if isinstance(value, ClosedJaxpr):
+        yield value.jaxpr
+    elif isinstance(value, Jaxpr):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _bodies_in(part)

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from weft._errors import StructureError
+from weft._graph.records import VariableDef, leaves_of
 from weft._graph.walk import Builder, Flattener, make_variable
-from weft._lift.jit import as_tuple
+from weft._lift.arguments import as_tuple
 from weft._lift.lift import (
-    Call,
     Exit,
     Lift,
     Mode,
@@ -30,6 +30,7 @@ from weft._lift.lift import (
     raw_leaves,
     take,
 )
+from weft._lift.naming import names_below, names_in, shown_as
 from weft._lift.tangents import form_tangent, leaves_by_path, match
 from weft._path import Path
 from weft._static import Static
@@ -90,18 +91,23 @@ class CustomVjp:
                 f"custom_vjp of {name_of(self._f)!r} has no rules yet: `f.defvjp(fwd, bwd)`"
             )
         args = _positional(self._f, args, kwargs)
-        nondiff = {i % len(args): args[i] for i in self._nondiff}
-        positions = [i for i in range(len(args)) if i not in nondiff]
+        number = len(args)
+        nondiff = {i % number: args[i] for i in self._nondiff}
+        positions = [i for i in range(number) if i not in nondiff]
 
         def full(differentiable: tuple[Any, ...]) -> list[Any]:
             placed = dict(zip(positions, differentiable, strict=True)) | nondiff
-            return [placed[i] for i in range(len(args))]
+            return [placed[i] for i in range(number)]
 
         lift = Lift(_Named(self._f, positions), "custom_vjp", self._mode)
         call = lift.enter(tuple(args[i] for i in positions))
-        run = _Run(lift, call.spec, self._rules, full, tuple(nondiff.values()), call)
-        transformed = jax.custom_vjp(run.primal)
-        transformed.defvjp(run.forward, run.backward)
+        avals = [list(map(jax.typeof, raw_leaves(entry.value))) for entry in call.entries]
+        run = _Run(lift, call.spec, self._rules, full, tuple(nondiff.values()), avals)
+        transformed = jax.custom_vjp(shown_as(self._f, run.primal, run.names))
+        transformed.defvjp(
+            shown_as(self._rules.fwd, run.forward, run.names),
+            shown_as(self._rules.bwd, run.backward, _names_of_residuals),
+        )
         groups, exit = transformed(call.groups)
         return lift.leave(call, groups, exit)
 
@@ -142,14 +148,20 @@ def _positional(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
 
 
 class _Run(NamedTuple):
-    """One call: the three functions that JAX is given."""
+    """One call: the three functions that JAX is given.
+
+    JAX may keep them in the trace whose tracers the call was given, so they hold none of these.
+    """
 
     lift: Lift
     spec: Any
     rules: Rules
     full: Callable[[tuple[Any, ...]], list[Any]]
     nondiff: tuple[Any, ...]
-    call: Call
+    avals: list[list[Any]]
+
+    def names(self, args: Any) -> list[str]:
+        return names_in(self.spec)
 
     def primal(self, groups: list[list[Any]]) -> tuple[list[list[Any]], Exit]:
         inside = self.lift.rebuild(self.spec, groups)
@@ -191,14 +203,12 @@ class _Run(NamedTuple):
 
     def _of_inputs(self, written: dict[int, Any]) -> tuple[Any, ...]:
         """Returns the cotangents of the arguments' Variables as they are after the call."""
-        indices = {id(obj): i for i, obj in enumerate(self.call.objects)}
         values: list[Any] = []
-        for _, value, _ in self.call.entries:
-            index = indices.get(id(value))
-            if index in written:
-                values.extend(jax.tree.leaves(written[index]))
+        for (_, record), avals in zip(leaves_of(self.spec.record), self.avals, strict=True):
+            if isinstance(record, VariableDef) and record.index in written:
+                values.extend(jax.tree.leaves(written[record.index]))
             else:
-                values.extend(map(_zero_cotangent, raw_leaves(value)))
+                values.extend(map(_zero_cotangent, avals))
         remaining, is_chosen = iter(values), itertools.repeat(True)
         formed = [
             form_tangent(record, is_chosen, remaining, self.lift.mode)
@@ -221,13 +231,11 @@ class _Run(NamedTuple):
                 given.update(leaves_by_path(gradient, path))
         what = f"the backward rule of custom_vjp of {self.lift.name!r} has gradients"
         arrays: list[Any] = []
-        for entry, found in zip(
-            self.call.entries, match(self.call.entries, given, what), strict=True
-        ):
-            own = raw_leaves(entry.value)
+        places = [(e.path, own) for e, own in zip(self.spec.entries, self.avals, strict=True)]
+        for own, found in zip(self.avals, match(places, given, what), strict=True):
             # JAX takes None for the cotangent of what has none: integers, keys, what was left out.
             arrays.extend(
-                g if g is not None and jnp.issubdtype(jnp.result_type(x), jnp.inexact) else None
+                g if g is not None and jnp.issubdtype(x.dtype, jnp.inexact) else None
                 for x, g in zip(own, found or [None] * len(own), strict=True)
             )
         return arrays
@@ -236,8 +244,14 @@ class _Run(NamedTuple):
         return argument_paths(self.lift.f, len(self.spec.record.children))
 
 
+def _names_of_residuals(args: Any) -> list[str]:
+    """Returns what to call the arrays that the backward rule is made of."""
+    (_, record, _), cotangents = args
+    of_result = [f"cotangent[{i}]" for i, _ in enumerate(jax.tree.leaves(cotangents))]
+    return [*names_below(record.value, ("residuals",)), *of_result]
+
+
 def _zero_cotangent(x: Any) -> Any:
-    x = jax.typeof(x)
     if jnp.issubdtype(x.dtype, jnp.inexact):
         return jnp.zeros(x.shape, x.dtype)
     return np.zeros(x.shape, jax.dtypes.float0)  # what JAX gives for integers and keys

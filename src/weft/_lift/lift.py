@@ -45,7 +45,7 @@ from weft._module.kinds import Kind, kind_of
 from weft._module.pytree import Pytree
 from weft._module.pytree import check_write as check_object_write
 from weft._part import check_apart, check_part_write
-from weft._path import Path
+from weft._path import Path, format_path
 from weft._static import Static
 from weft._variable import Variable, set_metadata_dict, set_raw
 from weft._variable_guard import check_write
@@ -300,6 +300,7 @@ class Lift:
         layout = []
         for path, value, prefix in entries:
             key = prefix if self.in_key is None else self.in_key(path, prefix)
+            self._check_leaf(path, prefix)
             group = prefixes.position(key, self.in_keys)
             layout.append(group)
             groups[group].extend(raw_leaves(value))
@@ -412,14 +413,25 @@ class Lift:
         changed = self._changed(inside, flattener, also) if self.mode.structure else ()
         flattener.known_arrays = {}
         record = flattener.flatten(out, ("output",), self.out_prefix)
+        places = [spec.spots[w.index].path for w in written]
+        places.extend(entry.path for entry in flattener.entries)
         entries.extend((raw_leaves(e.value), e.prefix) for e in flattener.entries)
         groups: Groups = [[] for _ in self.out_keys]
         layout = []
-        for leaves, prefix in entries:
+        for path, (leaves, prefix) in zip(places, entries, strict=True):
+            self._check_leaf(path, prefix)
             group = prefixes.position(prefix, self.out_keys)
             layout.append(group)
             groups[group].extend(leaves)
         return groups, Exit(tuple(written), changed, record, tuple(layout))
+
+    def _check_leaf(self, path: Path, prefix: Any) -> None:
+        """Raises if a leaf has a prefix that is meant for a container."""
+        if not prefixes.is_leaf(prefix):
+            raise PrefixError(
+                f"nnx.{self.transform} of {self.name!r}: {format_path(path)} is a single array, "
+                f"but its prefix is the {type(prefix).__name__} {prefix!r}: give one entry for it"
+            )
 
     def _changed(self, inside: Inside, flattener: Flattener, also: Items) -> tuple[Changed, ...]:
         changed: list[Changed] = []

@@ -1,11 +1,12 @@
-"""`vmap`, `pmap` and `shard_map`: one group of leaves per axis or PartitionSpec.
+"""`vmap` and `pmap`: one group of leaves per axis.
 
-The keys of the groups are what JAX is given as `in_axes` and `out_axes` (or specs).
+The keys of the groups are what JAX is given as `in_axes` and `out_axes`.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,9 +15,20 @@ import jax
 from weft._errors import PrefixError
 from weft._graph import prefix as prefixes
 from weft._graph.capture import TAPS
-from weft._lift.abstract import with_static
-from weft._lift.arguments import signature_beside
-from weft._lift.lift import Call, Exit, Lift, Mode, mode_of, unbind
+from weft._lift.arguments import check_arrays, select_arguments, signature_beside
+from weft._lift.lift import (
+    Call,
+    Exit,
+    Groups,
+    Lift,
+    Mode,
+    Spec,
+    mode_of,
+    outcome,
+    take,
+    unbind,
+)
+from weft._lift.naming import names_in, shown_as
 from weft._path import Path, format_path
 from weft._tracebacks import transformed
 from weft._types import MISSING, Missing
@@ -65,21 +77,36 @@ def axis_names(transform_metadata: Mapping[str, Any]) -> AxisNames | None:
 
 
 class AxesLift(Lift):
-    """A lift whose prefixes are axes."""
+    """A lift whose prefixes are axes, or the like, given by two options."""
+
+    options = ("in_axes", "out_axes")
 
     def signature(self) -> str:
         """Returns the function's signature beside the axes, for errors."""
-        axes = {"in_axes": self.in_prefix, "out_axes": self.out_prefix}
-        return signature_beside(self.f, self.name, self.bound, **axes)
+        options = dict(zip(self.options, (self.in_prefix, self.out_prefix), strict=True))
+        return signature_beside(self.f, self.name, self.bound, **options)
 
 
-def check_axes(call: Call, lift: AxesLift) -> None:
+def check_axes(
+    call: Call, lift: AxesLift, length: int | None = None, option: str = "axis_size"
+) -> int | None:
     """Raises where a leaf lacks the axis that it is mapped over, or lengths differ.
+
+    Args:
+      call: the call.
+      lift: its lift.
+      length: the length that was given beside the arguments.
+      option: the name that it has there.
+
+    Returns:
+      The length, None where nothing is mapped.
 
     Raises:
       PrefixError: naming the paths; for random streams, the line that splits them.
+      TypeError: for what is no array.
     """
-    lengths: dict[int, str] = {}
+    check_arrays(lift.transform, lift.name, call.entries)
+    lengths: dict[int, str] = {} if length is None else {length: f"`{option}`"}
     for path, value, axis in call.entries:
         if not isinstance(axis, int) or isinstance(axis, bool):
             continue
@@ -94,6 +121,7 @@ def check_axes(call: Call, lift: AxesLift) -> None:
             f"nnx.{lift.transform} of {lift.name!r} maps over axes of different lengths: {found}. "
             f"Give what is not mapped the axis None: {lift.signature()}"
         )
+    return next(iter(lengths), None)
 
 
 def _missing_axis(lift: AxesLift, path: Any, value: Any, axis: int, shape: Any) -> str:
@@ -144,21 +172,56 @@ class MapLift(AxesLift):
             bound=bound,
         )
 
-    def run_mapped(self, call: Call, transform: Callable[..., Callable[..., Any]]) -> Any:
-        """Calls the mapped function, and names the Variables that an error may be about."""
-        exits: list[Exit] = []
+    def check_keys(self, kind: type, what: str) -> None:
+        """Raises if a prefix is neither of a kind nor None."""
+        for key in (*self.in_keys, *self.out_keys):
+            if key is not None and (not isinstance(key, kind) or isinstance(key, bool)):
+                raise TypeError(
+                    f"nnx.{self.transform} of {self.name!r} takes {what} or None, found {key!r}: "
+                    f"{self.signature()}"
+                )
 
-        def pure(*groups: list[Any]) -> Any:
-            out = self.pure(call.spec, *groups)
+    def run_mapped(self, call: Call, transform: Callable[..., Callable[..., Any]]) -> Any:
+        """Calls the mapped function; errors of JAX about its outputs name the user's.
+
+        Raises:
+          PrefixError: for outputs that have not the axis, or the rank, that they are said to have.
+        """
+        exits: list[Exit] = []
+        spec = call.spec
+
+        def pure(*groups: list[Any]) -> Any:  # JAX may keep it: it must not hold the call
+            out = self.pure(spec, *groups)
+            self._check_outputs(spec, *out)
             exits.append(out[1])
             return out
 
         try:
-            return self.leave(call, *transform(pure)(*call.groups))
+            mapped = transform(shown_as(self.f, pure, lambda args: names_in(spec)))
+            return self.leave(call, *mapped(*call.groups))
+        except PrefixError:
+            raise
         except ValueError as error:
             if exits and ("out_axes" in str(error) or "out_specs" in str(error)):
-                raise PrefixError(self._unmapped_outputs(call, exits[-1])) from error
+                raise PrefixError(self._unmapped_outputs(call, exits[-1])) from None
             raise
+
+    def _check_outputs(self, spec: Spec, groups: Groups, exit: Exit) -> None:
+        """Raises if an output has not as many axes as its prefix needs."""
+        remaining = [iter(group) for group in groups]
+        for (path, treedef), group in zip(outcome(spec, exit), exit.layout, strict=True):
+            key = self.out_keys[group]
+            for leaf in jax.tree.leaves(take(treedef, remaining[group])):
+                rank = getattr(leaf, "ndim", 0)
+                is_axis = isinstance(key, int)  # of one more axis than there is inside
+                fits = -rank - 1 <= key <= rank if is_axis else len(key or ()) <= rank
+                if not fits:
+                    what = f"over axis {key}" if is_axis else f"as {key!r} says"
+                    raise PrefixError(
+                        f"nnx.{self.transform} of {self.name!r} puts {format_path(path)} together "
+                        f"{what}, but one slice of it has the shape "
+                        f"{tuple(leaf.shape) if rank else ()}: {self.signature()}"
+                    )
 
     def _unmapped_outputs(self, call: Call, exit: Exit) -> str:
         spots = call.spec.spots
@@ -171,6 +234,7 @@ class MapLift(AxesLift):
             + (f"written to {names}, shared by all slices. " if names else "returned as shared. ")
             + f"Map it (`nnx.StateAxes({{{axes}, ...: None}})`, `out_axes=0`), write a "
             "value that is the same for all, or reduce it first: `jax.lax.pmean(x, axis_name)`"
+            + ("; `check_vma=False` trusts you" if self.transform == "shard_map" else "")
         )
 
 
@@ -221,11 +285,12 @@ def vmap(
         function, bound = unbind(fun)
         mode = mode_of(graph, graph_updates)
         lift = MapLift(function, "vmap", mode, in_axes, out_axes, transform_metadata, len(bound))
+        lift.check_keys(int, "axes, as ints,")
 
         @transformed(function)
         def vmap_of(*args: Any, **kwargs: Any) -> Any:
             call = lift.enter((*bound, *args), kwargs)
-            check_axes(call, lift)
+            check_axes(call, lift, axis_size)
             mapped = functools.partial(
                 jax.vmap,
                 in_axes=tuple(lift.in_keys),
@@ -288,6 +353,10 @@ def pmap(
         function, bound = unbind(fun)
         mode = mode_of(graph, graph_updates)
         lift = MapLift(function, "pmap", mode, in_axes, out_axes, transform_metadata, len(bound))
+        lift.check_keys(int, "axes, as ints,")
+        option = "static_broadcasted_argnums"
+        numbers = static_broadcasted_argnums
+        static = select_arguments(function, numbers, bound=len(bound), option=option)
 
         def mapped(pure: Callable[..., Any]) -> Callable[..., Any]:
             return jax.pmap(
@@ -299,85 +368,30 @@ def pmap(
 
         @transformed(function)
         def pmap_of(*args: Any, **kwargs: Any) -> Any:
-            static = with_static(args, static_broadcasted_argnums)  # type: ignore[arg-type]
-            call = lift.enter((*bound, *static), kwargs)
-            check_axes(call, lift)
-            return lift.run_mapped(call, mapped)
+            call = lift.enter(*static.mark_static((*bound, *args), kwargs))
+            length = check_axes(call, lift, axis_size)
+            number = len(jax.local_devices(backend=backend) if devices is None else devices)
+            if length is not None and length > number:
+                raise PrefixError(
+                    f"nnx.pmap of {lift.name!r} maps over {length} slices, one for each device, "
+                    f"but there are {number} devices: {lift.signature()}"
+                )
+            try:
+                return lift.run_mapped(call, mapped)
+            except jax.errors.JAXTypeError as error:
+                _name_arguments(error, names_in(call.spec))
+                raise
 
         return pmap_of
 
     return wrap if isinstance(f, Missing) else wrap(f)
 
 
-def shard_map(
-    f: Any = MISSING,
-    *,
-    mesh: Any = None,
-    in_specs: Any,
-    out_specs: Any,
-    axis_names: Any = frozenset(),
-    check_vma: bool = True,
-    graph: bool | None = None,
-    graph_updates: bool | None = None,
-) -> Any:
-    """Maps a function over the shards of its arguments.
-
-    Args:
-      f: the function. If missing, a decorator with the options is returned.
-      mesh: the mesh; None for the one that is set.
-      in_specs: PartitionSpec of each positional argument, a container of them, or a
-        `StateSharding` of them for an object. Keyword-only arguments are not split.
-      out_specs: likewise, of what is returned.
-      axis_names: the mesh axes to map over; all if empty.
-      check_vma: as for `jax.shard_map`.
-      graph: False to refuse shared references; None for the setting.
-      graph_updates: False to write back Variables only; None for the setting.
-
-    Example:
-      >>> import jax, jax.numpy as jnp
-      >>> import weft as nnx
-      >>> mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-      >>> P = jax.sharding.PartitionSpec
-      >>> model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
-      >>> forward = nnx.shard_map(
-      ...     lambda m, x: m(x), mesh=mesh, in_specs=(P(), P("data")), out_specs=P("data")
-      ... )
-      >>> forward(model, jnp.ones((4, 2))).shape
-      (4, 3)
-    """
-    options = {"mesh": mesh, "axis_names": axis_names, "check_vma": check_vma}
-    options = {name: value for name, value in options.items() if value is not None}
-    whole = jax.sharding.PartitionSpec()
-
-    def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
-        function, bound = unbind(fun)
-        lift = MapLift(
-            function,
-            "shard_map",
-            mode_of(graph, graph_updates),
-            in_specs,
-            out_specs,
-            {},
-            len(bound),
-            kw_axes=whole,
-        )
-
-        def mapped(pure: Callable[..., Any]) -> Callable[..., Any]:
-            return jax.shard_map(
-                pure,
-                in_specs=tuple(whole if key is None else key for key in lift.in_keys),
-                out_specs=([whole if key is None else key for key in lift.out_keys], whole),
-                **options,
-            )
-
-        @transformed(function)
-        def shard_map_of(*args: Any, **kwargs: Any) -> Any:
-            call = lift.enter((*bound, *args), kwargs)
-            return lift.run_mapped(call, mapped)
-
-        return shard_map_of
-
-    return wrap if isinstance(f, Missing) else wrap(f)
+def _name_arguments(error: Exception, names: list[str]) -> None:
+    """Puts the paths of arguments into an error of `jax.pmap`, which counts them."""
+    numbered = re.compile(r"\bflat_args\[(\d+)\]")
+    text = numbered.sub(lambda found: names[int(found[1])], str(error.args[0]))
+    error.args = (text, *error.args[1:])
 
 
 def transform_metadata(

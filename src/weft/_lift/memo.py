@@ -149,3 +149,9 @@ def _keep(key: Hashable, made: Callable[..., Any]) -> Callable[..., Any]:
         while len(_kept) > _LIMIT:
             _kept.popitem(last=False)
     return known
+
+
+def clear() -> None:
+    """Forgets all functions that were kept."""
+    with _lock:
+        _kept.clear()

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import itertools
 import pathlib
 import types
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +26,7 @@ from weft._graph.records import (
     Ref,
     ValueDef,
     VariableDef,
-    children_of,
+    iter_records,
 )
 from weft._lift.arguments import argument_paths, leaf_paths
 from weft._lift.lift import Spec
@@ -96,8 +97,8 @@ def see(f: Callable[..., Any], spec: Spec, groups: Any) -> Seen:
     sizes = zip(entry_sizes(record), spec.layout, strict=True)
     avals = iter([[next(inputs[group]) for _ in range(number)] for number, group in sizes])
     places: dict[int, Path] = {}
-
-    def describe(record: Record, path: Path) -> None:
+    arguments = zip(paths, record.children, strict=True)
+    for path, record in itertools.chain.from_iterable(iter_records(r, p) for p, r in arguments):
         match record:
             case Static():
                 facts[path] = Fact(record, _short(record.value), note="static")
@@ -124,11 +125,6 @@ def see(f: Callable[..., Any], spec: Spec, groups: Any) -> Seen:
             case Ref():
                 shared = format_path(places[record.index])
                 facts[path] = Fact(record, f"the same object as {shared}")
-        for key, child in children_of(record):
-            describe(child, (*path, key))
-
-    for path, child in zip(paths, record.children, strict=True):
-        describe(child, path)
     return facts
 
 

@@ -7,6 +7,7 @@ tangents like themselves, and containers of arguments contain the tangents of th
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -22,7 +23,7 @@ from weft._graph.records import (
     iter_records,
 )
 from weft._graph.state import from_flat_state
-from weft._graph.walk import Builder, Entry, Flattener, join_value, make_variable
+from weft._graph.walk import Builder, Flattener, join_value, make_variable
 from weft._lift.lift import Call, Mode, raw_leaves, take
 from weft._path import Path, format_path
 from weft._static import Static
@@ -39,30 +40,29 @@ def form_tangent(
       values: the tangents of the arrays of those that have.
       mode: the transform's mode.
     """
-
-    def leaf(record: Any) -> Any:
-        if isinstance(record, VariableDef):
-            return make_variable(record, take(record.treedef, values))
-        return next(values)
-
-    def form(record: Record) -> Any:
-        if isinstance(record, NodeDef):
-            parts = [(p, r) for p, r in iter_records(record) if isinstance(r, _LEAVES)]
-            chosen = [next(is_chosen) for _ in parts]
-            if not mode.structure and all(chosen):
-                return Builder(leaf, lambda: next(values)).build(record)
-            pairs = zip(parts, chosen, strict=True)
-            return from_flat_state([(p, leaf(r)) for (p, r), wanted in pairs if wanted])
-        if isinstance(record, ValueDef):
-            return join_value(record, tuple(map(form, record.children)))
-        if isinstance(record, _LEAVES):
-            return leaf(record) if next(is_chosen) else None
-        return record.value if isinstance(record, Static) else from_flat_state(())
-
-    return form(record)
+    if isinstance(record, NodeDef):
+        parts = [(p, r) for p, r in iter_records(record) if isinstance(r, _LEAVES)]
+        chosen = [next(is_chosen) for _ in parts]
+        if not mode.structure and all(chosen):
+            leaf = functools.partial(_leaf, values)
+            return Builder(leaf, lambda: next(values)).build(record)
+        pairs = zip(parts, chosen, strict=True)
+        return from_flat_state([(p, _leaf(values, r)) for (p, r), wanted in pairs if wanted])
+    if isinstance(record, ValueDef):
+        children = [form_tangent(child, is_chosen, values, mode) for child in record.children]
+        return join_value(record, tuple(children))
+    if isinstance(record, _LEAVES):
+        return _leaf(values, record) if next(is_chosen) else None
+    return record.value if isinstance(record, Static) else from_flat_state(())
 
 
 _LEAVES = (VariableDef, ArrayDef)
+
+
+def _leaf(values: Iterator[Any], record: Any) -> Any:
+    if isinstance(record, VariableDef):
+        return make_variable(record, take(record.treedef, values))
+    return next(values)
 
 
 def tangents_of(call: Call, chosen: Iterable[int], values: Iterable[Any], mode: Mode) -> list[Any]:
@@ -88,27 +88,34 @@ def leaves_by_path(tangent: Any, path: Path) -> dict[Path, Any]:
     return {entry.path: entry.value for entry in flattener.entries}
 
 
-def match(entries: Iterable[Entry], given: dict[Path, Any], what: str) -> list[list[Any] | None]:
-    """Finds the tangent arrays of each entry, None where there are none.
+def match(
+    places: Iterable[tuple[Path, list[Any]]], given: dict[Path, Any], what: str
+) -> list[list[Any] | None]:
+    """Finds the tangent arrays for each place, None where there are none.
+
+    Args:
+      places: the paths of leaves, and the arrays there or their avals.
+      given: tangents by path.
+      what: the beginning of an error: who has which tangents.
 
     Raises:
-      StructureError: naming tangents without an entry, and those of another shape.
+      StructureError: naming tangents without a place, and those of another shape.
     """
-    entries = list(entries)
-    unknown = given.keys() - {entry.path for entry in entries}
+    places = list(places)
+    unknown = given.keys() - {path for path, _ in places}
     if unknown:
-        known = ", ".join(format_path(entry.path) for entry in entries)
+        known = ", ".join(format_path(path) for path, _ in places)
         raise StructureError(
             f"{what} for {', '.join(map(format_path, sorted(unknown, key=repr)))}, which the "
             f"arguments do not have; they have {known}"
         )
     matched: list[list[Any] | None] = []
-    for entry in entries:
-        arrays = raw_leaves(given[entry.path]) if entry.path in given else None
-        for old, new in zip(raw_leaves(entry.value), arrays or (), strict=False):
+    for path, own in places:
+        arrays = raw_leaves(given[path]) if path in given else None
+        for old, new in zip(own, arrays or (), strict=False):
             if jnp.shape(old) != jnp.shape(new):
                 raise StructureError(
-                    f"{what} for {format_path(entry.path)} of shape {jnp.shape(new)}, expected "
+                    f"{what} for {format_path(path)} of shape {jnp.shape(new)}, expected "
                     f"{jnp.shape(old)}"
                 )
         matched.append(arrays)

@@ -170,7 +170,8 @@ def jvp(
     given: dict[Any, Any] = {}
     for path, tangent in zip(paths, tangents, strict=True):
         given.update(leaves_by_path(tangent, path))
-    matched = match(probe.entries, given, f"nnx.jvp of {name_of(function)!r} has tangents")
+    places = [(entry.path, raw_leaves(entry.value)) for entry in probe.entries]
+    matched = match(places, given, f"nnx.jvp of {name_of(function)!r} has tangents")
     lift = _lift(
         function,
         "jvp",

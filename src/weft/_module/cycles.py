@@ -81,27 +81,26 @@ def nearest_objects(value: Any) -> list[Any]:
 
 def _path_to_itself(target: Any) -> Path | None:
     """Finds a path from an object back to it, by depth-first search."""
-    seen: set[int] = set()
+    return _search(target, target, (), set())
 
-    def search(value: Any, path: Path) -> Path | None:
-        kind = kind_of(value)
-        if kind is Kind.OBJECT:
-            if value is target and path:
-                return path
-            if id(value) in seen:
-                return None
-            seen.add(id(value))
-            items = value._pytree_items()
-        elif kind in (Kind.STATIC, Kind.ARRAY, Kind.VARIABLE):
+
+def _search(target: Any, value: Any, path: Path, seen: set[int]) -> Path | None:
+    kind = kind_of(value)
+    if kind is Kind.OBJECT:
+        if value is target and path:
+            return path
+        if id(value) in seen:
             return None
-        elif kind is Kind.NODE:
-            items = kinds.node_type(type(value)).items(value)
-        else:
-            items = list(enumerate(kinds.children_of(value, kind)))
-        for key, child in items:
-            found = search(child, (*path, key))
-            if found is not None:
-                return found
+        seen.add(id(value))
+        items = value._pytree_items()
+    elif kind in (Kind.STATIC, Kind.ARRAY, Kind.VARIABLE):
         return None
-
-    return search(target, ())
+    elif kind is Kind.NODE:
+        items = kinds.node_type(type(value)).items(value)
+    else:
+        items = list(enumerate(kinds.children_of(value, kind)))
+    for key, child in items:
+        found = _search(target, child, (*path, key), seen)
+        if found is not None:
+            return found
+    return None

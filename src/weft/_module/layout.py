@@ -15,7 +15,7 @@ from weft._module import kinds
 from weft._module.kinds import Kind, kind_of
 from weft._module.marks import refuse_marks
 from weft._static import Static, are_atoms, boxed
-from weft._storage import attributes
+from weft._storage import ObjectStorage, attributes
 
 MOST = 64
 
@@ -96,3 +96,12 @@ def layout_of(obj: Any) -> Layout | None:
         refuse_marks(own, kind.__name__)
         layout = layouts[key] = Layout(own, marks)
     return layout
+
+
+def clear() -> None:
+    """Forgets the layouts of all classes."""
+    classes: list[type] = ObjectStorage.__subclasses__()
+    while classes:
+        kind: Any = classes.pop()
+        kind._pytree_layouts.clear()
+        classes.extend(kind.__subclasses__())

@@ -7,7 +7,7 @@ axes are sharded. Values without metadata are plain arrays.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -159,18 +159,19 @@ def linen_vars_to_nnx_attrs(variables: Mapping[str, Any]) -> dict[str, Any]:
 
 def iter_linen_vars(variables: Mapping[str, Any]) -> list[tuple[Path, Any]]:
     """Lists Linen variables as Variables with their paths, arrays of no Variable as they are."""
-    found: list[tuple[Path, Any]] = []
+    return [
+        (path, leaf if collection == ARRAYS else to_nnx_var(collection, leaf))
+        for collection, tree in variables.items()
+        for path, leaf in _iter_leaves(tree, ())
+    ]
 
-    def collect(collection: str, value: Any, path: Path) -> None:
-        if isinstance(value, Mapping):
-            for key, child in value.items():
-                collect(collection, child, (*path, key))
-        else:
-            found.append((path, value if collection == ARRAYS else to_nnx_var(collection, value)))
 
-    for collection, tree in variables.items():
-        collect(collection, tree, ())
-    return found
+def _iter_leaves(tree: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    if not isinstance(tree, Mapping):
+        yield path, tree
+        return
+    for key, child in tree.items():
+        yield from _iter_leaves(child, (*path, key))
 
 
 def nnx_attrs_to_linen_vars(

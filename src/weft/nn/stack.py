@@ -264,3 +264,8 @@ def _keep_plain(arguments: Any) -> Any:
         arguments,
         is_leaf=lambda x: isinstance(x, (Variable, Pytree)),
     )
+
+
+def clear() -> None:
+    """Forgets the bodies of the scans over blocks."""
+    _layer_function.cache_clear()

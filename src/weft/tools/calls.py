@@ -134,15 +134,15 @@ def record_calls(
 
 def _abstract(tree: Any) -> Any:
     """Replaces arrays by ShapeDtypeStructs, and objects by their classes."""
+    return jax.tree.map(_abstract_leaf, tree, is_leaf=lambda x: isinstance(x, (Pytree, Variable)))
 
-    def abstract(x: Any) -> Any:
-        if isinstance(x, Variable):
-            return jax.tree.map(abstract, x.get_raw_value())
-        if isinstance(x, Pytree):
-            return original_class(type(x))
-        return jax.ShapeDtypeStruct(x.shape, x.dtype) if isinstance(x, ARRAY_TYPES) else x
 
-    return jax.tree.map(abstract, tree, is_leaf=lambda x: isinstance(x, (Pytree, Variable)))
+def _abstract_leaf(x: Any) -> Any:
+    if isinstance(x, Variable):
+        return jax.tree.map(_abstract_leaf, x.get_raw_value())
+    if isinstance(x, Pytree):
+        return original_class(type(x))
+    return jax.ShapeDtypeStruct(x.shape, x.dtype) if isinstance(x, ARRAY_TYPES) else x
 
 
 def _run(call: RecordedCall, arrays: list[Any]) -> list[Any]:

@@ -20,7 +20,7 @@ from weft._graph import from_flat_state
 from weft._metadata import HOOKS, axis_names
 from weft._path import Path, format_path
 from weft._variable import Variable, is_variable
-from weft.train.leaves import strip
+from weft.train.leaves import raw_value, strip
 
 A = TypeVar("A")
 
@@ -119,13 +119,18 @@ def _nested(flat: Mapping[Path, Any]) -> dict[Any, Any]:
 # the structure of the tree that Optax is given, and they are written in three ways: with plain
 # leaves over `nnx.state(model)`, over nested dicts, and by `jax.tree.map` over `nnx.state(model)`,
 # which leaves the Variables in. So Optax is given the first form that the transformation accepts.
-FORMS: dict[str, Callable[[Mapping[Path, Any], Mapping[Path, Variable]], Any]] = {
+FORMS: dict[str, Callable[[Mapping[Path, Any], Mapping[Path, Any]], Any]] = {
     "state": lambda values, params: from_flat_state(dict(values)),
     "dict": lambda values, params: _nested(values),
     "variables": lambda values, params: from_flat_state(
-        {path: params[path].copy(value) for path, value in values.items()}
+        {path: _copy_like(params[path], value) for path, value in values.items()}
     ),
 }
+
+
+def _copy_like(param: Any, value: Any) -> Any:
+    """Returns a value as the parameter holds it: in a Variable like that one, or plain."""
+    return param.copy(value) if isinstance(param, Variable) else value
 
 
 def optax_promotion() -> contextlib.AbstractContextManager[None]:
@@ -133,12 +138,12 @@ def optax_promotion() -> contextlib.AbstractContextManager[None]:
     return jax.numpy_dtype_promotion("standard")
 
 
-def init_state(tx: Any, params: Mapping[Path, Variable]) -> tuple[str, Any]:
+def init_state(tx: Any, params: Mapping[Path, Any]) -> tuple[str, Any]:
     """Initialises a transformation.
 
     Args:
       tx: an Optax transformation.
-      params: the parameters by path.
+      params: the parameters by path, Variables or arrays.
 
     Returns:
       The name of the first form that `tx` accepts, and its state as a tree of `OptArray` and
@@ -147,40 +152,83 @@ def init_state(tx: Any, params: Mapping[Path, Variable]) -> tuple[str, Any]:
     Raises:
       Exception: what `tx` raised for the first form, if it accepts none.
     """
-    values = {path: variable.get_raw_value() for path, variable in params.items()}
-    errors = []
-    for form, build in FORMS.items():
-        try:
-            with optax_promotion():
-                made = tx.init(build(values, params))
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
-            errors.append(error)
-        else:
-            return form, to_opt_state(_mark_mirrors(strip(made), params))
-    errors[0].add_note(
-        "The Optax transformation accepts the parameters neither as a State nor as nested dicts. "
-        "If it has a mask or labels, make them from the same parameters: "
-        "`nnx.map_state(lambda path, p: 'decay' if p.ndim > 1 else 'plain', "
-        "nnx.state(model, nnx.Param))`. The parameters are: " + ", ".join(map(format_path, params))
-    )
-    raise errors[0]
+    values = {path: raw_value(leaf) for path, leaf in params.items()}
+    try:
+        form, made = _init_in_first_form(tx, list(FORMS), values, params)
+    except _REFUSALS as error:
+        error.add_note(
+            "The Optax transformation accepts the parameters neither as a State nor as nested "
+            "dicts. If it has a mask or labels, make them from the same parameters: "
+            "`nnx.map_state(lambda path, p: 'decay' if p.ndim > 1 else 'plain', "
+            "nnx.state(model, nnx.Param))`. The parameters are: "
+            + ", ".join(map(format_path, params))
+        )
+        raise
+    return form, to_opt_state(_mark_mirrors(strip(made), params))
 
 
-def _mark_mirrors(plain: Any, params: Mapping[Path, Variable]) -> Any:
+_REFUSALS = (TypeError, ValueError, KeyError, AttributeError)
+
+
+def _init_in_first_form(
+    tx: Any, forms: list[str], values: Mapping[Path, Any], params: Mapping[Path, Any]
+) -> tuple[str, Any]:
+    form, *others = forms
+    try:
+        with optax_promotion():
+            return form, tx.init(FORMS[form](values, params))
+    except _REFUSALS:  # kept in no variable: an error refers to this frame, and so to the arrays
+        if others:
+            with contextlib.suppress(*_REFUSALS):
+                return _init_in_first_form(tx, others, values, params)
+        raise
+
+
+def _mark_mirrors(plain: Any, params: Mapping[Path, Any]) -> Any:
     """Returns the state with a Variable like the parameter around each array that mirrors one.
 
     A leaf mirrors a parameter if its path ends in mapping keys that are the parameter's path.
     """
 
     def mark(entries: tuple[Any, ...], leaf: Any) -> Any:
-        keys: Path = ()
-        for entry in reversed(entries):
-            if not isinstance(entry, jtu.DictKey):
-                break
-            keys = (entry.key, *keys)
+        keys = _keys_at_end(entries)
         for start in range(len(keys)):
             if keys[start:] in params:
-                return params[keys[start:]].copy(leaf)
+                return _copy_like(params[keys[start:]], leaf)
         return leaf
 
     return jtu.tree_map_with_path(mark, plain)
+
+
+def _keys_at_end(entries: tuple[Any, ...]) -> Path:
+    """Returns the mapping keys in which a path into a state ends."""
+    keys: Path = ()
+    for entry in reversed(entries):
+        if not isinstance(entry, jtu.DictKey):
+            break
+        keys = (entry.key, *keys)
+    return keys
+
+
+def changes_since(old: Any, tx: Any, params: Any) -> list[str]:
+    """Lists how parameters differ from those that a state was made for, as far as it mirrors them.
+
+    Args:
+      old: the state.
+      tx: the transformation.
+      params: the parameters as they are now, in the form that `tx` takes.
+    """
+    shapes: list[dict[Path, Any]] = [{}, {}]
+    for tree, found in zip((old, strip(jax.eval_shape(tx.init, params))), shapes, strict=True):
+        for entries, leaf in jtu.tree_leaves_with_path(tree):
+            if keys := _keys_at_end(entries):
+                found[keys] = leaf.shape
+    then, now = shapes
+    changes = [f"new: {format_path(path)}" for path in now if path not in then]
+    changes += [f"gone: {format_path(path)}" for path in then if path not in now]
+    changes += [
+        f"{format_path(path)}: shape {then[path]} then, {shape} now"
+        for path, shape in now.items()
+        if then.get(path, shape) != shape
+    ]
+    return changes

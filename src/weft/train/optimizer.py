@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import types
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
@@ -15,7 +16,8 @@ from jax.core import Tracer
 from weft._errors import StructureError
 from weft._filters import Filter
 from weft._foreign_names import OPTIMIZER, give_hints
-from weft._graph import State, from_flat_state, state, to_flat_state
+from weft._graph import FlatState, State, from_flat_state, state, to_flat_state
+from weft._graph import update as write
 from weft._module import Pytree, data
 from weft._path import Path, format_path
 from weft._types import MISSING
@@ -27,6 +29,7 @@ from weft.train.opt_state import (
     OptArray,
     OptState,
     OptVariable,
+    changes_since,
     init_state,
     optax_promotion,
     to_opt_state,
@@ -46,6 +49,8 @@ M = TypeVar("M")
 
 class Optimizer(Pytree, Generic[M]):
     """Updates the parameters of a model in place with an Optax transformation.
+
+    Parameters are Variables, and arrays that no Variable holds where `wrt` selects these.
 
     Attributes:
       step: the number of updates made, a `uint32` scalar in an `OptState`.
@@ -88,10 +93,8 @@ class Optimizer(Pytree, Generic[M]):
                 "`nnx.Optimizer(model, tx, wrt=nnx.Param)`, or `nnx.ModelAndOptimizer(model, tx)` "
                 "to keep the model inside the optimizer"
             )
-        if not (callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))):
-            raise TypeError(
-                f"tx must be an Optax transformation such as `optax.adam(1e-3)`, found {tx!r}"
-            )
+        if not _is_transformation(tx):
+            raise TypeError(_no_transformation(tx, model))
         self.graph = graph
         self.step = OptState(jnp.array(0, dtype=jnp.uint32))
         self.tx = tx
@@ -116,7 +119,8 @@ class Optimizer(Pytree, Generic[M]):
 
         Raises:
           TypeError: if one of the two arguments is missing, or they are swapped.
-          StructureError: if gradients or optimizer state do not fit the parameters; it names paths.
+          StructureError: if gradients or optimizer state do not fit the parameters, as where the
+            model was changed after the optimizer was made; it names paths.
         """
         if grads is MISSING:
             raise TypeError(
@@ -124,13 +128,14 @@ class Optimizer(Pytree, Generic[M]):
                 "`optimizer.update(model, grads)`; a `nnx.ModelAndOptimizer` keeps the model and "
                 "takes `optimizer.update(grads)`"
             )
-        if isinstance(model, State) and isinstance(grads, Pytree):
+        if isinstance(model, (State, dict)) and isinstance(grads, Pytree):
             raise TypeError(
-                "Optimizer.update was given a State as the model and an object as the gradients: "
-                "write `optimizer.update(model, grads)`, in this order"
+                f"Optimizer.update was given a {type(model).__name__} as the model and a "
+                f"{type(grads).__name__} as the gradients: write `optimizer.update(model, grads)`, "
+                "in this order"
             )
         params = self._params(model)
-        values = {path: variable.get_raw_value() for path, variable in params.items()}
+        values = {path: raw_value(leaf) for path, leaf in params.items()}
         grads = self._values(grads)
         self._check_fit(grads, values, model)
 
@@ -144,50 +149,46 @@ class Optimizer(Pytree, Generic[M]):
             return build(leaves) if leaves.keys() >= params.keys() else argument
 
         old = strip(self.opt_state)
-        tx_state = old
-        if self.form == "variables":  # the state holds such Variables as well
-            with optax_promotion():
-                made = jax.eval_shape(self.tx.init, build(values))
-            tx_state = jax.tree.unflatten(jax.tree.structure(made), jax.tree.leaves(old))
         tx = self.tx
         if kwargs and isinstance(tx, optax.GradientTransformation):
             tx = optax.with_extra_args_support(tx)
         extra = {name: convert(argument) for name, argument in kwargs.items()}
         with optax_promotion():
-            updates, new = tx.update(build(grads), tx_state, build(values), **extra)
+            try:
+                tx_state = old
+                if self.form == "variables":  # the state holds such Variables as well
+                    made = jax.eval_shape(tx.init, build(values))
+                    tx_state = jax.tree.unflatten(jax.tree.structure(made), jax.tree.leaves(old))
+                updates, new = tx.update(build(grads), tx_state, build(values), **extra)
+            except (TypeError, ValueError, KeyError) as error:
+                changes = changes_since(old, tx, build(values))
+                if changes:
+                    raise StructureError(_changed(changes)) from error
+                raise
             updates, new = _split_like(values, strip(updates)), strip(new)
             # Optax's own arithmetic, so that the bits are those of plain Optax.
             before = list(values.values())
             after: Any = optax.apply_updates(before, list(updates.values()))
         _check_same_shapes(values, dict(zip(values, after, strict=True)), old, new)
-        after = jax.tree.map(_placed_like, after, before)
+        after = dict(zip(params, jax.tree.map(_placed_like, after, before), strict=True))
 
-        for variable, value in zip(params.values(), after, strict=True):
-            variable.set_raw_value(value)
+        if all(map(is_variable, params.values())):
+            for path, variable in params.items():
+                variable.set_raw_value(after[path])
+        else:
+            write(model, from_flat_state(after))
         boxes = jax.tree.leaves(self.opt_state, is_leaf=is_variable)
         for box, value in zip(boxes, jax.tree.leaves(new), strict=True):
             box.set_raw_value(value)
         self.step.set_raw_value(self.step.get_raw_value() + 1)
         return from_flat_state(updates)
 
-    def _params(self, model: Any) -> dict[Path, Variable]:
-        """Returns the Variables that `wrt` selects, by path."""
+    def _params(self, model: Any) -> dict[Path, Any]:
+        """Returns the Variables and arrays that `wrt` selects, by path."""
         params = dict(to_flat_state(state(model, self.wrt, graph=self.graph)))
-        for path, leaf in params.items():
-            if not isinstance(leaf, Variable):
-                raise TypeError(
-                    f"wrt={self.wrt!r} selects {format_path(path)}, which is no Variable but a "
-                    f"{type(leaf).__name__}: wrap it in one, `nnx.Param(...)`, or narrow the filter"
-                )
         if not params:
-            examples: dict[str, str] = {}
-            for path, leaf in to_flat_state(state(model, graph=self.graph)):
-                examples.setdefault(type(leaf).__name__, format_path(path))
-            found = ", ".join(f"{kind} (such as {path})" for kind, path in examples.items())
-            raise ValueError(
-                f"wrt={self.wrt!r} selects no Variable of the model, which holds "
-                f"{found or 'no Variables'}: give a type that it holds, such as `wrt=nnx.Param`"
-            )
+            leaves = to_flat_state(state(model, graph=self.graph))
+            raise ValueError(_nothing_selected(self.wrt, type(model).__name__, leaves))
         return params
 
     def _values(self, tree: Any) -> dict[Path, Any]:
@@ -257,6 +258,58 @@ class ModelAndOptimizer(Optimizer[M]):
           The updates that were added to the parameters.
         """
         return super().update(self.model, grads, **kwargs)
+
+
+def _is_transformation(tx: Any) -> bool:
+    return callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))
+
+
+def _no_transformation(tx: Any, model: Any) -> str:
+    """Says what was given in the place of a transformation."""
+    name = getattr(tx, "__name__", type(tx).__name__)
+    if _is_transformation(model):
+        return (
+            f"Optimizer was given an Optax transformation as the model and a {name} as the "
+            "transformation: write `nnx.Optimizer(model, tx, wrt=nnx.Param)`, in this order"
+        )
+    if isinstance(tx, types.FunctionType):
+        hint = f"the function {name}: call it, `optax.{name}(1e-3)`"
+    else:
+        hint = f"a {type(tx).__name__}"
+    return f"tx must be an Optax transformation such as `optax.adam(1e-3)`, found {hint}"
+
+
+def _nothing_selected(wrt: Any, model: str, leaves: FlatState) -> str:
+    """Says what a model holds of which a filter selects nothing."""
+    arrays = [format_path(path) for path, leaf in leaves if not isinstance(leaf, Variable)]
+    examples: dict[str, str] = {}
+    for path, leaf in leaves:
+        if isinstance(leaf, Variable):
+            examples.setdefault(type(leaf).__name__, format_path(path))
+    found = [f"{kind} (such as {path})" for kind, path in examples.items()]
+    hints = ["give a type that it holds, such as `wrt=nnx.Param`"] if found else []
+    if arrays:
+        some = ", ".join(arrays[:5]) + (", ..." if len(arrays) > 5 else "")
+        found.append(f"arrays that are in no Variable ({some})")
+        hints.append(
+            "wrap these where they are set, `self.w = nnx.Param(array)`, or select them as they "
+            "are, `wrt=lambda path, x: isinstance(x, jax.Array)`"
+        )
+    return (
+        f"wrt={wrt!r} selects nothing of the {model}, which holds "
+        f"{', '.join(found) or 'neither Variables nor arrays'}: "
+        + ("; or ".join(hints) or "give a model that has parameters")
+    )
+
+
+def _changed(changes: list[str]) -> str:
+    return (
+        "the model is another one than the one that the optimizer was made for, and nothing was "
+        "written:\n  "
+        + "\n  ".join(changes)
+        + "\nmake a new Optimizer for the model as it is now: "
+        "`optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)`"
+    )
 
 
 def _check_same_shapes(
