@@ -229,16 +229,19 @@ def test_startup_environment(monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "set by the user")
     assert "JAX_COMPILATION_CACHE_DIR" not in startup.environment(None)
     assert startup.environment("here")["JAX_COMPILATION_CACHE_DIR"] == "here"
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    assert "PYTHONDONTWRITEBYTECODE" not in startup.environment(None)
     assert startup.environment("here")["PATH"] == os.environ["PATH"]
 
 
 def test_startup_import_times(monkeypatch):
     lines = "import time: self [us] | cumulative | imported package\n"
-    for own, name in ((100, "  numpy"), (900, "jax"), (40, "    rich.a"), (60, "  rich"), (1, "x")):
+    rows = ((100, "  numpy"), (900, "jax"), (70, "  chex"), (30, "optax"), (40, "    rich.a"))
+    for own, name in (*rows, (60, "  rich"), (1, "x")):
         lines += f"import time: {own:9} | {own:10} | {name}\n"
     done = subprocess.CompletedProcess([], 0, stderr=lines)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
-    assert startup.import_times("x") == pytest.approx({"rich": 1e-4, "x": 1e-6})
+    assert startup.import_times("weft") == pytest.approx({"rich": 1e-4, "x": 1e-6})
 
 
 def test_startup_tables():

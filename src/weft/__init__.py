@@ -10,14 +10,14 @@ from typing import Any as _Any
 __version__ = "0.1.0"
 
 
-def _read_homes() -> dict[str, tuple[str, str]]:
-    """Returns, by public name, the module that it is in and its name there."""
-    stub = __loader__.get_data(f"{__path__[0]}/__init__.pyi").decode()  # type: ignore[union-attr]
+def _read_homes(loader: _Any, path: str) -> dict[str, tuple[str, str]]:
+    """Returns, by name in a package's stub, the module that it is in and its name there."""
+    stub = loader.get_data(f"{path}/__init__.pyi").decode()
     lines = [line.split() for line in stub.splitlines() if line.startswith("from ")]
     return {name: (home, attribute) for _, home, _, attribute, _, name in lines}
 
 
-_HOMES = _read_homes()
+_HOMES = _read_homes(__loader__, __path__[0])
 __all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 

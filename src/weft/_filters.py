@@ -6,10 +6,10 @@ A *predicate* is a function of a path and a value that says yes or no. A *filter
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from types import EllipsisType
 from typing import Any as AnyType
+from typing import ClassVar
 
 from weft._errors import FilterError
 from weft._path import Path
@@ -87,8 +87,26 @@ def filters_to_predicates(filters: Sequence[Filter]) -> tuple[Predicate, ...]:
     return tuple(map(to_predicate, filters))
 
 
-@dataclasses.dataclass(frozen=True)
-class OfType:
+class _Rule:
+    """A predicate that compares, and is hashed, by its attributes. As a dataclass, made quicker."""
+
+    _fields: ClassVar[tuple[str, ...]] = ()
+
+    def _parts(self) -> tuple[AnyType, ...]:
+        return tuple([getattr(self, name) for name in self._fields])
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self._parts() == other._parts()  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._parts()))
+
+    def __repr__(self) -> str:
+        parts = zip(self._fields, self._parts(), strict=True)
+        return f"{type(self).__name__}({', '.join(f'{name}={part!r}' for name, part in parts)})"
+
+
+class OfType(_Rule):
     """Matches values that are instances of a type; what a bare type means as a filter.
 
     Example:
@@ -97,14 +115,16 @@ class OfType:
       False
     """
 
-    type: type
+    _fields = ("type",)
+
+    def __init__(self, type: type):
+        self.type = type
 
     def __call__(self, path: Path, value: AnyType) -> bool:
         return isinstance(value, self.type)
 
 
-@dataclasses.dataclass(frozen=True)
-class WithTag:
+class WithTag(_Rule):
     """Matches values whose attribute `tag` is the given string; what a bare string means.
 
     Example:
@@ -113,14 +133,16 @@ class WithTag:
       True
     """
 
-    tag: str
+    _fields = ("tag",)
+
+    def __init__(self, tag: str):
+        self.tag = tag
 
     def __call__(self, path: Path, value: AnyType) -> bool:
         return getattr(value, "tag", None) == self.tag
 
 
-@dataclasses.dataclass(frozen=True)
-class PathContains:
+class PathContains(_Rule):
     """Matches values below a key: some element of the path equals it, or contains it as text.
 
     Attributes:
@@ -133,8 +155,12 @@ class PathContains:
       True
     """
 
-    key: AnyType
+    _fields = ("key", "exact")
     exact: bool = True
+
+    def __init__(self, key: AnyType, exact: bool = True):
+        self.key = key
+        self.exact = exact
 
     def __call__(self, path: Path, value: AnyType) -> bool:
         if self.exact:
@@ -142,7 +168,7 @@ class PathContains:
         return any(str(self.key) in str(element) for element in path)
 
 
-class PathIn:
+class PathIn(_Rule):
     """Matches the given paths and no others.
 
     Example:
@@ -151,33 +177,25 @@ class PathIn:
       False
     """
 
+    _fields = ("paths",)
+
     def __init__(self, *paths: Path):
         self.paths = frozenset(paths)
 
     def __call__(self, path: Path, value: AnyType) -> bool:
         return path in self.paths
 
-    def __eq__(self, other: object) -> bool:
-        return type(other) is PathIn and self.paths == other.paths
-
-    def __hash__(self) -> int:
-        return hash(self.paths)
-
     def __repr__(self) -> str:
         return f"PathIn({', '.join(map(repr, sorted(self.paths, key=repr)))})"
 
 
-class _Combined:
-    """Filters joined by a rule; compares and prints by what it joins."""
+class _Combined(_Rule):
+    """Filters joined by a rule; prints as it is called."""
+
+    _fields = ("predicates",)
 
     def __init__(self, *filters: Filter):
         self.predicates = tuple(map(to_predicate, filters))
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and self.predicates == other.predicates  # type: ignore[attr-defined]
-
-    def __hash__(self) -> int:
-        return hash((type(self), self.predicates))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.predicates))})"
@@ -225,8 +243,7 @@ class Not(_Combined):
         return not self.predicates[0](path, value)
 
 
-@dataclasses.dataclass(frozen=True)
-class Everything:
+class Everything(_Rule):
     """Matches always; what `...` and True mean.
 
     Example:
@@ -239,8 +256,7 @@ class Everything:
         return True
 
 
-@dataclasses.dataclass(frozen=True)
-class Nothing:
+class Nothing(_Rule):
     """Matches never; what None and False mean.
 
     Example:

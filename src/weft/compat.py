@@ -7,51 +7,48 @@ it in the table.
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any
 
-from weft import _abstract_model, _graph, _lift, _rng
-from weft._graph import flat, view
-from weft._lift import partial
-
 _GRAPH = ("graph",)
 _BOTH = ("graph", "graph_updates")
-_FUNCTIONS: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "backup_keys": (_rng, _GRAPH),
-    "cached_partial": (partial, _BOTH),
-    "checkify": (_lift, _BOTH),
-    "clone": (_graph, _GRAPH),
-    "cond": (_lift, _BOTH),
-    "custom_vjp": (_lift, _BOTH),
-    "eval_shape": (_lift, _BOTH),
-    "flatten": (flat, _GRAPH),
-    "fori_loop": (_lift, _BOTH),
-    "fork_rngs": (_rng, _BOTH),
-    "get_abstract_model": (_abstract_model, _GRAPH),
-    "grad": (_lift, _BOTH),
-    "graphdef": (_graph, _GRAPH),
-    "iter_children": (_graph, _GRAPH),
-    "iter_graph": (_graph, _GRAPH),
-    "iter_modules": (_graph, _GRAPH),
-    "jit": (_lift, _BOTH),
-    "jvp": (_lift, _BOTH),
-    "pmap": (_lift, _BOTH),
-    "recursive_map": (_graph, _GRAPH),
-    "remat": (_lift, _BOTH),
-    "reseed": (_rng, _GRAPH),
-    "scan": (_lift, _BOTH),
-    "shard_map": (_lift, _BOTH),
-    "split": (_graph, _GRAPH),
-    "split_rngs": (_rng, _BOTH),
-    "state": (_graph, _GRAPH),
-    "switch": (_lift, _BOTH),
-    "value_and_grad": (_lift, _BOTH),
-    "view": (view, _GRAPH),
-    "view_info": (view, _GRAPH),
-    "vjp": (_lift, _BOTH),
-    "vmap": (_lift, _BOTH),
-    "while_loop": (_lift, _BOTH),
+_FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "backup_keys": ("_rng.backups", _GRAPH),
+    "cached_partial": ("_lift.partial", _BOTH),
+    "checkify": ("_lift.abstract", _BOTH),
+    "clone": ("_graph.api", _GRAPH),
+    "cond": ("_lift.branch", _BOTH),
+    "custom_vjp": ("_lift.custom_vjp", _BOTH),
+    "eval_shape": ("_lift.abstract", _BOTH),
+    "flatten": ("_graph.flat", _GRAPH),
+    "fori_loop": ("_lift.repeat", _BOTH),
+    "fork_rngs": ("_rng.rekey", _BOTH),
+    "get_abstract_model": ("_abstract_model", _GRAPH),
+    "grad": ("_lift.autodiff", _BOTH),
+    "graphdef": ("_graph.api", _GRAPH),
+    "iter_children": ("_graph.iterate", _GRAPH),
+    "iter_graph": ("_graph.iterate", _GRAPH),
+    "iter_modules": ("_graph.iterate", _GRAPH),
+    "jit": ("_lift.jit", _BOTH),
+    "jvp": ("_lift.vjp", _BOTH),
+    "pmap": ("_lift.map", _BOTH),
+    "recursive_map": ("_graph.iterate", _GRAPH),
+    "remat": ("_lift.abstract", _BOTH),
+    "reseed": ("_rng.reseed", _GRAPH),
+    "scan": ("_lift.loop", _BOTH),
+    "shard_map": ("_lift.shards", _BOTH),
+    "split": ("_graph.api", _GRAPH),
+    "split_rngs": ("_rng.rekey", _BOTH),
+    "state": ("_graph.api", _GRAPH),
+    "switch": ("_lift.branch", _BOTH),
+    "value_and_grad": ("_lift.autodiff", _BOTH),
+    "view": ("_graph.view", _GRAPH),
+    "view_info": ("_graph.view", _GRAPH),
+    "vjp": ("_lift.vjp", _BOTH),
+    "vmap": ("_lift.map", _BOTH),
+    "while_loop": ("_lift.repeat", _BOTH),
 }
 
 
@@ -72,7 +69,7 @@ def _with_true(function: Callable[..., Any], options: tuple[str, ...]) -> Callab
 
 globals().update(
     {
-        name: _with_true(getattr(module, name), options)
-        for name, (module, options) in _FUNCTIONS.items()
+        name: _with_true(getattr(importlib.import_module(f"weft.{home}"), name), options)
+        for name, (home, options) in _FUNCTIONS.items()
     }
 )

@@ -9,11 +9,11 @@ from weft._module import Pytree as Pytree
 from weft._module import Static as Static
 from weft._module import check_pytree as check_pytree
 from weft._module import data as data
-from weft._module import dataclass as dataclass
 from weft._module import has_data as has_data
 from weft._module import is_data as is_data
 from weft._module import register_data_type as register_data_type
 from weft._module import static as static
+from weft._module.dataclass import dataclass as dataclass
 from weft._variable import Variable as Variable
 from weft.tracers import TraceState as _TraceState
 

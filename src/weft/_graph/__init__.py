@@ -11,12 +11,6 @@ from weft._graph.api import set_metadata as set_metadata
 from weft._graph.api import split as split
 from weft._graph.api import state as state
 from weft._graph.api import variables as variables
-from weft._graph.iterate import iter_children as iter_children
-from weft._graph.iterate import iter_graph as iter_graph
-from weft._graph.iterate import iter_module_children as iter_module_children
-from weft._graph.iterate import iter_modules as iter_modules
-from weft._graph.iterate import map as map
-from weft._graph.iterate import recursive_map as recursive_map
 from weft._graph.records import GraphDef as GraphDef
 from weft._graph.state import FlatState as FlatState
 from weft._graph.state import State as State
@@ -29,6 +23,4 @@ from weft._graph.state import restore_int_paths as restore_int_paths
 from weft._graph.state import split_state as split_state
 from weft._graph.state import to_flat_state as to_flat_state
 from weft._graph.state import to_pure_dict as to_pure_dict
-from weft._graph.unpacked import GraphState as GraphState
-from weft._graph.unpacked import unpack as unpack
 from weft._graph.updates import update as update

@@ -1,9 +1,5 @@
 """Objects and Modules; see the README in this folder."""
 
-from weft._module.containers import Dict as Dict
-from weft._module.containers import List as List
-from weft._module.containers import Sequential as Sequential
-from weft._module.dataclass import dataclass as dataclass
 from weft._module.module import Module as Module
 from weft._module.pytree import Data as Data
 from weft._module.pytree import Object as Object

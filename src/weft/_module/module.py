@@ -131,13 +131,13 @@ class Module(Pytree):
 
     def iter_modules(self) -> Iterator[tuple[Path, Module]]:
         """Yields (path, Module) for this Module and all Modules in it, children first."""
-        from weft._graph import iter_modules
+        from weft._graph.iterate import iter_modules
 
         return iter_modules(self)
 
     def iter_children(self) -> Iterator[tuple[Any, Module]]:
         """Yields (key, Module) for the Modules directly in this one."""
-        from weft._graph import iter_module_children
+        from weft._graph.iterate import iter_module_children
 
         return iter_module_children(self)
 
@@ -159,7 +159,7 @@ class Module(Pytree):
         Raises:
           ValueError: naming the attributes that no selected Module has.
         """
-        from weft._graph import iter_modules
+        from weft._graph.iterate import iter_modules
 
         selected = _filters.to_predicate(filters if filters else ...)
         missing = set(new)

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from weft._graph import iter_graph
+from weft._graph.iterate import iter_graph
 from weft._path import Path, format_path
 from weft._rng.seeds import zero_count
 from weft._rng.streams import RngStream

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from weft._filters import Filter, to_predicate
-from weft._graph import iter_graph
+from weft._graph.iterate import iter_graph
 from weft._metadata import axis_names, with_axis_names
 from weft._module import Module
 from weft._path import Path, format_path

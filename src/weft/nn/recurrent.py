@@ -15,10 +15,13 @@ import jax
 import jax.numpy as jnp
 
 from weft._filters import Filter
-from weft._graph import iter_graph, merge, split
-from weft._lift import Carry, StateAxes, scan
+from weft._graph import merge, split
+from weft._graph.iterate import iter_graph
+from weft._lift.loop import Carry, scan
+from weft._lift.map import StateAxes
 from weft._module import Module
-from weft._rng import Rngs, RngStream, split_rngs
+from weft._rng import Rngs, RngStream
+from weft._rng.rekey import split_rngs
 from weft.nn.bidirectional import Bidirectional as Bidirectional
 from weft.nn.bidirectional import RNNBase as RNNBase
 from weft.nn.gru import GRUCell as GRUCell

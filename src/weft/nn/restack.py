@@ -9,7 +9,8 @@ from weft._errors import StructureError
 from weft._graph import State, clone
 from weft._graph.records import Record, VariableDef, describe_difference
 from weft._graph.walk import Builder, Entry, Flattener
-from weft._module import List, Module
+from weft._module import Module
+from weft._module.containers import List
 from weft._path import Path, format_path
 from weft._variable import Variable, make
 from weft.nn.stack import Policy, Stack, make_stack

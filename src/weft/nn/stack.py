@@ -17,9 +17,10 @@ import jax
 
 from weft import _trace
 from weft._errors import StructureError, TraceContextError
-from weft._graph import iter_graph
-from weft._lift import Carry, remat, scan, vmap
-from weft._lift.map import PARTITION_NAME
+from weft._graph.iterate import iter_graph
+from weft._lift.abstract import remat
+from weft._lift.loop import Carry, scan
+from weft._lift.map import PARTITION_NAME, vmap
 from weft._module import Module
 from weft._module.kinds import holds_data
 from weft._module.pytree import Pytree, attributes

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from weft._errors import StructureError
-from weft._graph import State, from_flat_state, iter_graph, state, to_flat_state
+from weft._graph import State, from_flat_state, state, to_flat_state
+from weft._graph.iterate import iter_graph
 from weft._metadata import axis_names
 from weft._part import aval_text, take_part
 from weft._path import Path, format_path
