@@ -34,7 +34,8 @@ from weft._static import Static, compare_by_identity
 from weft._storage import VariableStorage, fill_variable, make_variables
 from weft._tracebacks import call_site
 from weft._types import HELD, MISSING, Missing
-from weft._variable_guard import check_write, name_of, warn_if_captured
+from weft._variable_guard import check_write, warn_if_captured
+from weft._variable_items import with_item
 
 A = TypeVar("A")
 
@@ -178,7 +179,7 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
         if isinstance(value, Variable):
             value = own_value(value.get_value())
         if index is not MISSING:
-            value = _with_item(self, index, value)
+            value = with_item(self, index, value)
         if self._metadata or type(self)._has_hooks:
             value = _call_hooks(self, "on_set_value", value)
         set_raw(self, value)
@@ -526,39 +527,6 @@ def _edit_axis_names(
     edit(listed, axis_index)
     edited = with_axis_names(names, listed)
     set_metadata_dict(variable, {**variable._metadata, "out_sharding": edited})
-
-
-def _shallow_copy(container: Any) -> Any:
-    return container.copy() if hasattr(container, "copy") else container
-
-
-def _with_item(variable: Variable, index: Any, item: Any) -> Any:
-    old = variable.get_value()
-    try:
-        return _replace_item(old, index, item)
-    except (IndexError, TypeError, ValueError) as error:
-        if type(error) not in (IndexError, TypeError, ValueError):  # JAX's say enough
-            raise
-        place = "..." if index is ... else repr(index)
-        shape = getattr(item, "shape", None)
-        found = type(item).__name__ if shape is None else f"value of shape {tuple(shape)}"
-        remedy = ". A value of another shape takes the place of the whole one: `v.set_value(x)`"
-        raise type(error)(
-            f"cannot write a {found} to v[{place}], where v is a {name_of(variable)}: {error}"
-            + (remedy if isinstance(error, ValueError) else "")
-        ) from error
-
-
-def _replace_item(old: Any, index: Any, item: Any) -> Any:
-    if isinstance(old, jax.Array):
-        if index is ... and isinstance(item, jax.Array) and item.shape == old.shape:
-            return item if item.dtype == old.dtype else item.astype(old.dtype)
-        return old.at[index].set(item)
-    if index is ...:
-        return item
-    new = _shallow_copy(old)
-    new[index] = item
-    return new
 
 
 @dataclasses.dataclass(frozen=True)
