@@ -62,12 +62,11 @@ def test_tracebacks_have_the_frames_of_the_user(name: str, monkeypatch: pytest.M
 
 def test_what_led_to_an_error_is_trimmed_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEFT_TRACEBACKS", "")
-    share = nnx.vmap(lambda v, x: v.set_value(x), in_axes=(None, 0))
-    with pytest.raises(nnx.PrefixError) as caught:
-        share(nnx.Variable(X), jnp.ones((2, 3)))
+    with pytest.raises(ValueError, match="cannot write") as caught:
+        nnx.vmap(lambda v: v.set_value(jnp.ones(5), index=...))(nnx.Variable(jnp.ones((2, 3))))
     cause = caught.value.__cause__
     assert type(cause) is ValueError and cause.__traceback__ is None
-    assert files_of(caught.value) == [__file__]
+    assert set(files_of(caught.value)) == {__file__}
 
 
 def test_all_frames_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
