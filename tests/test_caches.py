@@ -10,8 +10,8 @@ import pytest
 
 import weft as nnx
 from weft import _caches, _static
-from weft._graph import layout
 from weft._lift import arguments
+from weft._module import layout
 from weft._module.pytree import attributes
 
 
