@@ -30,7 +30,29 @@ def fail(*args: Any) -> Any:
     raise Wrong
 
 
+class Failing(nnx.Module):
+    def method(self, *args: Any) -> Any:
+        return fail()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return fail()
+
+
+def custom() -> Any:
+    made = nnx.custom_vjp(fail)
+    made.defvjp(fail, fail)
+    return made
+
+
 TRANSFORMS: dict[str, Callable[[], Any]] = {
+    "jit": lambda: nnx.jit(fail)(X),
+    "jit of a model": lambda: nnx.jit(lambda m, x: m(x))(Failing(), X),
+    "jit of a method": lambda: nnx.jit(Failing().method)(X),
+    "jit of an object": lambda: nnx.jit(Failing())(X),
+    "jit with static arguments": lambda: nnx.jit(fail, static_argnums=0)(1, X),
+    "custom_vjp": lambda: custom()(X),
+    "split_rngs": lambda: nnx.split_rngs(splits=2)(fail)(nnx.Rngs(0)),
+    "jit, grad": lambda: nnx.jit(nnx.grad(fail))(X),
     "grad": lambda: nnx.grad(fail)(X),
     "value_and_grad": lambda: nnx.value_and_grad(fail)(X),
     "vjp": lambda: nnx.vjp(fail, X),

@@ -34,6 +34,7 @@ from weft._lift.naming import names_below, names_in, shown_as
 from weft._lift.tangents import form_tangent, leaves_by_path, match
 from weft._path import Path
 from weft._static import Static
+from weft._tracebacks import boundary
 from weft._types import ARRAY_TYPES, MISSING, Missing
 
 
@@ -85,6 +86,7 @@ class CustomVjp:
             )
         self._rules = Rules(fwd, bwd)
 
+    @boundary
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._rules is None:
             raise ValueError(

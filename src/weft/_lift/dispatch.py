@@ -51,6 +51,7 @@ from weft._part import is_part
 from weft._path import Path, format_path
 from weft._reads import forget
 from weft._trace import OUTERMOST, find_top_trace, is_outermost
+from weft._tracebacks import trim
 from weft._types import exhaust
 from weft._variable import Variable, get_slot, set_raw
 
@@ -180,10 +181,16 @@ class Dispatcher:
                     return self._finish_reading(plan, out, rest, kwargs)
                 except UntracedError:
                     break
-                except (TypeError, ValueError) as error:
-                    self._explain(error, plan)
+                except Exception as error:
+                    if isinstance(error, (TypeError, ValueError)):
+                        self._explain(error, plan)
+                    trim(error)
                     raise
-            return self._call(args, kwargs)
+            try:
+                return self._call(args, kwargs)
+            except Exception as error:
+                trim(error)
+                raise
 
         return call
 

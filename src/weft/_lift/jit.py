@@ -32,6 +32,7 @@ from weft._lift.stages import Lowered, Traced
 from weft._lift.trace_log import CacheInfo, Log, OnRetrace
 from weft._path import Path
 from weft._static import Static
+from weft._tracebacks import trim
 from weft._types import MISSING, Missing
 
 _config: Any = jax.config
@@ -152,7 +153,11 @@ class BoundJit:
         self._call = call
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._call(*args, **kwargs)
+        try:
+            return self._call(*args, **kwargs)
+        except Exception as error:
+            trim(error)
+            raise
 
     def __get__(self, obj: Any, kind: type | None = None, /) -> BoundJit:
         return self  # as a bound method
@@ -228,8 +233,12 @@ class Jitted:
 
     def _make_arranging(self, run: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            args, kwargs = self._arrange(args, kwargs)
-            return run(*args, **kwargs)
+            try:
+                args, kwargs = self._arrange(args, kwargs)
+                return run(*args, **kwargs)
+            except Exception as error:
+                trim(error)
+                raise
 
         return call
 

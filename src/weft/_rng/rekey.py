@@ -33,6 +33,7 @@ from weft._rng.seeds import (
     split_key,
 )
 from weft._rng.streams import RngStream, require_scalar
+from weft._tracebacks import boundary
 from weft._types import MISSING
 
 
@@ -184,6 +185,7 @@ def _change(node: Any, pairs: Pairs, graph: bool | None, graph_updates: bool | N
     in_place = graph and updates
 
     def decorate(function: Callable) -> Callable:
+        @boundary
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             if in_place:
