@@ -12,7 +12,7 @@ from weft._module import Module
 from weft._rng import Rngs
 from weft.nn import dtypes
 from weft.nn.initializers import Initializer, default_embed_init
-from weft.nn.linear import OutSharding
+from weft.nn.linear import OutSharding, given
 from weft.nn.parameters import NO_METADATA, new_param
 
 
@@ -74,9 +74,8 @@ class Embed(Module):
         """Looks up rows.
 
         Args:
-          inputs: token numbers, integers of any shape. Negative ones count from the end; for one
-            beyond the table the row is NaN, unless the table has one row only, which then stands
-            for every token.
+          inputs: token numbers, integers of any shape. One that is not in the table, negative or
+            too large, gets zeros, and no row a gradient; -1 may mark padding.
           out_sharding: sharding of the result, on a mesh of explicit axes.
 
         Returns:
@@ -93,12 +92,8 @@ class Embed(Module):
                 "`inputs.astype(jnp.int32)`"
             )
         (table,) = self.promote_dtype((self.embedding[...],), dtype=self.dtype, inexact=False)
-        if self.num_embeddings == 1:
-            shape = (*inputs.shape, self.features)
-            return jnp.broadcast_to(table, shape, out_sharding=out_sharding)
-        if out_sharding is None:
-            return jnp.take(table, inputs, axis=0)
-        return table.at[inputs].get(mode="fill", out_sharding=out_sharding)
+        options = {"mode": "fill", "fill_value": 0, "wrap_negative_indices": False}
+        return table.at[inputs].get(**options, **given(out_sharding=out_sharding))
 
     def attend(self, query: jax.Array, out_sharding: OutSharding = None) -> jax.Array:
         """Compares vectors with all rows, as a last layer that shares the table does.
