@@ -32,15 +32,6 @@ class _AdaptivePool(Module):
     _reduce: Callable[..., jax.Array]
 
     def __init__(self, output_shape: int | Sequence[int | None]):
-        """Chooses the size of the outputs.
-
-        Args:
-          output_shape: number of windows along each spatial axis; None keeps the size of the axis,
-            an int alone is for all axes between the first and the last.
-
-        Raises:
-          ValueError: if a number is not positive.
-        """
         one = isinstance(output_shape, int)
         self.output_shape = output_shape if one else tuple(output_shape)  # type: ignore[arg-type]
         if any(size is not None and size < 1 for size in spatial_sizes(self.output_shape, 3)):
@@ -84,6 +75,13 @@ class _AdaptivePool(Module):
 class AdaptiveAvgPool(_AdaptivePool):
     """The mean of windows that are chosen such that the outputs have a given size.
 
+    Args:
+      output_shape: number of windows along each spatial axis; None keeps the size of the axis,
+        an int alone is for all axes between the first and the last.
+
+    Raises:
+      ValueError: if a number is not positive.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import weft as nnx
@@ -98,6 +96,13 @@ class AdaptiveAvgPool(_AdaptivePool):
 
 class AdaptiveMaxPool(_AdaptivePool):
     """The maximum of windows that are chosen such that the outputs have a given size.
+
+    Args:
+      output_shape: number of windows along each spatial axis; None keeps the size of the axis,
+        an int alone is for all axes between the first and the last.
+
+    Raises:
+      ValueError: if a number is not positive.
 
     Example:
       >>> import jax.numpy as jnp
@@ -117,13 +122,6 @@ class _GlobalPool(Module):
     _reduce: Callable[..., jax.Array]
 
     def __init__(self, num_axes: int | None = None, *, keepdims: bool = False):
-        """Chooses the axes.
-
-        Args:
-          num_axes: number of spatial axes, which stand before the channels; None for all axes but
-            the first, the batch, and the last.
-          keepdims: whether the spatial axes stay, of size 1.
-        """
         self.num_axes = num_axes
         self.keepdims = keepdims
 
@@ -148,6 +146,11 @@ class _GlobalPool(Module):
 class GlobalAvgPool(_GlobalPool):
     """The mean over all spatial axes.
 
+    Args:
+      num_axes: number of spatial axes, which stand before the channels; None for all axes but
+        the first, the batch, and the last.
+      keepdims: whether the spatial axes stay, of size 1.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import weft as nnx
@@ -160,6 +163,11 @@ class GlobalAvgPool(_GlobalPool):
 
 class GlobalMaxPool(_GlobalPool):
     """The maximum over all spatial axes.
+
+    Args:
+      num_axes: number of spatial axes, which stand before the channels; None for all axes but
+        the first, the batch, and the last.
+      keepdims: whether the spatial axes stay, of size 1.
 
     Example:
       >>> import jax.numpy as jnp

@@ -19,8 +19,21 @@ from weft.nn.parameters import NO_METADATA, new_param
 class Embed(Module):
     """A table with one row of features for each token.
 
+    Args:
+      num_embeddings: number of tokens.
+      features: size of a row.
+      dtype: computation dtype; by default that of the table.
+      param_dtype: dtype of the table.
+      embedding_init: initializer of the table.
+      promote_dtype: what casts the table and queries to `dtype`.
+      rngs: random streams; `params` is used.
+      embedding_metadata: keyword metadata of the table.
+
     Attributes:
       embedding: Param of shape (num_embeddings, features).
+
+    Raises:
+      TypeError: if `rngs` is not an `Rngs`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -45,21 +58,6 @@ class Embed(Module):
         rngs: Rngs,
         embedding_metadata: Mapping[str, Any] = NO_METADATA,
     ):
-        """Makes the table.
-
-        Args:
-          num_embeddings: number of tokens.
-          features: size of a row.
-          dtype: computation dtype; by default that of the table.
-          param_dtype: dtype of the table.
-          embedding_init: initializer of the table.
-          promote_dtype: what casts the table and queries to `dtype`.
-          rngs: random streams; `params` is used.
-          embedding_metadata: keyword metadata of the table.
-
-        Raises:
-          TypeError: if `rngs` is not an `Rngs`.
-        """
         shape = (num_embeddings, features)
         self.embedding = new_param(
             self, rngs, embedding_init, shape, param_dtype, embedding_metadata

@@ -224,15 +224,6 @@ class _WindowPool(Module):
         strides: int | Sequence[int] | None = None,
         padding: Padding = "VALID",
     ):
-        """Chooses the windows.
-
-        Args:
-          window_shape: extent of the window along each spatial axis; an int for all axes between
-            the first and the last.
-          strides: step of the window, one for all axes or one each; None means 1, so pass the
-            window's shape for windows that do not overlap.
-          padding: as for `pool`.
-        """
         self.window_shape = window_shape
         self.strides = strides
         self.padding = padding
@@ -240,6 +231,15 @@ class _WindowPool(Module):
 
 class AvgPool(_WindowPool):
     """The mean of each window; the layer of `avg_pool`.
+
+    Args:
+      window_shape: extent of the window along each spatial axis; an int for all axes between
+        the first and the last.
+      strides: step of the window, one for all axes or one each; None means 1, so pass the
+        window's shape for windows that do not overlap.
+      padding: as for `pool`.
+      count_include_pad: whether padding counts as elements of the window; if not, a window of
+        padding alone has the mean 0.
 
     Example:
       >>> import jax.numpy as jnp
@@ -255,15 +255,6 @@ class AvgPool(_WindowPool):
         padding: Padding = "VALID",
         count_include_pad: bool = True,
     ):
-        """Chooses the windows.
-
-        Args:
-          window_shape: extent of the window along each spatial axis; an int for all axes between
-            the first and the last.
-          strides: step of the window, one for all axes or one each; None means 1.
-          padding: as for `pool`.
-          count_include_pad: whether padding counts as elements of the window.
-        """
         super().__init__(window_shape, strides, padding)
         self.count_include_pad = count_include_pad
 
@@ -276,6 +267,13 @@ class AvgPool(_WindowPool):
 
 class MaxPool(_WindowPool):
     """The maximum of each window; the layer of `max_pool`.
+
+    Args:
+      window_shape: extent of the window along each spatial axis; an int for all axes between
+        the first and the last.
+      strides: step of the window, one for all axes or one each; None means 1, so pass the
+        window's shape for windows that do not overlap.
+      padding: as for `pool`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -291,6 +289,13 @@ class MaxPool(_WindowPool):
 
 class MinPool(_WindowPool):
     """The minimum of each window; the layer of `min_pool`.
+
+    Args:
+      window_shape: extent of the window along each spatial axis; an int for all axes between
+        the first and the last.
+      strides: step of the window, one for all axes or one each; None means 1, so pass the
+        window's shape for windows that do not overlap.
+      padding: as for `pool`.
 
     Example:
       >>> import jax.numpy as jnp
