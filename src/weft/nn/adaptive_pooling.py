@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from weft._module import Module
+from weft.nn.parameters import check_sizes, sizes
 from weft.nn.pooling import spatial_sizes
 
 
@@ -32,13 +33,9 @@ class _AdaptivePool(Module):
     _reduce: Callable[..., jax.Array]
 
     def __init__(self, output_shape: int | Sequence[int | None]):
-        one = isinstance(output_shape, int)
+        one = np.ndim(output_shape) == 0  # type: ignore[arg-type]
         self.output_shape = output_shape if one else tuple(output_shape)  # type: ignore[arg-type]
-        if any(size is not None and size < 1 for size in spatial_sizes(self.output_shape, 3)):
-            raise ValueError(
-                f"{type(self).__name__} expects a positive number of windows for each axis, found "
-                f"output_shape={self.output_shape}: use None for an axis that keeps its size"
-            )
+        check_sizes(self, output_shape=[size for size in sizes(output_shape) if size is not None])
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Pools.

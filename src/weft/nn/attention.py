@@ -29,7 +29,7 @@ from weft.nn.layer_options import choose_option
 from weft.nn.layer_rngs import draw_key, keep_stream
 from weft.nn.linear import LinearGeneral
 from weft.nn.normalization import LayerNorm
-from weft.nn.parameters import NO_METADATA
+from weft.nn.parameters import NO_METADATA, check_sizes
 from weft.nn.rope import dot_product_attention_with_rope as dot_product_attention_with_rope
 
 Shape = tuple[int, ...]
@@ -159,6 +159,15 @@ class MultiHeadAttention(Module):
         self.out_features = in_features if out_features is None else out_features
         self.num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         self.in_kv_features = in_features if in_kv_features is None else in_kv_features
+        check_sizes(
+            self,
+            num_heads=num_heads,
+            in_features=in_features,
+            qkv_features=self.qkv_features,
+            out_features=self.out_features,
+            num_kv_heads=self.num_kv_heads,
+            in_kv_features=self.in_kv_features,
+        )
         _check_heads(self.qkv_features, num_heads, self.num_kv_heads)
         self.head_dim = self.qkv_features // num_heads
         self.dtype = dtype

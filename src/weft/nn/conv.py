@@ -17,9 +17,9 @@ from weft._module import Module
 from weft._rng import Rngs
 from weft.nn import dtypes
 from weft.nn.initializers import Initializer, default_bias_init, default_kernel_init
-from weft.nn.linear import OutSharding, add_bias, given, sizes
+from weft.nn.linear import OutSharding, add_bias, given
 from weft.nn.padding import Padding, canonicalize_padding, per_axis
-from weft.nn.parameters import NO_METADATA, new_param
+from weft.nn.parameters import NO_METADATA, check_sizes, new_param, sizes
 
 # The names that JAX pads by itself; the other ones of Conv are those that jnp.pad knows how to do.
 _LAX_PADDINGS = ("SAME", "SAME_LOWER", "VALID")
@@ -179,6 +179,9 @@ class Conv(Convolution):
         kernel_metadata: Mapping[str, Any] = NO_METADATA,
         bias_metadata: Mapping[str, Any] = NO_METADATA,
     ):
+        check_sizes(
+            self, in_features=in_features, out_features=out_features, kernel_size=kernel_size
+        )
         self.kernel_size = sizes(kernel_size)
         rank = len(self.kernel_size)
         if in_features % feature_group_count or out_features % feature_group_count:

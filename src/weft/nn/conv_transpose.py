@@ -12,9 +12,9 @@ from weft._rng import Rngs
 from weft.nn import dtypes
 from weft.nn.conv import Convolution, channels_last, dilated_size, with_one_batch_axis
 from weft.nn.initializers import Initializer, default_bias_init, default_kernel_init
-from weft.nn.linear import add_bias, sizes
+from weft.nn.linear import add_bias
 from weft.nn.padding import Padding, canonicalize_padding, per_axis
-from weft.nn.parameters import NO_METADATA, new_param
+from weft.nn.parameters import NO_METADATA, check_sizes, new_param, sizes
 
 
 class ConvTranspose(Convolution):
@@ -108,6 +108,9 @@ class ConvTranspose(Convolution):
         bias_metadata: Mapping[str, Any] = NO_METADATA,
         output_padding: int | Sequence[int] | None = None,
     ):
+        check_sizes(
+            self, in_features=in_features, out_features=out_features, kernel_size=kernel_size
+        )
         self.kernel_size = sizes(kernel_size)
         rank = len(self.kernel_size)
         per_axis(strides, rank, owner="ConvTranspose", argument="strides")

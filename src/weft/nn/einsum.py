@@ -19,7 +19,7 @@ from weft._rng import Rngs
 from weft.nn import dtypes
 from weft.nn.initializers import Initializer, default_bias_init, default_kernel_init
 from weft.nn.linear import OutSharding, add_bias, given
-from weft.nn.parameters import NO_METADATA, new_param
+from weft.nn.parameters import NO_METADATA, check_sizes, new_param
 
 Label = str | int
 
@@ -161,6 +161,7 @@ class Einsum(Module):
         kernel_metadata: Mapping[str, Any] = NO_METADATA,
         bias_metadata: Mapping[str, Any] = NO_METADATA,
     ):
+        check_sizes(self, kernel_shape=kernel_shape)
         kernel_shape = tuple(kernel_shape)
         contraction = Contraction.parse(einsum_str)
         kernel_sizes = contraction.kernel_sizes(kernel_shape)

@@ -13,7 +13,7 @@ from weft._rng import Rngs
 from weft.nn import dtypes
 from weft.nn.initializers import Initializer, default_embed_init
 from weft.nn.linear import OutSharding, given
-from weft.nn.parameters import NO_METADATA, new_param
+from weft.nn.parameters import NO_METADATA, check_sizes, new_param
 
 
 class Embed(Module):
@@ -58,6 +58,7 @@ class Embed(Module):
         rngs: Rngs,
         embedding_metadata: Mapping[str, Any] = NO_METADATA,
     ):
+        check_sizes(self, num_embeddings=num_embeddings, features=features)
         shape = (num_embeddings, features)
         self.embedding = new_param(
             self, rngs, embedding_init, shape, param_dtype, embedding_metadata

@@ -23,7 +23,7 @@ from weft.nn.initializers import (
 )
 from weft.nn.initializers import default_embed_init as default_embed_init
 from weft.nn.padding import canonicalize_padding as canonicalize_padding
-from weft.nn.parameters import NO_METADATA, new_param
+from weft.nn.parameters import NO_METADATA, check_sizes, new_param, sizes
 
 OutSharding = jax.sharding.NamedSharding | jax.sharding.PartitionSpec | None
 
@@ -40,11 +40,6 @@ def add_bias(outputs: jax.Array, bias: jax.Array | None) -> jax.Array:
 def given(**options: Any) -> dict[str, Any]:
     """Returns the options that are not None: not every function a user supplies takes all."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def sizes(features: int | Sequence[int]) -> tuple[int, ...]:
-    """Returns sizes or axes as a tuple, one int as a tuple of one."""
-    return (features,) if isinstance(features, int) else tuple(features)
 
 
 class Linear(Module):
@@ -99,6 +94,7 @@ class Linear(Module):
         kernel_metadata: Mapping[str, Any] = NO_METADATA,
         bias_metadata: Mapping[str, Any] = NO_METADATA,
     ):
+        check_sizes(self, in_features=in_features, out_features=out_features)
         shape = (in_features, out_features)
         self.kernel = new_param(self, rngs, kernel_init, shape, param_dtype, kernel_metadata)
         self.bias = (
@@ -229,6 +225,8 @@ class LinearGeneral(Module):
         kernel_metadata: Mapping[str, Any] = NO_METADATA,
         bias_metadata: Mapping[str, Any] = NO_METADATA,
     ):
+        check_sizes(self, in_features=in_features, out_features=out_features)
+        check_sizes(self, batch_axis=tuple(batch_axis.values()))
         self.in_features = sizes(in_features)
         self.out_features = sizes(out_features)
         self.axis = sizes(axis)

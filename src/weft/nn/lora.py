@@ -18,8 +18,8 @@ from weft._rng import Rngs
 from weft._variable_types import Param
 from weft.nn import dtypes
 from weft.nn.initializers import Initializer, he_uniform, zeros_init
-from weft.nn.linear import Linear, OutSharding, given, sizes
-from weft.nn.parameters import NO_METADATA, new_param
+from weft.nn.linear import Linear, OutSharding, given
+from weft.nn.parameters import NO_METADATA, check_sizes, new_param, sizes
 
 default_a_initializer = he_uniform()
 default_b_initializer = zeros_init()
@@ -93,11 +93,8 @@ class LoRA(Module):
         batch_shape: Sequence[int] = (),
         scale: float = 1.0,
     ):
-        if lora_rank < 1:
-            raise ValueError(
-                f"LoRA expects a positive rank, found lora_rank={lora_rank}: ranks from 4 to 64 "
-                "are usual"
-            )
+        check_sizes(self, in_features=in_features, out_features=out_features)
+        check_sizes(self, lora_rank=lora_rank, batch_shape=tuple(batch_shape))
         if base_module is not None and not callable(base_module):
             raise TypeError(
                 f"LoRA expects base_module to be a layer or another callable, found "

@@ -18,6 +18,7 @@ import numpy as np
 from weft._module import Module
 from weft.nn.dtypes import inexact_dtype
 from weft.nn.padding import Padding, canonicalize_padding, per_axis
+from weft.nn.parameters import check_sizes
 
 A = TypeVar("A")
 _PADDINGS = ("SAME", "SAME_LOWER", "VALID")
@@ -30,7 +31,7 @@ def spatial_sizes(sizes: int | Sequence[A], ndim: int) -> tuple[int | A, ...]:
       sizes: the numbers.
       ndim: how many axes the inputs have.
     """
-    return (sizes,) * max(ndim - 2, 1) if isinstance(sizes, int) else tuple(sizes)
+    return (sizes,) * max(ndim - 2, 1) if np.ndim(sizes) == 0 else tuple(sizes)  # type: ignore[arg-type]
 
 
 def pool(
@@ -68,6 +69,7 @@ def pool(
     """
     inputs = jnp.asarray(inputs)
     shape = inputs.shape
+    check_sizes("pooling", window_shape=window_shape)
     window = spatial_sizes(window_shape, inputs.ndim)
     rank = len(window)
     steps = per_axis(strides, rank, owner=f"pooling with window_shape={window}", argument="strides")
