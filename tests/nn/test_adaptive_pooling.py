@@ -50,7 +50,7 @@ def test_global_pooling(kind, reduce):
 
 def test_output_shape_that_is_not_positive_is_refused():
     with pytest.raises(
-        ValueError, match=r"AdaptiveAvgPool expects a positive .* found output_shape=0"
+        ValueError, match=r"AdaptiveAvgPool expects output_shape to be ints of 1 or more"
     ):
         nnx.AdaptiveAvgPool(0)
 

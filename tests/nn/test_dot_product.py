@@ -153,3 +153,108 @@ def test_sown_weights():
 def test_mistakes(arguments, options, message):
     with pytest.raises(ValueError, match=message):
         nnx.dot_product_attention(*arguments, **options)
+
+
+# -- additive masks
+
+ADDITIVE = {
+    "minus infinity": jnp.where(MASK, 0.0, -jnp.inf),
+    "lowest": jnp.where(MASK, 0.0, jnp.finfo(jnp.float32).min),
+    "large": jnp.where(MASK, 0.0, -1e9),
+    "integers": jnp.where(MASK, 0, -(10**9)),
+    "bfloat16": jnp.where(MASK, 0.0, -jnp.inf).astype(jnp.bfloat16),
+}
+
+
+@pytest.mark.parametrize("how", [{}, STEPWISE], ids=["kernel", "stepwise"])
+@pytest.mark.parametrize("name", ADDITIVE)
+def test_an_additive_mask_is_not_inverted(name, how):
+    attend = lambda mask, **options: nnx.dot_product_attention(Q, K, V, mask=mask, **how, **options)  # noqa: E731
+    mask = ADDITIVE[name]
+    for call in (attend, jax.jit(lambda **options: attend(mask, **options))):
+        with pytest.raises(ValueError, match="additive mask is a bias, `bias=mask`;"):
+            call(*([mask] if call is attend else []))
+    # Its values cannot be seen where it is traced: it does what was meant.
+    expected = reference(Q, K, V, mask=MASK)
+    np.testing.assert_allclose(jax.jit(attend)(mask), expected, rtol=1e-4, atol=1e-5)
+    both = jax.jit(lambda mask: attend(mask, bias=BIAS))(mask)
+    np.testing.assert_allclose(both, reference(Q, K, V, BIAS, MASK), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="additive"):
+        dot_product_attention_weights(Q, K, mask=mask)
+
+
+def test_a_traced_additive_mask_of_many_values():
+    distances = -jnp.abs(jnp.arange(5.0)[:, None] - jnp.arange(6.0))
+    found = jax.jit(lambda mask: nnx.dot_product_attention(Q, K, V, mask=mask))(distances)
+    np.testing.assert_allclose(found, reference(Q, K, V, distances), rtol=1e-4, atol=1e-5)
+
+
+def test_a_traced_mask_of_numbers_is_a_mask():
+    mask = MASK.astype(jnp.float32) * 3
+    found = jax.jit(lambda mask: nnx.dot_product_attention(Q, K, V, mask=mask))(mask)
+    np.testing.assert_allclose(found, reference(Q, K, V, mask=MASK), rtol=1e-4, atol=1e-5)
+
+
+# -- numbers at their ends
+
+
+@pytest.mark.parametrize("how", [{}, STEPWISE], ids=["kernel", "stepwise"])
+@pytest.mark.parametrize("kind", ["mask", "bias"])
+def test_a_query_that_sees_no_key(kind, how):
+    seen = MASK.at[:, :, 2].set(False)
+
+    def loss(query, key, value, bias):
+        options = {"mask": seen} if kind == "mask" else {"bias": bias}
+        y = nnx.dot_product_attention(query, key, value, **options, **how)
+        return (y**2).sum(), y
+
+    bias = jnp.where(seen, 0.0, -jnp.inf)
+    run = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3), has_aux=True))
+    gradients, y = run(Q, K, V, bias)
+    np.testing.assert_allclose(y[:, 2], jnp.broadcast_to(V.mean(1), (2, 4, 3)), rtol=1e-4)
+    rest = jnp.array([0, 1, 3, 4])
+    np.testing.assert_allclose(y[:, rest], reference(Q, K, V, mask=MASK)[:, rest], rtol=1e-4)
+    assert all(jnp.isfinite(gradient).all() for gradient in gradients)
+    assert kind == "bias" or not gradients[0][:, 2].any()
+
+
+@pytest.mark.parametrize("how", [{}, STEPWISE], ids=["kernel", "stepwise"])
+def test_float64_has_the_digits_of_float64(how):
+    with jax.enable_x64(True):
+        random = np.random.default_rng(0)
+        q, k, v = (jnp.asarray(random.normal(size=x.shape)) for x in (Q, K, V))
+        bias, mask = jnp.asarray(random.normal(size=BIAS.shape)), jnp.asarray(MASK)
+        for options in ({}, {"bias": bias, "mask": mask}):
+            run = jax.jit(lambda *x, **options: nnx.dot_product_attention(*x, **options, **how))
+            found = run(q, k, v, **options)
+            assert found.dtype == jnp.float64
+            np.testing.assert_allclose(found, reference(q, k, v, **options), rtol=1e-13, atol=1e-14)
+
+
+def test_rates_of_dropout_may_be_traced():
+    key, x = jax.random.key(1), jax.random.normal(jax.random.key(0), (2, 5, 8))
+
+    def attend(layer, rate):
+        layer.dropout_rate = rate
+        mixed = nnx.dot_product_attention(Q, K, V, dropout_rate=rate, dropout_rng=key)
+        return mixed, layer(x, rngs=key)
+
+    compiled = nnx.jit(attend)
+    for rate in (0.0, 0.5, 1.0):
+        found, expected = (
+            call(
+                nnx.MultiHeadAttention(
+                    2,
+                    8,
+                    dropout_rate=jnp.array(0.5),
+                    deterministic=False,
+                    decode=False,
+                    rngs=nnx.Rngs(0),
+                ),
+                given,
+            )
+            for call, given in ((compiled, jnp.float32(rate)), (attend, rate))
+        )
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected
+        )

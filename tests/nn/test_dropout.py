@@ -55,6 +55,66 @@ def test_modes_and_views():
     assert layer.deterministic is False
 
 
+RATES = {
+    "array": lambda: jnp.array(0.5),
+    "of NumPy": lambda: np.float32(0.5),
+    "of one element": lambda: np.array([0.5]),
+    "Variable": lambda: nnx.Variable(jnp.array(0.5)),
+}
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_rates_of_any_kind_drop_the_same(name):
+    key = jax.random.key(1)
+    expected = nnx.Dropout(0.5)(X, rngs=key)
+    layer = nnx.Dropout(RATES[name]())
+    np.testing.assert_array_equal(layer(X, rngs=key), expected)
+    np.testing.assert_array_equal(nnx.jit(lambda m: m(X, rngs=key))(layer), expected)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_a_schedule_of_rates_is_one_program(dtype):
+    layer, traces = nnx.Dropout(0.0, rngs=nnx.Rngs(0)), []
+    x = jnp.ones((50, 20), dtype)
+
+    @nnx.jit
+    def step(layer, rate):
+        traces.append(1)
+        layer.rate = rate
+
+        def loss(layer, x):
+            y = layer(x)
+            return y.astype(jnp.float32).sum(), y
+
+        return nnx.grad(loss, argnums=1, has_aux=True)(layer, x)
+
+    for rate in (0.0, 0.1, 0.5, 0.9, 1.0):
+        gradient, y = step(layer, jnp.float32(rate))
+        assert y.dtype == gradient.dtype == dtype and float(layer.rate) == np.float32(rate)
+        assert jnp.isfinite(gradient).all()
+        dropped = float((y == 0).mean())
+        assert abs(dropped - rate) < 0.05
+        if rate < 1:
+            kept = y[y != 0].astype(jnp.float32)
+            np.testing.assert_allclose(kept, 1 / (1 - rate), rtol=4 * float(jnp.finfo(dtype).eps))
+    assert len(traces) <= 2  # the rate was no array in the first call
+
+
+def test_rates_that_differ_from_element_to_element():
+    layer = nnx.Dropout(jnp.array([0.0, 1.0, 0.0, 1.0]), rngs=nnx.Rngs(0))
+    np.testing.assert_array_equal(layer(X), X * jnp.array([1.0, 0.0, 1.0, 0.0]))
+
+
+def test_layers_of_different_rates_under_vmap():
+    @nnx.vmap
+    def make(rate):
+        return nnx.Dropout(rate)
+
+    layers = make(jnp.array([0.0, 1.0]))
+    y = nnx.vmap(lambda layer, x: layer(x, rngs=jax.random.key(0)))(layers, jnp.ones((2, 5)))
+    np.testing.assert_array_equal(y, [[1.0] * 5, [0.0] * 5])
+
+
 def test_under_jit_the_stream_goes_on():
     eager, compiled = (nnx.Dropout(0.5, rngs=nnx.Rngs(0)) for _ in range(2))
     run = nnx.jit(lambda layer, x: layer(x))
@@ -101,8 +161,11 @@ def test_without_a_stream_the_error_shows_both_ways_to_give_one():
 
 
 def test_other_mistakes():
-    with pytest.raises(ValueError, match=r"Dropout expects a rate from 0 to 1, .* found 1\.5"):
-        nnx.Dropout(1.5)
+    for rate in (1.5, jnp.array(1.5)):
+        with pytest.raises(
+            ValueError, match=r"Dropout expects a rate from 0 to 1, .* found .*1\.5"
+        ):
+            nnx.Dropout(rate)
     with pytest.raises(ValueError, match="draws from the stream 'dropout', but the Rngs"):
         nnx.Dropout(0.5, rngs=nnx.Rngs(params=0))
     with pytest.raises(ValueError, match="Dropout does not know its `deterministic`"):

@@ -12,12 +12,31 @@ def embed(*args, **kwargs):
 
 def test_looks_up_rows():
     layer = embed()
-    tokens = jnp.array([[0, 5], [-1, 2]])
+    tokens = jnp.array([[0, 5], [3, 2]])
     np.testing.assert_array_equal(layer(tokens), layer.embedding[...][tokens])
 
 
-def test_tokens_beyond_the_table_are_nan():
-    assert jnp.isnan(embed()(jnp.array([6]))).all()
+OUTSIDE = [-1, -6, -7, -100, 6, 7, 2**31 - 1, -(2**31)]
+
+
+@pytest.mark.parametrize("rows", [1, 6])
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.int8, jnp.uint8])
+def test_tokens_outside_the_table_are_zeros_and_get_no_gradient(rows, dtype):
+    layer = embed(rows, 3)
+    outside = [token for token in OUTSIDE if abs(token) <= 100]
+    outside = OUTSIDE if dtype == jnp.int32 else [t for t in outside if t >= 0 or dtype == jnp.int8]
+    tokens = jnp.array([0, *outside], dtype)
+
+    def masked(layer):
+        return jnp.where(tokens[:, None] == 0, jnp.log(1 + layer(tokens) ** 2), 0).sum()
+
+    for call in (lambda layer: layer(tokens), nnx.jit(lambda layer: layer(tokens))):
+        rows_found = call(layer)
+        np.testing.assert_array_equal(rows_found[0], layer.embedding[0])
+        np.testing.assert_array_equal(rows_found[1:], 0)
+    for loss in (masked, lambda layer: layer(tokens).sum()):
+        gradient = nnx.grad(loss)(layer)["embedding"][...]
+        assert jnp.isfinite(gradient).all() and gradient[0].all() and not gradient[1:].any()
 
 
 def test_computation_dtype_is_that_of_the_table_unless_given():

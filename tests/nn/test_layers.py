@@ -3,7 +3,9 @@
 import copy
 import functools
 import importlib
+import inspect
 import pickle
+import re
 from pathlib import Path
 
 import cloudpickle
@@ -70,14 +72,30 @@ def names_in(made):
             yield from names_in(part)
 
 
-def test_no_layer_is_left_out():
-    public = {
-        name
+def public_layers():
+    return {
+        name: value
         for name, value in vars(nnx.nn).items()
         if isinstance(value, type) and issubclass(value, nnx.Module)
     }
+
+
+def test_no_layer_is_left_out():
     there = {"Stack", *(name for made in LAYERS.values() for name in names_in(made))}
-    assert public - there == NO_LAYERS
+    assert public_layers().keys() - there == NO_LAYERS
+
+
+@pytest.mark.parametrize("name", sorted(public_layers()))
+def test_arguments_are_documented_in_one_place(name):
+    """The class; what a keyword collects is not an argument of its own."""
+    layer = public_layers()[name]
+    own = vars(layer).get("__init__")
+    assert own is None or own.__doc__ is None
+    parameters = inspect.signature(layer.__init__).parameters.values()
+    taken = [p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)][1:]
+    _, _, section = inspect.getdoc(layer).partition("Args:\n")
+    documented = re.findall(r"^  (\w+):", section.partition("\n\n")[0], re.MULTILINE)
+    assert documented == taken
 
 
 @pytest.mark.parametrize("name", LAYERS)

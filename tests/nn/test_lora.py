@@ -78,7 +78,9 @@ def test_metadata():
 
 
 def test_rank_that_is_not_positive_is_refused():
-    with pytest.raises(ValueError, match="LoRA expects a positive rank, found lora_rank=0"):
+    with pytest.raises(
+        ValueError, match="LoRA expects lora_rank to be an int of 1 or more, found 0"
+    ):
         nnx.LoRA(3, 0, 5, rngs=nnx.Rngs(0))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import weft as nnx
-from weft.nn.parameters import new_param
+from weft.nn.parameters import check_sizes, new_param, sizes
 
 
 class Layer(nnx.Module):
@@ -93,3 +93,85 @@ def test_zeros_and_ones_inside_a_trace_belong_to_it():
         return new_param(Layer(), nnx.Rngs(0), nnx.initializers.ones, (2,), jnp.float32)[...]
 
     assert not jax.make_jaxpr(make)().consts
+
+
+def test_sizes_are_a_tuple():
+    assert sizes(3) == sizes([3]) == sizes(np.int64(3)) == (3,)
+    assert sizes((2, 3)) == (2, 3) and sizes("3") == ("3",)
+
+
+@pytest.mark.parametrize("value", [1, np.int32(1), (1, 2), [np.uint8(3)], jnp.array(4)])
+def test_sizes_that_are_right(value):
+    check_sizes("Layer", features=value)
+    check_sizes("Layer", least=0, features=0, others=())
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "message"),
+    [
+        (
+            4.0,
+            TypeError,
+            r"an int of 1 or more, found 4\.0, where 4\.0 is of type float: write for ",
+        ),
+        (4.0, TypeError, r"`features=4`; ints are divided by `//`"),
+        (
+            (2, 2.5),
+            TypeError,
+            r"ints of 1 or more, found \(2, 2\.5\), where .* `features=\(2, 2\)`",
+        ),
+        ("3", TypeError, "'3' is of type str: write for example `features=1`$"),
+        (None, TypeError, "None is of type NoneType"),
+        (True, TypeError, "True is of type bool"),
+        (0, ValueError, r"an int of 1 or more, found 0: leave out .* or write `features=1`"),
+        ((3, -1), ValueError, r"ints of 1 or more, found \(3, -1\): .* `features=\(3, 1\)`"),
+    ],
+)
+def test_sizes_that_are_wrong(value, kind, message):
+    with pytest.raises(kind, match=f"Layer expects features to be .*{message}"):
+        check_sizes(Layer(), features=value)
+
+
+MADE_OF_SIZES = {
+    "Linear in_features": lambda n: nnx.Linear(n, 2, rngs=nnx.Rngs(0)),
+    "Linear out_features": lambda n: nnx.Linear(2, n, rngs=nnx.Rngs(0)),
+    "LinearGeneral in_features": lambda n: nnx.LinearGeneral(
+        (2, n), 3, axis=(-2, -1), rngs=nnx.Rngs(0)
+    ),
+    "LinearGeneral out_features": lambda n: nnx.LinearGeneral(2, (2, n), rngs=nnx.Rngs(0)),
+    "LinearGeneral batch_axis": lambda n: nnx.LinearGeneral(
+        2, 3, batch_axis={0: n}, rngs=nnx.Rngs(0)
+    ),
+    "Conv in_features": lambda n: nnx.Conv(n, 2, 3, rngs=nnx.Rngs(0)),
+    "Conv out_features": lambda n: nnx.Conv(2, n, 3, rngs=nnx.Rngs(0)),
+    "Conv kernel_size": lambda n: nnx.Conv(2, 3, n, rngs=nnx.Rngs(0)),
+    "ConvTranspose in_features": lambda n: nnx.ConvTranspose(n, 2, 3, rngs=nnx.Rngs(0)),
+    "ConvTranspose kernel_size": lambda n: nnx.ConvTranspose(2, 2, (3, n), rngs=nnx.Rngs(0)),
+    "Einsum kernel_shape": lambda n: nnx.Einsum("ab,bc->ac", (n, 2), rngs=nnx.Rngs(0)),
+    "Embed num_embeddings": lambda n: nnx.Embed(n, 2, rngs=nnx.Rngs(0)),
+    "Embed features": lambda n: nnx.Embed(2, n, rngs=nnx.Rngs(0)),
+    "LoRA in_features": lambda n: nnx.LoRA(n, 2, 3, rngs=nnx.Rngs(0)),
+    "LoRA lora_rank": lambda n: nnx.LoRA(3, n, 3, rngs=nnx.Rngs(0)),
+    "LSTMCell in_features": lambda n: nnx.LSTMCell(n, 3, rngs=nnx.Rngs(0)),
+    "OptimizedLSTMCell in_features": lambda n: nnx.OptimizedLSTMCell(n, 3, rngs=nnx.Rngs(0)),
+    "GRUCell hidden_features": lambda n: nnx.GRUCell(3, n, rngs=nnx.Rngs(0)),
+    "SimpleCell hidden_features": lambda n: nnx.SimpleCell(3, n, rngs=nnx.Rngs(0)),
+    "MultiHeadAttention num_heads": lambda n: nnx.MultiHeadAttention(n, 8, rngs=nnx.Rngs(0)),
+    "MultiHeadAttention in_features": lambda n: nnx.MultiHeadAttention(2, n, rngs=nnx.Rngs(0)),
+    "BatchNorm num_features": lambda n: nnx.BatchNorm(n or -1, rngs=nnx.Rngs(0)),
+    "LayerNorm num_features": lambda n: nnx.LayerNorm(n or -1, rngs=nnx.Rngs(0)),
+    "RMSNorm num_features": lambda n: nnx.RMSNorm(n or -1, rngs=nnx.Rngs(0)),
+    "InstanceNorm num_features": lambda n: nnx.InstanceNorm(n or -1, rngs=nnx.Rngs(0)),
+    "GroupNorm num_features": lambda n: nnx.GroupNorm(n or -1, rngs=nnx.Rngs(0)),
+    "pooling window_shape": lambda n: nnx.max_pool(jnp.ones((1, 4, 4, 3)), n),
+    "AdaptiveAvgPool output_shape": lambda n: nnx.AdaptiveAvgPool((None, n)),
+}
+
+
+@pytest.mark.parametrize("name", MADE_OF_SIZES)
+def test_every_layer_names_the_size_that_is_wrong(name):
+    """Zero is allowed where there may be nothing to normalise."""
+    owner, argument = name.split()
+    for value, kind in ((4.0, TypeError), (0, ValueError)):
+        with pytest.raises(kind, match=f"{owner} expects {argument} to be .* found "):
+            MADE_OF_SIZES[name](value)

@@ -66,6 +66,36 @@ def test_a_kernel_of_zeros_stays_zero():
     np.testing.assert_array_equal(layer(X), 0)
 
 
+@pytest.mark.parametrize("bad", [0.0, jnp.nan, jnp.inf])
+def test_power_iteration_goes_on_after_bad_weights(bad):
+    layer = spectral_norm()
+    kernel = layer.layer_instance.kernel
+    good = kernel[...]
+    kernel[...] = jnp.full((3, 4), bad)
+    layer(X)
+    u = layer.batch_stats["kernel", "u"][...]
+    assert jnp.isfinite(u).all() and u.any()
+    kernel[...] = 10 * good
+    for _ in range(60):
+        layer(X)
+    np.testing.assert_allclose(largest(kernel[...]), 1, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-3, 1e3])
+def test_float16_beyond_the_range_of_its_squares(scale):
+    layer = spectral_norm(
+        nnx.Linear(3, 4, param_dtype=jnp.float16, rngs=nnx.Rngs(0)),
+        n_steps=30,
+        param_dtype=jnp.float16,
+    )
+    layer.layer_instance.kernel[...] *= jnp.float16(scale)
+    x = X.astype(jnp.float16)
+    gradients = nnx.grad(lambda layer: layer(x).astype(jnp.float32).sum())(layer)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+    norm = largest(layer.layer_instance.kernel[...].astype(jnp.float32))
+    np.testing.assert_allclose(norm, 1 if scale else 0, rtol=4e-3)
+
+
 def test_mistakes():
     with pytest.raises(ValueError, match="found no Param of two or more axes in LayerNorm"):
         spectral_norm(nnx.LayerNorm(3, rngs=nnx.Rngs(0)))

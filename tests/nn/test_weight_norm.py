@@ -84,3 +84,20 @@ def test_mistakes():
         weight_norm(nnx.Embed(3, 4, rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match=r"feature_axes=5 for kernel of shape \(3, 4\): expected"):
         weight_norm(feature_axes=5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("scale", [0.0, 1e-3, 1e3])
+def test_vectors_of_any_length(dtype, scale):
+    """Zero stays zero; the squares of float16 neither overflow nor vanish."""
+    layer = weight_norm(nnx.Linear(3, 4, param_dtype=dtype, rngs=nnx.Rngs(0)), param_dtype=dtype)
+    layer.layer_instance.kernel[...] *= jnp.asarray(scale, dtype)
+    x = X.astype(dtype)
+    gradients = nnx.grad(lambda layer: layer(x).astype(jnp.float32).sum())(layer)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+    kernel = layer.layer_instance.kernel[...]
+    assert kernel.dtype == dtype
+    lengths = jnp.linalg.norm(kernel.astype(jnp.float32), axis=0)
+    np.testing.assert_allclose(
+        lengths, 1 if scale else 0, rtol=1e-6 + 4 * float(jnp.finfo(dtype).eps)
+    )

@@ -115,3 +115,40 @@ def test_apply_to_another_model(model):
     ema = nnx.EMA(model, 0.9, only=nnx.Param)
     with pytest.raises(nnx.StructureError, match=r"lacks .*: layers\[0\]\.bias"):
         ema.apply_to(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("transform", [lambda f: f, nnx.jit], ids=["eager", "jit"])
+def test_averages_of_low_precision_move(dtype, transform):
+    model = nnx.Linear(2, 3, param_dtype=dtype, rngs=nnx.Rngs(0))
+    model.kernel[...] = jnp.zeros((2, 3), dtype)
+    ema = nnx.EMA(model, decay=0.999)
+    averaged = ema.apply_to(model)
+    model.kernel[...] = jnp.ones((2, 3), dtype)
+    update = transform(lambda ema, model: ema.update(model))
+    for _ in range(100):
+        update(ema, model)
+    exact = 1 - 0.999**100
+    np.testing.assert_allclose(ema.wide["kernel"][...], exact, rtol=1e-4)
+    assert averaged.kernel is ema.params["kernel"] and averaged.kernel.dtype == dtype
+    np.testing.assert_array_equal(averaged.kernel[...], jnp.asarray(exact, dtype))
+    assert nnx.graphdef(averaged) == nnx.graphdef(model)
+
+
+def test_an_average_that_was_written_goes_on_from_there():
+    model = nnx.Linear(2, 3, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    ema = nnx.EMA(model, decay=0.5)
+    ema.update(model)
+    ema.params["kernel"][...] = jnp.full((2, 3), 3.0, jnp.bfloat16)
+    model.kernel[...] = jnp.ones((2, 3), jnp.bfloat16)
+    ema.update(model)
+    np.testing.assert_array_equal(ema.params["kernel"][...], 2.0)
+
+
+def test_what_is_wide_enough_is_kept_once():
+    model = nnx.BatchNorm(2, param_dtype=jnp.complex64, rngs=nnx.Rngs(0))
+    assert not jax.tree.leaves(nnx.EMA(model, decay=0.5).wide)
+    with jax.enable_x64(True):
+        model = nnx.Linear(2, 3, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+        ema = nnx.EMA(model, decay=0.5)
+        assert ema.params["kernel"].dtype == jnp.float64 and not jax.tree.leaves(ema.wide)

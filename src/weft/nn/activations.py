@@ -516,6 +516,13 @@ def tanh(x: ArrayLike, /) -> jax.Array:
 class PReLU(Module):
     """Leaky ReLU whose slope for negative inputs is learnt (He et al. 2015, arXiv:1502.01852).
 
+    Args:
+      negative_slope_init: its initial value.
+      dtype: computation dtype; by default that of the inputs, or float32 for integers.
+      param_dtype: dtype of the slope.
+      promote_dtype: what casts inputs and slope to `dtype`.
+      negative_slope_metadata: keyword metadata of the slope.
+
     Attributes:
       negative_slope: Param of shape ().
 
@@ -535,15 +542,6 @@ class PReLU(Module):
         promote_dtype: dtypes.PromoteDtype = dtypes.promote_dtype,
         negative_slope_metadata: Mapping[str, Any] = NO_METADATA,
     ):
-        """Makes the slope.
-
-        Args:
-          negative_slope_init: its initial value.
-          dtype: computation dtype; by default that of the inputs, or float32 for integers.
-          param_dtype: dtype of the slope.
-          promote_dtype: what casts inputs and slope to `dtype`.
-          negative_slope_metadata: keyword metadata of the slope.
-        """
         value = jnp.asarray(negative_slope_init, param_dtype)
         self.negative_slope = Param(value, **negative_slope_metadata)
         self.dtype = dtype

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from weft._module import Module
+from weft.nn.parameters import check_sizes, sizes
 from weft.nn.pooling import spatial_sizes
 
 
@@ -32,22 +33,9 @@ class _AdaptivePool(Module):
     _reduce: Callable[..., jax.Array]
 
     def __init__(self, output_shape: int | Sequence[int | None]):
-        """Chooses the size of the outputs.
-
-        Args:
-          output_shape: number of windows along each spatial axis; None keeps the size of the axis,
-            an int alone is for all axes between the first and the last.
-
-        Raises:
-          ValueError: if a number is not positive.
-        """
-        one = isinstance(output_shape, int)
+        one = np.ndim(output_shape) == 0  # type: ignore[arg-type]
         self.output_shape = output_shape if one else tuple(output_shape)  # type: ignore[arg-type]
-        if any(size is not None and size < 1 for size in spatial_sizes(self.output_shape, 3)):
-            raise ValueError(
-                f"{type(self).__name__} expects a positive number of windows for each axis, found "
-                f"output_shape={self.output_shape}: use None for an axis that keeps its size"
-            )
+        check_sizes(self, output_shape=[size for size in sizes(output_shape) if size is not None])
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Pools.
@@ -84,6 +72,13 @@ class _AdaptivePool(Module):
 class AdaptiveAvgPool(_AdaptivePool):
     """The mean of windows that are chosen such that the outputs have a given size.
 
+    Args:
+      output_shape: number of windows along each spatial axis; None keeps the size of the axis,
+        an int alone is for all axes between the first and the last.
+
+    Raises:
+      ValueError: if a number is not positive.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import weft as nnx
@@ -98,6 +93,13 @@ class AdaptiveAvgPool(_AdaptivePool):
 
 class AdaptiveMaxPool(_AdaptivePool):
     """The maximum of windows that are chosen such that the outputs have a given size.
+
+    Args:
+      output_shape: number of windows along each spatial axis; None keeps the size of the axis,
+        an int alone is for all axes between the first and the last.
+
+    Raises:
+      ValueError: if a number is not positive.
 
     Example:
       >>> import jax.numpy as jnp
@@ -117,13 +119,6 @@ class _GlobalPool(Module):
     _reduce: Callable[..., jax.Array]
 
     def __init__(self, num_axes: int | None = None, *, keepdims: bool = False):
-        """Chooses the axes.
-
-        Args:
-          num_axes: number of spatial axes, which stand before the channels; None for all axes but
-            the first, the batch, and the last.
-          keepdims: whether the spatial axes stay, of size 1.
-        """
         self.num_axes = num_axes
         self.keepdims = keepdims
 
@@ -148,6 +143,11 @@ class _GlobalPool(Module):
 class GlobalAvgPool(_GlobalPool):
     """The mean over all spatial axes.
 
+    Args:
+      num_axes: number of spatial axes, which stand before the channels; None for all axes but
+        the first, the batch, and the last.
+      keepdims: whether the spatial axes stay, of size 1.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import weft as nnx
@@ -160,6 +160,11 @@ class GlobalAvgPool(_GlobalPool):
 
 class GlobalMaxPool(_GlobalPool):
     """The maximum over all spatial axes.
+
+    Args:
+      num_axes: number of spatial axes, which stand before the channels; None for all axes but
+        the first, the batch, and the last.
+      keepdims: whether the spatial axes stay, of size 1.
 
     Example:
       >>> import jax.numpy as jnp

@@ -14,6 +14,7 @@ from jax import lax
 from weft._elsewhere import names_from
 from weft._module import Module, data
 from weft._rng import Rngs, RngStream
+from weft._variable import Variable
 from weft._variable_types import Cache
 from weft.nn import initializers
 from weft.nn.attention_masks import combine_masks as combine_masks
@@ -21,6 +22,7 @@ from weft.nn.attention_masks import make_attention_mask as make_attention_mask
 from weft.nn.attention_masks import make_causal_mask as make_causal_mask
 from weft.nn.dot_product import dot_product_attention as dot_product_attention
 from weft.nn.dot_product import dot_product_attention_weights as dot_product_attention_weights
+from weft.nn.dropout import known_rate
 from weft.nn.dtypes import Dtype, PromoteDtype, promote_dtype
 from weft.nn.initializers import Initializer
 from weft.nn.kv_cache import Step, combine_step_mask, extend_cache
@@ -28,7 +30,7 @@ from weft.nn.layer_options import choose_option
 from weft.nn.layer_rngs import draw_key, keep_stream
 from weft.nn.linear import LinearGeneral
 from weft.nn.normalization import LayerNorm
-from weft.nn.parameters import NO_METADATA
+from weft.nn.parameters import NO_METADATA, check_sizes
 from weft.nn.rope import dot_product_attention_with_rope as dot_product_attention_with_rope
 
 Shape = tuple[int, ...]
@@ -64,7 +66,8 @@ class MultiHeadAttention(Module):
       dtype: the computation dtype; None for what inputs and parameters promote to.
       param_dtype: the dtype of the parameters.
       broadcast_dropout: whether all batches and heads drop the same attention weights.
-      dropout_rate: the probability of dropping an attention weight.
+      dropout_rate: the probability of dropping an attention weight; it may be traced, and set anew,
+        `layer.dropout_rate = rate`.
       deterministic: whether to drop nothing; None to demand it at the call, if there is dropout.
       precision: the precision of the products.
       kernel_init: initializer of the kernels.
@@ -133,7 +136,7 @@ class MultiHeadAttention(Module):
         dtype: Dtype | None = None,
         param_dtype: Dtype = jnp.float32,
         broadcast_dropout: bool = True,
-        dropout_rate: float = 0.0,
+        dropout_rate: float | jax.Array | Variable = 0.0,
         deterministic: bool | None = None,
         precision: lax.PrecisionLike = None,
         kernel_init: Initializer = initializers.default_kernel_init,
@@ -166,6 +169,15 @@ class MultiHeadAttention(Module):
         self.out_features = in_features if out_features is None else out_features
         self.num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         self.in_kv_features = in_features if in_kv_features is None else in_kv_features
+        check_sizes(
+            self,
+            num_heads=num_heads,
+            in_features=in_features,
+            qkv_features=self.qkv_features,
+            out_features=self.out_features,
+            num_kv_heads=self.num_kv_heads,
+            in_kv_features=self.in_kv_features,
+        )
         _check_heads(self.qkv_features, num_heads, self.num_kv_heads)
         self.head_dim = self.qkv_features // num_heads
         self.dtype = dtype
@@ -239,7 +251,7 @@ class MultiHeadAttention(Module):
             kernel_metadata=out_kernel_metadata,
             bias_metadata=out_bias_metadata,
         )
-        keeps = keep_rngs and dropout_rate > 0
+        keeps = keep_rngs and known_rate(dropout_rate) != 0
         self.rngs = keep_stream(rngs if keeps else None, "dropout", "MultiHeadAttention")
         self.cached_key: Cache[jax.Array] | None = data(None)
         self.cached_value: Cache[jax.Array] | None = data(None)
@@ -269,8 +281,9 @@ class MultiHeadAttention(Module):
             `inputs_q`.
           inputs_v: what values are made of, likewise; None for `inputs_k`.
           mask: which query may see which key, nonzero for yes; it broadcasts to
-            (batch..., num_heads, queries, keys). While decoding there is a key for each position
-            of the cache; those not yet filled are masked anyway.
+            (batch..., num_heads, queries, keys). One that is to be added (0 and minus infinity) is
+            an error, or read as it is meant where it is traced. While decoding there is a key for
+            each position of the cache; those not yet filled are masked anyway.
           deterministic: overrides the layer's.
           rngs: what to draw from for dropout, in place of the layer's stream.
           sow_weights: whether to sow the attention weights, as `attention_weights`.
@@ -318,7 +331,8 @@ class MultiHeadAttention(Module):
         if input_positions is not None:
             options["input_positions"] = input_positions
 
-        drops = self.dropout_rate > 0 and not choose_option(self, "deterministic", deterministic)
+        may_drop = known_rate(self.dropout_rate) != 0
+        drops = may_drop and not choose_option(self, "deterministic", deterministic)
         dropout_rng = self._dropout_key(rngs) if drops else None
         mixed = self.attention_fn(
             query,

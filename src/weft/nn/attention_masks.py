@@ -1,7 +1,9 @@
 """Attention masks: which query may see which key.
 
 A mask has the shape (batch..., heads, queries, keys), where an axis of size 1 stands for all; a
-nonzero element lets the query see the key.
+nonzero element lets the query see the key. An *additive* mask, as other libraries have them, is a
+bias: 0 lets the query see the key, a large negative number does not. Taken for a mask it would say
+the contrary.
 """
 
 from __future__ import annotations
@@ -10,9 +12,48 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 
 from weft.nn.dtypes import Dtype
+
+
+def read_mask(mask: Any) -> tuple[jax.Array, jax.Array | None]:
+    """Returns a mask as booleans, and what it adds to the logits.
+
+    Args:
+      mask: booleans or real numbers. Where traced numbers turn out to hold negative ones, they are
+        an additive mask.
+
+    Returns:
+      The mask, and numbers of its shape, or None for nothing.
+
+    Raises:
+      ValueError: if it is an additive mask, as far as that can be seen.
+    """
+    given, mask = mask, jnp.asarray(mask)
+    if mask.dtype == jnp.bool_ or jnp.issubdtype(mask.dtype, jnp.unsignedinteger):
+        return mask.astype(bool), None
+    if isinstance(given, jax.core.Tracer):
+        additive = (mask < 0).any()
+        with jax.numpy_dtype_promotion("standard"):
+            wide = jnp.promote_types(mask.dtype, jnp.float32)
+        return mask.astype(bool) | additive, jnp.where(additive, mask, 0).astype(wide)
+    with jax.ensure_compile_time_eval():  # under jit as well
+        additive = bool((jnp.asarray(given) < 0).any())
+    if additive:
+        raise ValueError(
+            "attention takes a mask that is nonzero where the query may see the key, found one "
+            "with negative numbers: an additive mask is a bias, `bias=mask`; where there is no "
+            "such argument, write `mask=mask == 0`"
+        )
+    return mask.astype(bool), None
+
+
+def visible_in(mask: Any) -> jax.Array:
+    """Returns a mask as booleans; of a traced additive one the zeros. Raises as `read_mask`."""
+    visible, added = read_mask(mask)
+    return visible if added is None else visible & (added == 0)
 
 
 def make_attention_mask(
@@ -82,7 +123,7 @@ def combine_masks(*masks: jax.Array | None, dtype: Dtype = jnp.float32) -> jax.A
       The mask, or None if there is none among `masks`.
 
     Raises:
-      ValueError: if the ranks differ.
+      ValueError: if the ranks differ, or if one is an additive mask.
 
     Example:
       >>> import jax.numpy as jnp
@@ -99,7 +140,9 @@ def combine_masks(*masks: jax.Array | None, dtype: Dtype = jnp.float32) -> jax.A
             "combine_masks expects masks of one rank, found shapes "
             f"{[mask.shape for mask in given]}: add axes of size 1 where they belong, `mask[None]`"
         )
-    combined = given[0]
+    if len(given) == 1:
+        return given[0].astype(dtype)
+    combined = visible_in(given[0])
     for mask in given[1:]:
-        combined = combined.astype(bool) & mask.astype(bool)
+        combined = combined & visible_in(mask)
     return combined.astype(dtype)

@@ -25,7 +25,7 @@ from weft.nn.moments import (
     normalized_axes,
     per_feature,
 )
-from weft.nn.parameters import NO_METADATA
+from weft.nn.parameters import NO_METADATA, check_sizes
 
 
 class BatchNorm(Module):
@@ -113,6 +113,7 @@ class BatchNorm(Module):
         self.use_fast_variance = use_fast_variance
         self.promote_dtype = promote_dtype
         mean_dtype, var_dtype = _statistics_dtypes(param_dtype, dtype)
+        check_sizes(self, least=0, num_features=num_features)
         self.mean = BatchStat(jnp.zeros((num_features,), mean_dtype))
         self.var = BatchStat(jnp.ones((num_features,), var_dtype))
         self.scale = per_feature(self, use_scale, rngs, scale_init, scale_metadata)

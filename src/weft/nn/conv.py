@@ -17,9 +17,9 @@ from weft._module import Module
 from weft._rng import Rngs
 from weft.nn import dtypes
 from weft.nn.initializers import Initializer, default_bias_init, default_kernel_init
-from weft.nn.linear import OutSharding, add_bias, given, sizes
+from weft.nn.linear import OutSharding, add_bias, given
 from weft.nn.padding import Padding, canonicalize_padding, per_axis
-from weft.nn.parameters import NO_METADATA, new_param
+from weft.nn.parameters import NO_METADATA, check_sizes, new_param, sizes
 
 # The names that JAX pads by itself; the other ones of Conv are those that jnp.pad knows how to do.
 _LAX_PADDINGS = ("SAME", "SAME_LOWER", "VALID")
@@ -111,9 +111,40 @@ class Conv(Convolution):
     | "VALID" | floor((n - k) / s) + 1 |
     | numbers | floor((n + low + high - k) / s) + 1 |
 
+    Args:
+      in_features: number of input channels.
+      out_features: number of output channels.
+      kernel_size: extent of the kernel along each spatial axis; an int means one axis.
+      strides: step of the window, one for all axes or one each.
+      padding: "SAME", "SAME_LOWER", "VALID", "CIRCULAR" (the image goes round), "REFLECT" (it
+        is mirrored at its edges, which are not repeated), "CAUSAL" (one axis: no output sees
+        later inputs), an int for all sides, or an int or (low, high) for each axis.
+      input_dilation: distance to put between neighbouring inputs.
+      kernel_dilation: distance between neighbouring kernel elements (atrous convolution).
+      feature_group_count: number of groups that channels are split into; as many as there are
+        input channels for a depthwise convolution.
+      use_bias: whether there is a bias.
+      mask: array of the kernel's shape that the kernel is multiplied by.
+      dtype: computation dtype; by default what inputs and parameters promote to.
+      param_dtype: dtype of the parameters.
+      precision: precision of the products, see `jax.lax.Precision`.
+      kernel_init: initializer of the kernel.
+      bias_init: initializer of the bias.
+      conv_general_dilated: what to compute with, in place of `jax.lax.conv_general_dilated`.
+      promote_dtype: what casts inputs and parameters to `dtype`.
+      preferred_element_type: dtype in which the products accumulate and are returned.
+      rngs: random streams; `params` is used.
+      kernel_metadata: keyword metadata of the kernel.
+      bias_metadata: keyword metadata of the bias.
+
     Attributes:
       kernel: Param of shape (*kernel_size, in_features / feature_group_count, out_features).
       bias: Param of shape (out_features,), or None.
+
+    Raises:
+      ValueError: if an argument does not fit `kernel_size`, if the groups do not divide the
+        channels, or if the mask has another shape than the kernel.
+      TypeError: if `rngs` is not an `Rngs`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -148,39 +179,9 @@ class Conv(Convolution):
         kernel_metadata: Mapping[str, Any] = NO_METADATA,
         bias_metadata: Mapping[str, Any] = NO_METADATA,
     ):
-        """Makes kernel and bias.
-
-        Args:
-          in_features: number of input channels.
-          out_features: number of output channels.
-          kernel_size: extent of the kernel along each spatial axis; an int means one axis.
-          strides: step of the window, one for all axes or one each.
-          padding: "SAME", "SAME_LOWER", "VALID", "CIRCULAR" (the image goes round), "REFLECT" (it
-            is mirrored at its edges, which are not repeated), "CAUSAL" (one axis: no output sees
-            later inputs), an int for all sides, or an int or (low, high) for each axis.
-          input_dilation: distance to put between neighbouring inputs.
-          kernel_dilation: distance between neighbouring kernel elements (atrous convolution).
-          feature_group_count: number of groups that channels are split into; as many as there are
-            input channels for a depthwise convolution.
-          use_bias: whether there is a bias.
-          mask: array of the kernel's shape that the kernel is multiplied by.
-          dtype: computation dtype; by default what inputs and parameters promote to.
-          param_dtype: dtype of the parameters.
-          precision: precision of the products, see `jax.lax.Precision`.
-          kernel_init: initializer of the kernel.
-          bias_init: initializer of the bias.
-          conv_general_dilated: what to compute with, in place of `jax.lax.conv_general_dilated`.
-          promote_dtype: what casts inputs and parameters to `dtype`.
-          preferred_element_type: dtype in which the products accumulate and are returned.
-          rngs: random streams; `params` is used.
-          kernel_metadata: keyword metadata of the kernel.
-          bias_metadata: keyword metadata of the bias.
-
-        Raises:
-          ValueError: if an argument does not fit `kernel_size`, if the groups do not divide the
-            channels, or if the mask has another shape than the kernel.
-          TypeError: if `rngs` is not an `Rngs`.
-        """
+        check_sizes(
+            self, in_features=in_features, out_features=out_features, kernel_size=kernel_size
+        )
         self.kernel_size = sizes(kernel_size)
         rank = len(self.kernel_size)
         if in_features % feature_group_count or out_features % feature_group_count:

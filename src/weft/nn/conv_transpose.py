@@ -12,9 +12,9 @@ from weft._rng import Rngs
 from weft.nn import dtypes
 from weft.nn.conv import Convolution, channels_last, dilated_size, with_one_batch_axis
 from weft.nn.initializers import Initializer, default_bias_init, default_kernel_init
-from weft.nn.linear import add_bias, sizes
+from weft.nn.linear import add_bias
 from weft.nn.padding import Padding, canonicalize_padding, per_axis
-from weft.nn.parameters import NO_METADATA, new_param
+from weft.nn.parameters import NO_METADATA, check_sizes, new_param, sizes
 
 
 class ConvTranspose(Convolution):
@@ -41,10 +41,40 @@ class ConvTranspose(Convolution):
     Weights of PyTorch, of shape (in, out, *kernel_size), go into a layer that was made with
     `transpose_kernel=True, output_padding=0` as `jnp.moveaxis(weights, (1, 0), (-2, -1))`.
 
+    Args:
+      in_features: number of input channels.
+      out_features: number of output channels.
+      kernel_size: extent of the kernel along each spatial axis; an int means one axis.
+      strides: distance to put between neighbouring inputs, one for all axes or one each.
+      padding: "SAME", "VALID", "CIRCULAR", an int for all sides, or an int or (low, high) for
+        each axis; what numbers mean depends on `output_padding`.
+      kernel_dilation: distance between neighbouring kernel elements.
+      use_bias: whether there is a bias.
+      mask: array of the kernel's shape that the kernel is multiplied by.
+      dtype: computation dtype; by default what inputs and parameters promote to.
+      param_dtype: dtype of the parameters.
+      precision: precision of the products, see `jax.lax.Precision`.
+      kernel_init: initializer of the kernel.
+      bias_init: initializer of the bias.
+      transpose_kernel: whether to flip the kernel and swap its channels, as the gradient of a
+        convolution does.
+      promote_dtype: what casts inputs and parameters to `dtype`.
+      preferred_element_type: dtype in which the products accumulate and are returned.
+      rngs: random streams; `params` is used.
+      kernel_metadata: keyword metadata of the kernel.
+      bias_metadata: keyword metadata of the bias.
+      output_padding: elements to add at the high end of each axis, one number for all axes or
+        one each; given, 0 included, it gives numbers in `padding` PyTorch's meaning.
+
     Attributes:
       kernel: Param of shape (*kernel_size, in_features, out_features), the last two swapped if
         `transpose_kernel`.
       bias: Param of shape (out_features,), or None.
+
+    Raises:
+      ValueError: if an argument does not fit `kernel_size`, or if the mask has another shape
+        than the kernel.
+      TypeError: if `rngs` is not an `Rngs`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -78,38 +108,9 @@ class ConvTranspose(Convolution):
         bias_metadata: Mapping[str, Any] = NO_METADATA,
         output_padding: int | Sequence[int] | None = None,
     ):
-        """Makes kernel and bias.
-
-        Args:
-          in_features: number of input channels.
-          out_features: number of output channels.
-          kernel_size: extent of the kernel along each spatial axis; an int means one axis.
-          strides: distance to put between neighbouring inputs, one for all axes or one each.
-          padding: "SAME", "VALID", "CIRCULAR", an int for all sides, or an int or (low, high) for
-            each axis; what numbers mean depends on `output_padding`.
-          kernel_dilation: distance between neighbouring kernel elements.
-          use_bias: whether there is a bias.
-          mask: array of the kernel's shape that the kernel is multiplied by.
-          dtype: computation dtype; by default what inputs and parameters promote to.
-          param_dtype: dtype of the parameters.
-          precision: precision of the products, see `jax.lax.Precision`.
-          kernel_init: initializer of the kernel.
-          bias_init: initializer of the bias.
-          transpose_kernel: whether to flip the kernel and swap its channels, as the gradient of a
-            convolution does.
-          promote_dtype: what casts inputs and parameters to `dtype`.
-          preferred_element_type: dtype in which the products accumulate and are returned.
-          rngs: random streams; `params` is used.
-          kernel_metadata: keyword metadata of the kernel.
-          bias_metadata: keyword metadata of the bias.
-          output_padding: elements to add at the high end of each axis, one number for all axes or
-            one each; given, 0 included, it gives numbers in `padding` PyTorch's meaning.
-
-        Raises:
-          ValueError: if an argument does not fit `kernel_size`, or if the mask has another shape
-            than the kernel.
-          TypeError: if `rngs` is not an `Rngs`.
-        """
+        check_sizes(
+            self, in_features=in_features, out_features=out_features, kernel_size=kernel_size
+        )
         self.kernel_size = sizes(kernel_size)
         rank = len(self.kernel_size)
         per_axis(strides, rank, owner="ConvTranspose", argument="strides")

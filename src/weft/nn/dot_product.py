@@ -18,7 +18,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from weft._module import Module
+from weft._variable import Variable
 from weft._variable_types import Intermediate
+from weft.nn.attention_masks import read_mask
+from weft.nn.dropout import keep_some, known_rate
 from weft.nn.dtypes import Dtype, PromoteDtype, promote_dtype
 
 
@@ -30,7 +33,7 @@ def dot_product_attention(
     mask: jax.Array | None = None,
     broadcast_dropout: bool = True,
     dropout_rng: jax.Array | None = None,
-    dropout_rate: float = 0.0,
+    dropout_rate: float | jax.Array | Variable = 0.0,
     deterministic: bool = False,
     dtype: Dtype | None = None,
     precision: lax.PrecisionLike = None,
@@ -48,10 +51,11 @@ def dot_product_attention(
       key: keys of shape (batch..., keys, kv_heads, head_dim); kv_heads divides heads.
       value: values of shape (batch..., keys, kv_heads, value_dim).
       bias: added to the logits; it broadcasts to (batch..., heads, queries, keys).
-      mask: which query may see which key, nonzero for yes; it broadcasts likewise.
+      mask: which query may see which key, nonzero for yes; it broadcasts likewise. A query that
+        sees no key gets the mean of all values.
       broadcast_dropout: whether all batches and heads drop the same weights.
       dropout_rng: a key for dropout; needed if it drops.
-      dropout_rate: the probability of dropping a weight.
+      dropout_rate: the probability of dropping a weight; it may be traced.
       deterministic: whether to drop nothing.
       dtype: the computation dtype; None for what the inputs promote to.
       precision: the precision of the two products.
@@ -63,7 +67,8 @@ def dot_product_attention(
       An array of shape (batch..., queries, heads, value_dim).
 
     Raises:
-      ValueError: if shapes do not fit, or if weights are to be dropped without a key.
+      ValueError: if shapes do not fit, if weights are to be dropped without a key, or if the mask
+        is one to be added (0 and minus infinity), which is a `bias`.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -77,15 +82,14 @@ def dot_product_attention(
     """
     query, key, value = promote_dtype((query, key, value), dtype=dtype)
     logits_shape = _check_shapes(query, key, value)
-    bias = _as_logits(bias, "bias", logits_shape)
-    mask = _as_logits(mask, "mask", logits_shape)
+    bias, mask = _read(bias, mask, logits_shape)
     matmul_precision = _precision_context(precision)
     if (
-        dropout_rate == 0.0
+        known_rate(dropout_rate) == 0
         and module is None
         and value.shape == key.shape
         and matmul_precision is not None
-        and _may_mix_with_float32(query.dtype)
+        and _may_be_computed_in_float32(query.dtype)
     ):
         with matmul_precision:
             return _kernel(query, key, value, bias, mask, is_causal)
@@ -123,7 +127,7 @@ def dot_product_attention_weights(
     mask: jax.Array | None = None,
     broadcast_dropout: bool = True,
     dropout_rng: jax.Array | None = None,
-    dropout_rate: float = 0.0,
+    dropout_rate: float | jax.Array | Variable = 0.0,
     deterministic: bool = False,
     dtype: Dtype | None = None,
     precision: lax.PrecisionLike = None,
@@ -137,10 +141,11 @@ def dot_product_attention_weights(
       query: queries of shape (batch..., queries, heads, head_dim).
       key: keys of shape (batch..., keys, kv_heads, head_dim); kv_heads divides heads.
       bias: added to the logits; it broadcasts to the result's shape.
-      mask: which query may see which key, nonzero for yes; it broadcasts likewise.
+      mask: which query may see which key, nonzero for yes; it broadcasts likewise. A query that
+        sees no key gets the mean of all values.
       broadcast_dropout: whether all batches and heads drop the same weights.
       dropout_rng: a key for dropout; needed if it drops.
-      dropout_rate: the probability of dropping a weight.
+      dropout_rate: the probability of dropping a weight; it may be traced.
       deterministic: whether to drop nothing.
       dtype: the computation dtype; None for what the inputs promote to.
       precision: the precision of the product.
@@ -162,7 +167,9 @@ def dot_product_attention_weights(
     query, key = promote_dtype((query, key), dtype=dtype)
     dtype = query.dtype
     logits_shape = _check_shapes(query, key, key)
-    scale = jnp.sqrt(query.shape[-1]).astype(dtype)
+    with jax.numpy_dtype_promotion("standard"):
+        wide = jnp.promote_types(dtype, jnp.float32)
+    scale = jnp.sqrt(jnp.asarray(query.shape[-1], wide)).astype(dtype)
     kv_heads = key.shape[-2]
     # Operand order and the place of the reshape decide the last bits of low-precision gradients.
     if kv_heads == query.shape[-2]:
@@ -174,13 +181,10 @@ def dot_product_attention_weights(
             jnp.expand_dims(key, -2),
             precision=precision,
         ).reshape(logits_shape)
-    bias = _as_logits(bias, "bias", logits_shape)
+    bias, visible = _read(bias, mask, logits_shape)
     if bias is not None:
         with jax.numpy_dtype_promotion("standard"):  # a float32 bias keeps its digits
             logits = logits + bias
-    visible = _as_logits(mask, "mask", logits_shape)
-    if visible is not None:
-        visible = visible.astype(bool)
     if is_causal:
         causal = jnp.tril(jnp.ones(logits_shape[-2:], bool))
         visible = causal if visible is None else visible & causal
@@ -189,27 +193,26 @@ def dot_product_attention_weights(
     weights = jax.nn.softmax(logits).astype(dtype)
     if module is not None:
         module.sow(Intermediate, "attention_weights", weights)
-    if deterministic or dropout_rate == 0.0:
+    if deterministic or known_rate(dropout_rate) == 0:
         return weights
     return _drop(weights, dropout_rng, dropout_rate, broadcast_dropout)
 
 
 def _drop(
-    weights: jax.Array, rng: jax.Array | None, rate: float, broadcast_dropout: bool
+    weights: jax.Array, rng: jax.Array | None, rate: Any, broadcast_dropout: bool
 ) -> jax.Array:
     if rng is None:
         raise ValueError(
             f"dot_product_attention drops weights at dropout_rate={rate}, but has no key: pass "
             "`dropout_rng=rngs.dropout()`, or `deterministic=True` to drop nothing"
         )
-    if rate == 1.0:
+    if known_rate(rate) == 1:
         return jnp.zeros_like(weights)
     shape = weights.shape
     if broadcast_dropout:
         shape = (1,) * (weights.ndim - 2) + shape[-2:]
-    keep_rate = 1.0 - rate
-    keep = jax.random.bernoulli(rng, keep_rate, shape)
-    return weights * (keep.astype(weights.dtype) / jnp.asarray(keep_rate, weights.dtype))
+    keep, divisor = keep_some(rng, rate, shape, weights.dtype)
+    return weights * (keep.astype(weights.dtype) / jnp.asarray(divisor, weights.dtype))
 
 
 def _kernel(
@@ -222,8 +225,6 @@ def _kernel(
 ) -> jax.Array:
     """Calls JAX's attention function, which takes one batch axis and a boolean mask."""
     batch = query.shape[:-3]
-    if mask is not None:
-        mask = mask.astype(bool)
     if len(batch) != 1:
 
         def merge_batch(array: jax.Array | None) -> jax.Array | None:
@@ -243,16 +244,15 @@ def _kernel(
     return mixed.astype(dtype).reshape(*batch, *mixed.shape[-3:])
 
 
-def _may_mix_with_float32(dtype: Any) -> bool:
-    """Returns whether the kernel, whose logits are float32, has gradients for a dtype.
+def _may_be_computed_in_float32(dtype: Any) -> bool:
+    """Returns whether the kernel, whose logits are float32, has digits and gradients for a dtype.
 
-    They are products of float32 with the dtype, which `jax_numpy_dtype_promotion=strict` forbids.
+    The latter are products of float32 with it, which `jax_numpy_dtype_promotion=strict` forbids.
     """
     try:
-        jnp.promote_types(dtype, jnp.float32)
+        return jnp.promote_types(dtype, jnp.float32) == jnp.float32
     except ValueError:
         return False
-    return True
 
 
 def _is_traced(*arrays: jax.Array) -> bool:
@@ -305,6 +305,24 @@ def _check_shapes(query: Any, key: Any, value: Any) -> tuple[int, ...]:
             f"divides, found {heads} and {kv_heads} in {found}"
         )
     return (*batch, heads, queries, keys)
+
+
+def _read(
+    bias: jax.Array | None, mask: jax.Array | None, logits_shape: tuple[int, ...]
+) -> tuple[jax.Array | None, jax.Array | None]:
+    """Returns bias and boolean mask with as many axes as the logits."""
+    mask, added = (None, None) if mask is None else read_mask(mask)
+    mask, added = (_as_logits(array, "mask", logits_shape) for array in (mask, added))
+    bias = _as_logits(bias, "bias", logits_shape)
+    if bias is None or added is None:
+        bias = added if bias is None else bias
+    else:
+        with jax.numpy_dtype_promotion("standard"):
+            bias = bias + added
+    if bias is not None and jnp.issubdtype(bias.dtype, jnp.floating):
+        # Minus infinity becomes a number: there is no softmax of a row of infinities.
+        bias = jnp.maximum(bias, 0.7 * float(jnp.finfo(bias.dtype).min))
+    return bias, mask
 
 
 def _as_logits(

@@ -3,14 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
+import numpy as np
 
 from weft._module import Module
 from weft._rng import Rngs, RngStream
+from weft._variable import Variable
 from weft.nn.layer_options import choose_option
 from weft.nn.layer_rngs import draw_key, keep_stream
+
+
+def known_rate(rate: Any) -> float | None:
+    """Returns a rate as a number; None if it is traced, or differs from element to element."""
+    value = rate.get_value() if isinstance(rate, Variable) else rate
+    if isinstance(value, jax.core.Tracer) or jnp.size(value) != 1:
+        return None
+    return value if isinstance(value, (int, float)) else np.asarray(value).item()
+
+
+def keep_some(key: jax.Array, rate: Any, shape: tuple[int, ...], dtype: Any) -> tuple[Any, Any]:
+    """Draws which elements stay.
+
+    Args:
+      key: the key.
+      rate: the probability of zero, below 1 where it is known.
+      shape: the shape to draw.
+      dtype: the dtype of what the elements are divided by.
+
+    Returns:
+      Booleans, and what to divide the elements that stay by.
+    """
+    known = known_rate(rate)
+    if known is not None:
+        return jax.random.bernoulli(key, 1.0 - known, shape), 1.0 - known
+    rate = jnp.asarray(rate.get_value() if isinstance(rate, Variable) else rate, jnp.float32)
+    keep_rate = 1.0 - rate
+    divisor = jnp.where(keep_rate > 0, keep_rate, 1.0).astype(dtype)  # nothing stays, nor is NaN
+    return jax.random.bernoulli(key, keep_rate, shape), divisor
 
 
 class Dropout(Module):
@@ -23,7 +56,8 @@ class Dropout(Module):
     mask; split it, `nnx.split_rngs(splits=N)`, for masks that differ.
 
     Args:
-      rate: the probability of zero, from 0 to 1.
+      rate: the probability of zero, from 0 to 1: a number, an array, or a Variable. It may be
+        traced, as that of a schedule is under `nnx.jit`, and set anew, `layer.rate = rate`.
       broadcast_dims: axes along which one draw is shared.
       deterministic: whether to return the input as it is; None to demand it at the call.
       rng_collection: the stream to draw from.
@@ -47,14 +81,15 @@ class Dropout(Module):
 
     def __init__(
         self,
-        rate: float,
+        rate: float | jax.Array | Variable,
         *,
         broadcast_dims: Sequence[int] = (),
         deterministic: bool | None = False,
         rng_collection: str = "dropout",
         rngs: Rngs | RngStream | None = None,
     ):
-        if not 0 <= rate <= 1:
+        known = known_rate(rate)
+        if known is not None and not 0 <= known <= 1:
             raise ValueError(
                 f"Dropout expects a rate from 0 to 1, the probability of zero, found {rate!r}"
             )
@@ -83,22 +118,23 @@ class Dropout(Module):
             draw from.
           TypeError: if `rngs` is of another type.
         """
-        if choose_option(self, "deterministic", deterministic) or self.rate == 0:
+        known = known_rate(self.rate)
+        if choose_option(self, "deterministic", deterministic) or known == 0:
             return inputs
-        if self.rate == 1:
+        if known == 1:
             return jnp.zeros_like(inputs)
         key = draw_key(
             rngs, self.rngs, self.rng_collection, "Dropout", f"nnx.Dropout({self.rate}, "
         )
-        keep_rate = 1.0 - self.rate
         shape = list(inputs.shape)
         for axis in self.broadcast_dims:
             shape[axis] = 1
-        keep = jnp.broadcast_to(jax.random.bernoulli(key, keep_rate, tuple(shape)), inputs.shape)
+        keep, divisor = keep_some(key, self.rate, tuple(shape), inputs.dtype)
+        keep = jnp.broadcast_to(keep, inputs.shape)
         sharding = jax.typeof(inputs).sharding
         if any(axis is not None for axis in sharding.spec):  # on a mesh with explicit axes
             keep = jax.reshard(keep, sharding)
-        scaled = inputs / keep_rate
+        scaled = inputs / divisor
         return jnp.where(keep, scaled, jnp.zeros_like(scaled))
 
     def set_view(self, deterministic: bool | None = None) -> None:

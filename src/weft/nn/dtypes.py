@@ -33,6 +33,11 @@ def inexact_dtype(dtype: Dtype) -> Any:
     return jnp.dtype(jnp.float64 if dtype.itemsize == 8 else jnp.float32)
 
 
+def for_squares(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Returns arrays in which squares can be summed: float16, whose range is small, as float32."""
+    return tuple(x.astype(jnp.float32) if x.dtype == jnp.float16 else x for x in arrays)
+
+
 def canonicalize_dtype(*args: Any, dtype: Dtype | None = None, inexact: bool = True) -> Dtype:
     """Returns the computation dtype of some arrays.
 

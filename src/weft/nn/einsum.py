@@ -19,7 +19,7 @@ from weft._rng import Rngs
 from weft.nn import dtypes
 from weft.nn.initializers import Initializer, default_bias_init, default_kernel_init
 from weft.nn.linear import OutSharding, add_bias, given
-from weft.nn.parameters import NO_METADATA, new_param
+from weft.nn.parameters import NO_METADATA, check_sizes, new_param
 
 Label = str | int
 
@@ -110,9 +110,30 @@ def _expand(term: str, rank: int) -> tuple[Label, ...]:
 class Einsum(Module):
     """Contracts its inputs with a kernel as an einsum says, and adds a bias.
 
+    Args:
+      einsum_str: the contraction, "inputs,kernel->outputs"; may hold "...".
+      kernel_shape: shape of the kernel.
+      bias_shape: the sizes of the kernel's axes that the outputs have, in the order of the
+        outputs; None for no bias.
+      dtype: computation dtype; by default what inputs and parameters promote to.
+      param_dtype: dtype of the parameters.
+      precision: precision of the product, see `jax.lax.Precision`.
+      kernel_init: initializer of the kernel.
+      bias_init: initializer of the bias.
+      promote_dtype: what casts inputs and parameters to `dtype`.
+      einsum_op: what to compute the contraction with, in place of `jax.numpy.einsum`.
+      preferred_element_type: dtype in which the product accumulates and is returned.
+      rngs: random streams; `params` is used.
+      kernel_metadata: keyword metadata of the kernel.
+      bias_metadata: keyword metadata of the bias.
+
     Attributes:
       kernel: Param of shape kernel_shape.
       bias: Param of shape bias_shape, or None.
+
+    Raises:
+      ValueError: if `einsum_str` is not of the form above, or the shapes do not fit it.
+      TypeError: if `rngs` is not an `Rngs`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -140,29 +161,7 @@ class Einsum(Module):
         kernel_metadata: Mapping[str, Any] = NO_METADATA,
         bias_metadata: Mapping[str, Any] = NO_METADATA,
     ):
-        """Makes kernel and bias.
-
-        Args:
-          einsum_str: the contraction, "inputs,kernel->outputs"; may hold "...".
-          kernel_shape: shape of the kernel.
-          bias_shape: the sizes of the kernel's axes that the outputs have, in the order of the
-            outputs; None for no bias.
-          dtype: computation dtype; by default what inputs and parameters promote to.
-          param_dtype: dtype of the parameters.
-          precision: precision of the product, see `jax.lax.Precision`.
-          kernel_init: initializer of the kernel.
-          bias_init: initializer of the bias.
-          promote_dtype: what casts inputs and parameters to `dtype`.
-          einsum_op: what to compute the contraction with, in place of `jax.numpy.einsum`.
-          preferred_element_type: dtype in which the product accumulates and is returned.
-          rngs: random streams; `params` is used.
-          kernel_metadata: keyword metadata of the kernel.
-          bias_metadata: keyword metadata of the bias.
-
-        Raises:
-          ValueError: if `einsum_str` is not of the form above, or the shapes do not fit it.
-          TypeError: if `rngs` is not an `Rngs`.
-        """
+        check_sizes(self, kernel_shape=kernel_shape)
         kernel_shape = tuple(kernel_shape)
         contraction = Contraction.parse(einsum_str)
         kernel_sizes = contraction.kernel_sizes(kernel_shape)

@@ -12,15 +12,28 @@ from weft._module import Module
 from weft._rng import Rngs
 from weft.nn import dtypes
 from weft.nn.initializers import Initializer, default_embed_init
-from weft.nn.linear import OutSharding
-from weft.nn.parameters import NO_METADATA, new_param
+from weft.nn.linear import OutSharding, given
+from weft.nn.parameters import NO_METADATA, check_sizes, new_param
 
 
 class Embed(Module):
     """A table with one row of features for each token.
 
+    Args:
+      num_embeddings: number of tokens.
+      features: size of a row.
+      dtype: computation dtype; by default that of the table.
+      param_dtype: dtype of the table.
+      embedding_init: initializer of the table.
+      promote_dtype: what casts the table and queries to `dtype`.
+      rngs: random streams; `params` is used.
+      embedding_metadata: keyword metadata of the table.
+
     Attributes:
       embedding: Param of shape (num_embeddings, features).
+
+    Raises:
+      TypeError: if `rngs` is not an `Rngs`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -45,21 +58,7 @@ class Embed(Module):
         rngs: Rngs,
         embedding_metadata: Mapping[str, Any] = NO_METADATA,
     ):
-        """Makes the table.
-
-        Args:
-          num_embeddings: number of tokens.
-          features: size of a row.
-          dtype: computation dtype; by default that of the table.
-          param_dtype: dtype of the table.
-          embedding_init: initializer of the table.
-          promote_dtype: what casts the table and queries to `dtype`.
-          rngs: random streams; `params` is used.
-          embedding_metadata: keyword metadata of the table.
-
-        Raises:
-          TypeError: if `rngs` is not an `Rngs`.
-        """
+        check_sizes(self, num_embeddings=num_embeddings, features=features)
         shape = (num_embeddings, features)
         self.embedding = new_param(
             self, rngs, embedding_init, shape, param_dtype, embedding_metadata
@@ -74,9 +73,8 @@ class Embed(Module):
         """Looks up rows.
 
         Args:
-          inputs: token numbers, integers of any shape. Negative ones count from the end; for one
-            beyond the table the row is NaN, unless the table has one row only, which then stands
-            for every token.
+          inputs: token numbers, integers of any shape. One that is not in the table, negative or
+            too large, gets zeros, and no row a gradient; -1 may mark padding.
           out_sharding: sharding of the result, on a mesh of explicit axes.
 
         Returns:
@@ -93,12 +91,8 @@ class Embed(Module):
                 "`inputs.astype(jnp.int32)`"
             )
         (table,) = self.promote_dtype((self.embedding[...],), dtype=self.dtype, inexact=False)
-        if self.num_embeddings == 1:
-            shape = (*inputs.shape, self.features)
-            return jnp.broadcast_to(table, shape, out_sharding=out_sharding)
-        if out_sharding is None:
-            return jnp.take(table, inputs, axis=0)
-        return table.at[inputs].get(mode="fill", out_sharding=out_sharding)
+        options = {"mode": "fill", "fill_value": 0, "wrap_negative_indices": False}
+        return table.at[inputs].get(**options, **given(out_sharding=out_sharding))
 
     def attend(self, query: jax.Array, out_sharding: OutSharding = None) -> jax.Array:
         """Compares vectors with all rows, as a last layer that shares the table does.

@@ -23,7 +23,7 @@ from weft.nn.moments import (
     normalized_axes,
     per_feature,
 )
-from weft.nn.parameters import NO_METADATA
+from weft.nn.parameters import NO_METADATA, check_sizes
 
 
 class GroupNorm(Module):
@@ -93,6 +93,7 @@ class GroupNorm(Module):
         bias_metadata: Mapping[str, Any] = NO_METADATA,
         scale_metadata: Mapping[str, Any] = NO_METADATA,
     ):
+        check_sizes(self, least=0, num_features=num_features)
         self.num_features = num_features
         self.feature_axis = -1
         self.num_groups, self.group_size = _groups(num_features, num_groups, group_size)

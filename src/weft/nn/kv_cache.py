@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from weft._variable_types import Cache
+from weft.nn.attention_masks import visible_in
 
 
 class Step(NamedTuple):
@@ -95,7 +96,7 @@ def combine_step_mask(mask: jax.Array, visible: jax.Array) -> jax.Array:
 
     Raises:
       ValueError: if the mask does not speak of the queries of the step and the whole cache, so
-        that it cannot be told which of its rows are meant.
+        that it cannot be told which of its rows are meant, or if it is an additive one.
     """
     *_, queries, max_length = visible.shape
     *_, rows, columns = (1, 1, *mask.shape)
@@ -106,4 +107,4 @@ def combine_step_mask(mask: jax.Array, visible: jax.Array) -> jax.Array:
             f"{mask.shape}: take the rows of the step, `mask[..., step : step + 1, :]`, and pad "
             "the keys to max_length"
         )
-    return visible & mask.astype(bool)
+    return visible & visible_in(mask)

@@ -24,7 +24,7 @@ from weft.nn.initializers import (
 )
 from weft.nn.initializers import default_embed_init as default_embed_init
 from weft.nn.padding import canonicalize_padding as canonicalize_padding
-from weft.nn.parameters import NO_METADATA, new_param
+from weft.nn.parameters import NO_METADATA, check_sizes, new_param, sizes
 
 __getattr__ = names_from(
     __name__,
@@ -70,17 +70,31 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def sizes(features: int | Sequence[int]) -> tuple[int, ...]:
-    """Returns sizes or axes as a tuple, one int as a tuple of one."""
-    return (features,) if isinstance(features, int) else tuple(features)
-
-
 class Linear(Module):
     """Multiplies the last axis of its inputs by a matrix and adds a bias.
+
+    Args:
+      in_features: size of the inputs' last axis.
+      out_features: size of the outputs' last axis.
+      use_bias: whether there is a bias.
+      dtype: computation dtype; by default what inputs and parameters promote to.
+      param_dtype: dtype of the parameters.
+      precision: precision of the product, see `jax.lax.Precision`.
+      kernel_init: initializer of the kernel.
+      bias_init: initializer of the bias.
+      dot_general: what to compute the product with, in place of `jax.lax.dot_general`.
+      promote_dtype: what casts inputs and parameters to `dtype`.
+      preferred_element_type: dtype in which the product accumulates and is returned.
+      rngs: random streams; `params` is used.
+      kernel_metadata: keyword metadata of the kernel.
+      bias_metadata: keyword metadata of the bias.
 
     Attributes:
       kernel: Param of shape (in_features, out_features).
       bias: Param of shape (out_features,), or None.
+
+    Raises:
+      TypeError: if `rngs` is not an `Rngs`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -108,27 +122,7 @@ class Linear(Module):
         kernel_metadata: Mapping[str, Any] = NO_METADATA,
         bias_metadata: Mapping[str, Any] = NO_METADATA,
     ):
-        """Makes kernel and bias.
-
-        Args:
-          in_features: size of the inputs' last axis.
-          out_features: size of the outputs' last axis.
-          use_bias: whether there is a bias.
-          dtype: computation dtype; by default what inputs and parameters promote to.
-          param_dtype: dtype of the parameters.
-          precision: precision of the product, see `jax.lax.Precision`.
-          kernel_init: initializer of the kernel.
-          bias_init: initializer of the bias.
-          dot_general: what to compute the product with, in place of `jax.lax.dot_general`.
-          promote_dtype: what casts inputs and parameters to `dtype`.
-          preferred_element_type: dtype in which the product accumulates and is returned.
-          rngs: random streams; `params` is used.
-          kernel_metadata: keyword metadata of the kernel.
-          bias_metadata: keyword metadata of the bias.
-
-        Raises:
-          TypeError: if `rngs` is not an `Rngs`.
-        """
+        check_sizes(self, in_features=in_features, out_features=out_features)
         shape = (in_features, out_features)
         self.kernel = new_param(self, rngs, kernel_init, shape, param_dtype, kernel_metadata)
         self.bias = (
@@ -197,9 +191,35 @@ def _check_matrix_inputs(layer: Linear, inputs: tuple[int, ...], kernel: tuple[i
 class LinearGeneral(Module):
     """Contracts any axes of its inputs with a kernel and adds a bias.
 
+    The initializers see a matrix, (batch and input sizes, output sizes), and a vector.
+
+    Args:
+      in_features: sizes of the contracted axes, in the order in which the inputs have them.
+      out_features: sizes of the new axes, which come last in the outputs.
+      axis: the contracted axes.
+      batch_axis: sizes of the batch axes, keyed by axis; these are the leading axes 0, 1, ...
+      use_bias: whether there is a bias.
+      dtype: computation dtype; by default what inputs and parameters promote to.
+      param_dtype: dtype of the parameters.
+      kernel_init: initializer of the kernel.
+      bias_init: initializer of the bias.
+      precision: precision of the product, see `jax.lax.Precision`.
+      promote_dtype: what casts inputs and parameters to `dtype`.
+      dot_general: what to compute the product with, in place of `jax.lax.dot_general`.
+      dot_general_cls: called before each product to make such a function; wins over it.
+      preferred_element_type: dtype in which the product accumulates and is returned.
+      rngs: random streams; `params` is used.
+      kernel_metadata: keyword metadata of the kernel.
+      bias_metadata: keyword metadata of the bias.
+
     Attributes:
       kernel: Param of shape (*batch sizes, *in_features, *out_features).
       bias: Param of shape (*batch sizes, *out_features), or None.
+
+    Raises:
+      ValueError: if there are not as many axes as input sizes, or if the batch axes are not the
+        leading ones.
+      TypeError: if `rngs` is not an `Rngs`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -233,34 +253,8 @@ class LinearGeneral(Module):
         kernel_metadata: Mapping[str, Any] = NO_METADATA,
         bias_metadata: Mapping[str, Any] = NO_METADATA,
     ):
-        """Makes kernel and bias.
-
-        The initializers see a matrix, (batch and input sizes, output sizes), and a vector.
-
-        Args:
-          in_features: sizes of the contracted axes, in the order in which the inputs have them.
-          out_features: sizes of the new axes, which come last in the outputs.
-          axis: the contracted axes.
-          batch_axis: sizes of the batch axes, keyed by axis; these are the leading axes 0, 1, ...
-          use_bias: whether there is a bias.
-          dtype: computation dtype; by default what inputs and parameters promote to.
-          param_dtype: dtype of the parameters.
-          kernel_init: initializer of the kernel.
-          bias_init: initializer of the bias.
-          precision: precision of the product, see `jax.lax.Precision`.
-          promote_dtype: what casts inputs and parameters to `dtype`.
-          dot_general: what to compute the product with, in place of `jax.lax.dot_general`.
-          dot_general_cls: called before each product to make such a function; wins over it.
-          preferred_element_type: dtype in which the product accumulates and is returned.
-          rngs: random streams; `params` is used.
-          kernel_metadata: keyword metadata of the kernel.
-          bias_metadata: keyword metadata of the bias.
-
-        Raises:
-          ValueError: if there are not as many axes as input sizes, or if the batch axes are not the
-            leading ones.
-          TypeError: if `rngs` is not an `Rngs`.
-        """
+        check_sizes(self, in_features=in_features, out_features=out_features)
+        check_sizes(self, batch_axis=tuple(batch_axis.values()))
         self.in_features = sizes(in_features)
         self.out_features = sizes(out_features)
         self.axis = sizes(axis)

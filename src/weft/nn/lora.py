@@ -19,8 +19,8 @@ from weft._variable import A
 from weft._variable_types import Param
 from weft.nn import dtypes
 from weft.nn.initializers import Initializer, he_uniform, zeros_init
-from weft.nn.linear import Linear, OutSharding, given, sizes
-from weft.nn.parameters import NO_METADATA, new_param
+from weft.nn.linear import Linear, OutSharding, given
+from weft.nn.parameters import NO_METADATA, check_sizes, new_param, sizes
 
 default_a_initializer = he_uniform()
 default_b_initializer = zeros_init()
@@ -40,9 +40,32 @@ class LoRAParam(Param[A]):
 class LoRA(Module):
     """A low-rank linear layer, alone or added to another layer.
 
+    Args:
+      in_features: size of the inputs' last axis, or sizes of its last axes.
+      lora_rank: the rank, size of the axis between the factors.
+      out_features: size of the outputs' last axis, or sizes of its last axes.
+      base_module: a layer whose outputs are added; it is called with the inputs in the
+        adapter's computation dtype. None for none.
+      dtype: computation dtype; by default what inputs and factors promote to.
+      param_dtype: dtype of the factors.
+      a_initializer: initializer of `lora_a`, called with the shape of a matrix.
+      b_initializer: likewise, of `lora_b`; zeros make the adapter change nothing at first.
+      lora_param_type: Variable type of the factors.
+      promote_dtype: what casts inputs and factors to `dtype`.
+      rngs: random streams; `params` is used.
+      a_metadata: keyword metadata of `lora_a`.
+      b_metadata: keyword metadata of `lora_b`.
+      batch_shape: sizes of leading axes of both factors, along which they differ; the inputs
+        have these axes too, unless a transform such as `nnx.vmap` takes them away.
+      scale: number that the result is multiplied by.
+
     Attributes:
       lora_a: LoRAParam of shape (in_features, lora_rank).
       lora_b: LoRAParam of shape (lora_rank, out_features).
+
+    Raises:
+      ValueError: if the rank is not positive.
+      TypeError: if `base_module` cannot be called, or `rngs` is not an `Rngs`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -71,36 +94,8 @@ class LoRA(Module):
         batch_shape: Sequence[int] = (),
         scale: float = 1.0,
     ):
-        """Makes the factors.
-
-        Args:
-          in_features: size of the inputs' last axis, or sizes of its last axes.
-          lora_rank: the rank, size of the axis between the factors.
-          out_features: size of the outputs' last axis, or sizes of its last axes.
-          base_module: a layer whose outputs are added; it is called with the inputs in the
-            adapter's computation dtype. None for none.
-          dtype: computation dtype; by default what inputs and factors promote to.
-          param_dtype: dtype of the factors.
-          a_initializer: initializer of `lora_a`, called with the shape of a matrix.
-          b_initializer: likewise, of `lora_b`; zeros make the adapter change nothing at first.
-          lora_param_type: Variable type of the factors.
-          promote_dtype: what casts inputs and factors to `dtype`.
-          rngs: random streams; `params` is used.
-          a_metadata: keyword metadata of `lora_a`.
-          b_metadata: keyword metadata of `lora_b`.
-          batch_shape: sizes of leading axes of both factors, along which they differ; the inputs
-            have these axes too, unless a transform such as `nnx.vmap` takes them away.
-          scale: number that the result is multiplied by.
-
-        Raises:
-          ValueError: if the rank is not positive.
-          TypeError: if `base_module` cannot be called, or `rngs` is not an `Rngs`.
-        """
-        if lora_rank < 1:
-            raise ValueError(
-                f"LoRA expects a positive rank, found lora_rank={lora_rank}: ranks from 4 to 64 "
-                "are usual"
-            )
+        check_sizes(self, in_features=in_features, out_features=out_features)
+        check_sizes(self, lora_rank=lora_rank, batch_shape=tuple(batch_shape))
         if base_module is not None and not callable(base_module):
             raise TypeError(
                 f"LoRA expects base_module to be a layer or another callable, found "
@@ -225,10 +220,29 @@ class KernelAxes(NamedTuple):
 class LoRALinear(Linear):
     """A Linear with a low-rank adapter.
 
+    Args:
+      in_features: size of the inputs' last axis.
+      out_features: size of the outputs' last axis.
+      lora_rank: the rank of the adapter.
+      lora_dtype: computation dtype of the adapter; by default that of the layer.
+      lora_param_dtype: dtype of the factors.
+      a_initializer: initializer of `lora.lora_a`.
+      b_initializer: initializer of `lora.lora_b`.
+      lora_param_type: Variable type of the factors.
+      lora_promote_dtype: what casts inputs and factors to `lora_dtype`.
+      rngs: random streams; `params` is used.
+      a_metadata: keyword metadata of `lora.lora_a`.
+      b_metadata: keyword metadata of `lora.lora_b`.
+      **kwargs: the other arguments of `Linear`.
+
     Attributes:
       kernel: Param of shape (in_features, out_features).
       bias: Param of shape (out_features,), or None.
       lora: the `LoRA`.
+
+    Raises:
+      ValueError: if the rank is not positive.
+      TypeError: if `rngs` is not an `Rngs`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -257,27 +271,6 @@ class LoRALinear(Linear):
         b_metadata: Mapping[str, Any] = NO_METADATA,
         **kwargs: Any,
     ):
-        """Makes kernel, bias and factors.
-
-        Args:
-          in_features: size of the inputs' last axis.
-          out_features: size of the outputs' last axis.
-          lora_rank: the rank of the adapter.
-          lora_dtype: computation dtype of the adapter; by default that of the layer.
-          lora_param_dtype: dtype of the factors.
-          a_initializer: initializer of `lora.lora_a`.
-          b_initializer: initializer of `lora.lora_b`.
-          lora_param_type: Variable type of the factors.
-          lora_promote_dtype: what casts inputs and factors to `lora_dtype`.
-          rngs: random streams; `params` is used.
-          a_metadata: keyword metadata of `lora.lora_a`.
-          b_metadata: keyword metadata of `lora.lora_b`.
-          **kwargs: the other arguments of `Linear`.
-
-        Raises:
-          ValueError: if the rank is not positive.
-          TypeError: if `rngs` is not an `Rngs`.
-        """
         super().__init__(in_features, out_features, rngs=rngs, **kwargs)
         self.lora = LoRA(
             in_features,

@@ -20,7 +20,7 @@ from weft._rng import Rngs
 from weft._variable_types import Param
 from weft.nn.dtypes import canonicalize_dtype
 from weft.nn.initializers import Initializer
-from weft.nn.parameters import new_param
+from weft.nn.parameters import check_sizes, new_param
 
 Axes = int | Sequence[int]
 
@@ -204,6 +204,7 @@ def per_feature(
     layer: Any, used: bool, rngs: Rngs, init: Initializer, metadata: Mapping[str, Any]
 ) -> Param | None:
     """Returns a parameter with one number per feature for a layer, or None if it uses none."""
+    check_sizes(layer, least=0, num_features=layer.num_features)
     if not used:
         return None
     return new_param(layer, rngs, init, (layer.num_features,), layer.param_dtype, metadata)

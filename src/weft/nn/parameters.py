@@ -1,9 +1,11 @@
-"""The step that every layer shares: draw a key, call an initializer, box the array as a Param."""
+"""What every layer does to make parameters: check sizes, draw a key, initialize, box as a Param."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import operator
+import reprlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +22,53 @@ from weft.nn.initializers import Initializer, ones, zeros
 
 NO_METADATA: Mapping[str, Any] = MappingProxyType({})
 _MOST_ON_HOST = 2**20
+
+
+def sizes(features: Any) -> tuple[Any, ...]:
+    """Returns sizes or axes as a tuple, one number as a tuple of one."""
+    return (features,) if np.ndim(features) == 0 else tuple(features)
+
+
+def check_sizes(owner: object, *, least: int = 1, **given: Any) -> None:
+    """Raises unless arguments are integers, or several of them, and not too small.
+
+    Args:
+      owner: the layer, or the name, for error messages.
+      least: the smallest size.
+      **given: the arguments by name.
+
+    Raises:
+      TypeError: for what is no integer.
+      ValueError: for one that is too small.
+    """
+    for name, value in given.items():
+        one, numbers = np.ndim(value) == 0, sizes(value)
+        integers = [_integer(size) for size in numbers]
+        if all(number is not None and number >= least for number in integers):
+            continue
+        kind = owner if isinstance(owner, str) else type(owner).__name__
+        expected = f"{'an int' if one else 'ints'} of {least} or more"
+        if None not in integers:
+            remedy = tuple(max(number or 0, least) for number in integers)
+            raise ValueError(
+                f"{kind} expects {name} to be {expected}, found {value!r}: leave out a layer that "
+                f"has nothing to compute, or write `{name}={remedy[0] if one else remedy}`"
+            )
+        odd = next(size for size, number in zip(numbers, integers, strict=True) if number is None)
+        whole = tuple(int(x) if isinstance(x, (int, float)) else least for x in numbers)
+        remedy = "; ints are divided by `//`" if isinstance(odd, float) else ""
+        raise TypeError(
+            f"{kind} expects {name} to be {expected}, found {reprlib.repr(value)}, where "
+            f"{reprlib.repr(odd)} is of type {type(odd).__name__}: write for example "
+            f"`{name}={whole[0] if one else whole}`{remedy}"
+        )
+
+
+def _integer(size: Any) -> int | None:
+    try:
+        return None if isinstance(size, (bool, np.bool_)) else operator.index(size)
+    except TypeError:
+        return None
 
 
 def new_param(

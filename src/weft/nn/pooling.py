@@ -18,6 +18,7 @@ import numpy as np
 from weft._module import Module
 from weft.nn.dtypes import inexact_dtype
 from weft.nn.padding import Padding, canonicalize_padding, per_axis
+from weft.nn.parameters import check_sizes
 
 A = TypeVar("A")
 _PADDINGS = ("SAME", "SAME_LOWER", "VALID")
@@ -30,7 +31,7 @@ def spatial_sizes(sizes: int | Sequence[A], ndim: int) -> tuple[int | A, ...]:
       sizes: the numbers.
       ndim: how many axes the inputs have.
     """
-    return (sizes,) * max(ndim - 2, 1) if isinstance(sizes, int) else tuple(sizes)
+    return (sizes,) * max(ndim - 2, 1) if np.ndim(sizes) == 0 else tuple(sizes)  # type: ignore[arg-type]
 
 
 def pool(
@@ -68,6 +69,7 @@ def pool(
     """
     inputs = jnp.asarray(inputs)
     shape = inputs.shape
+    check_sizes("pooling", window_shape=window_shape)
     window = spatial_sizes(window_shape, inputs.ndim)
     rank = len(window)
     steps = per_axis(strides, rank, owner=f"pooling with window_shape={window}", argument="strides")
@@ -224,15 +226,6 @@ class _WindowPool(Module):
         strides: int | Sequence[int] | None = None,
         padding: Padding = "VALID",
     ):
-        """Chooses the windows.
-
-        Args:
-          window_shape: extent of the window along each spatial axis; an int for all axes between
-            the first and the last.
-          strides: step of the window, one for all axes or one each; None means 1, so pass the
-            window's shape for windows that do not overlap.
-          padding: as for `pool`.
-        """
         self.window_shape = window_shape
         self.strides = strides
         self.padding = padding
@@ -240,6 +233,15 @@ class _WindowPool(Module):
 
 class AvgPool(_WindowPool):
     """The mean of each window; the layer of `avg_pool`.
+
+    Args:
+      window_shape: extent of the window along each spatial axis; an int for all axes between
+        the first and the last.
+      strides: step of the window, one for all axes or one each; None means 1, so pass the
+        window's shape for windows that do not overlap.
+      padding: as for `pool`.
+      count_include_pad: whether padding counts as elements of the window; if not, a window of
+        padding alone has the mean 0.
 
     Example:
       >>> import jax.numpy as jnp
@@ -255,15 +257,6 @@ class AvgPool(_WindowPool):
         padding: Padding = "VALID",
         count_include_pad: bool = True,
     ):
-        """Chooses the windows.
-
-        Args:
-          window_shape: extent of the window along each spatial axis; an int for all axes between
-            the first and the last.
-          strides: step of the window, one for all axes or one each; None means 1.
-          padding: as for `pool`.
-          count_include_pad: whether padding counts as elements of the window.
-        """
         super().__init__(window_shape, strides, padding)
         self.count_include_pad = count_include_pad
 
@@ -276,6 +269,13 @@ class AvgPool(_WindowPool):
 
 class MaxPool(_WindowPool):
     """The maximum of each window; the layer of `max_pool`.
+
+    Args:
+      window_shape: extent of the window along each spatial axis; an int for all axes between
+        the first and the last.
+      strides: step of the window, one for all axes or one each; None means 1, so pass the
+        window's shape for windows that do not overlap.
+      padding: as for `pool`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -291,6 +291,13 @@ class MaxPool(_WindowPool):
 
 class MinPool(_WindowPool):
     """The minimum of each window; the layer of `min_pool`.
+
+    Args:
+      window_shape: extent of the window along each spatial axis; an int for all axes between
+        the first and the last.
+      strides: step of the window, one for all axes or one each; None means 1, so pass the
+        window's shape for windows that do not overlap.
+      padding: as for `pool`.
 
     Example:
       >>> import jax.numpy as jnp

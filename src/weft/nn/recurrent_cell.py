@@ -21,6 +21,7 @@ from weft.nn.dtypes import Dtype, PromoteDtype
 from weft.nn.initializers import Initializer
 from weft.nn.layer_rngs import find_stream, keep_stream
 from weft.nn.linear import Linear
+from weft.nn.parameters import check_sizes
 
 Activation = Callable[..., Any]
 
@@ -109,6 +110,7 @@ class HiddenStateCell(RNNCellBase):
         keep_rngs: bool,
         rngs: Rngs,
     ):
+        check_sizes(self, in_features=in_features, hidden_features=hidden_features)
         self.in_features = in_features
         self.hidden_features = hidden_features
         self.dtype = dtype

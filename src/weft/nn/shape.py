@@ -30,6 +30,10 @@ class Identity(Module):
 class Flatten(Module):
     """Merges neighbouring axes into one.
 
+    Args:
+      start_axis: the first axis to merge; 1 keeps the batch axis apart.
+      end_axis: the last axis to merge.
+
     Example:
       >>> import jax.numpy as jnp
       >>> import weft as nnx
@@ -38,12 +42,6 @@ class Flatten(Module):
     """
 
     def __init__(self, start_axis: int = 1, end_axis: int = -1):
-        """Chooses the axes.
-
-        Args:
-          start_axis: the first axis to merge; 1 keeps the batch axis apart.
-          end_axis: the last axis to merge.
-        """
         self.start_axis = start_axis
         self.end_axis = end_axis
 

@@ -15,7 +15,7 @@ from weft._rng import Rngs
 from weft._variable import Variable
 from weft._variable_types import BatchStat, Param
 from weft.nn import initializers
-from weft.nn.dtypes import Dtype
+from weft.nn.dtypes import Dtype, for_squares
 from weft.nn.layer_options import choose_option
 from weft.nn.weight_norm import find_weights
 
@@ -120,10 +120,9 @@ class SpectralNorm(Module):
                 "matrix with the last axis as columns"
             )
         u, sigma = self.batch_stats[*path, "u"], self.batch_stats[*path, "sigma"]
-        matrix = value.reshape(-1, value.shape[-1])
+        matrix, start = for_squares(value.reshape(-1, value.shape[-1]), u.get_value())
         with jax.numpy_dtype_promotion("standard"):  # `param_dtype` may differ
-            right = u.get_value()
-            left = right
+            left = right = start
             for _ in range(self.n_steps):
                 left = self._unit(jnp.matmul(right, matrix.T))
                 right = self._unit(jnp.matmul(left, matrix))
@@ -131,6 +130,9 @@ class SpectralNorm(Module):
             norm = jnp.matmul(jnp.matmul(left, matrix), right.T)[0, 0]
             new = matrix / jnp.where(norm != 0, norm, 1)
         if update_stats:
+            # From a vector of zeros, which weights of zeros leave, no iteration gets away again.
+            fit = jnp.isfinite(right).all() & (right != 0).any()
+            right = jnp.where(fit, right, start.astype(right.dtype))
             u.set_value(right.astype(self.param_dtype))
             sigma.set_value(norm.astype(self.param_dtype))
         new = new.reshape(value.shape).astype(self.dtype or new.dtype)

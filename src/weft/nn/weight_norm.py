@@ -18,7 +18,7 @@ from weft._rng import Rngs
 from weft._variable import Variable
 from weft._variable_types import Param
 from weft.nn import initializers
-from weft.nn.dtypes import Dtype, PromoteDtype, promote_dtype
+from weft.nn.dtypes import Dtype, PromoteDtype, for_squares, promote_dtype
 from weft.nn.initializers import Initializer
 from weft.nn.moments import Axes, normalized_axes
 from weft.nn.parameters import new_param
@@ -105,16 +105,19 @@ class WeightNorm(Module):
           **kwargs: keywords of the layer.
         """
         for path, weight in find_weights(self.layer_instance, self.variable_filter).items():
-            value = weight.get_value()
+            old = weight.get_value()
+            (value,) = for_squares(old)
             feature_axes = normalized_axes(self.feature_axes, value.ndim)
             reduced = tuple(axis for axis in range(value.ndim) if axis not in feature_axes)
-            new = value * lax.rsqrt(jnp.sum(value * value, reduced, keepdims=True) + self.epsilon)
+            squared = jnp.sum(value * value, reduced, keepdims=True)
+            # Zeros have no direction: they stay, and their gradient is that of the result.
+            new = value * jnp.where(squared > 0, lax.rsqrt(squared + self.epsilon), 1)
             if self.scales is not None:
                 scale = self.scales[path].get_value()
                 shape = [n if axis in feature_axes else 1 for axis, n in enumerate(value.shape)]
                 with jax.numpy_dtype_promotion("standard"):  # `param_dtype` may differ
                     new = new * scale.reshape(shape)
-            weight.set_value(new.astype(self.dtype or new.dtype).astype(value.dtype))
+            weight.set_value(new.astype(self.dtype or new.dtype).astype(old.dtype))
         return self.layer_instance(x, *args, **kwargs)
 
     def _scale_shape(self, path: Path, weight: Variable) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 
 from weft._errors import StructureError
@@ -20,13 +21,15 @@ A = TypeVar("A")
 class EMA(Pytree):
     """Keeps an exponential moving average of a model's Variables (Polyak averaging).
 
-    `average = decay * average + (1 - decay) * value` at each update, in the dtype of the average,
-    which starts at the values given (Polyak and Juditsky, 1992, "Acceleration of stochastic
-    approximation by averaging"). Counts, keys and other values that are no floating point or
-    complex numbers have no average; the model keeps its own.
+    `average = decay * average + (1 - decay) * value` at each update, starting at the values given
+    (Polyak and Juditsky, 1992, "Acceleration of stochastic approximation by averaging"). It is
+    computed in float32 or wider, since in low precision steps of 1 - decay are too small to count.
+    Counts, keys and other values that are no floating point or complex numbers have no average; the
+    model keeps its own.
 
     Attributes:
-      params: the State of averages, in Variables of their own.
+      params: the State of averages, in Variables of their own, of the dtypes of the values.
+      wide: the State of those of them that are of low precision, in float32.
       decay: the weight of the past.
       filter: which Variables are averaged.
 
@@ -76,6 +79,16 @@ class EMA(Pytree):
             )
         own = {path: leaf.copy(jnp.array(leaf.get_raw_value())) for path, leaf in averaged.items()}
         self.params = data(from_flat_state(own))
+        widened = {path: _widened(average.get_raw_value()) for path, average in own.items()}
+        self.wide = data(
+            from_flat_state(
+                {
+                    path: own[path].copy(value)
+                    for path, value in widened.items()
+                    if value.dtype != own[path].get_raw_value().dtype
+                }
+            )
+        )
 
     def update(self, updates: Any) -> None:
         """Moves the averages towards the values of a model.
@@ -100,13 +113,19 @@ class EMA(Pytree):
                 "the values do not fit the averages:\n  " + "\n  ".join(faults) + "\nupdate with "
                 "the model that the EMA was made for: `ema.update(model)`"
             )
+        wide = dict(to_flat_state(self.wide))
         moved = {}
         for path, average in averages.items():
-            old = average.get_raw_value()
+            old = _widened(average.get_raw_value())
+            if path in wide:  # unless somebody has written the average since
+                kept, rounded = wide[path].get_raw_value(), average.get_raw_value()
+                old = jnp.where(kept.astype(rounded.dtype) == rounded, kept, old)
             new = jnp.asarray(raw_value(given[path])).astype(old.dtype)
             moved[path] = self.decay * old + (1 - self.decay) * new
         for path, value in moved.items():
-            averages[path].set_raw_value(value)
+            averages[path].set_raw_value(value.astype(averages[path].get_raw_value().dtype))
+            if path in wide:
+                wide[path].set_raw_value(value)
 
     def apply_to(self, model: A) -> A:
         """Returns the model with the averages in the place of its Variables.
@@ -140,3 +159,9 @@ def _moves(leaf: Any) -> bool:
     """Says whether a leaf holds floating point or complex numbers, which have an average."""
     dtype = getattr(raw_value(leaf), "dtype", None)
     return dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
+
+
+def _widened(value: jax.Array) -> jax.Array:
+    """Returns numbers in float32 or wider."""
+    with jax.numpy_dtype_promotion("standard"):
+        return value.astype(jnp.promote_types(value.dtype, jnp.float32))
