@@ -8,14 +8,11 @@ is made, read or written). `get_value` and `set_value` go through the hooks, the
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
-import jax
 import jax.tree_util as jtu
 import numpy as np
-from jax.core import Tracer
 
 from weft import _trace, _watch
 from weft._foreign_names import VARIABLE
@@ -34,6 +31,7 @@ from weft._static import Static, compare_by_identity
 from weft._storage import VariableStorage, fill_variable, make_variables
 from weft._tracebacks import call_site
 from weft._types import HELD, MISSING, Missing
+from weft._values import from_picklable, is_leaf, own_value, to_picklable
 from weft._variable_guard import check_write, warn_if_captured
 from weft._variable_items import with_item
 
@@ -367,12 +365,10 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
 
     # -- copying and pickling
     def __getstate__(self) -> dict[str, Any]:
-        return {"value": jax.tree.map(_to_picklable, self._raw), "metadata": self._metadata}
+        return {"value": to_picklable(self._raw), "metadata": self._metadata}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        is_key = lambda x: isinstance(x, _PickledKey)  # noqa: E731
-        value = jax.tree.map(_from_picklable, state["value"], is_leaf=is_key)
-        fill_variable(self, value, state["metadata"])
+        fill_variable(self, from_picklable(state["value"]), state["metadata"])
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         if type(self).__reduce__ is not object.__reduce__:
@@ -469,16 +465,6 @@ is_variable: Callable[[Any], bool] = Variable.__instancecheck__
 """Returns whether something is a Variable; runs in C."""
 
 
-def is_leaf(raw: Any) -> bool:
-    """Returns whether a raw value is a single leaf."""
-    return isinstance(raw, jax.Array) or jtu.all_leaves((raw,))
-
-
-def own_value(raw: Any) -> Any:
-    """Returns a raw value for another Variable: with the same arrays, in containers of its own."""
-    return raw if is_leaf(raw) else jax.tree.map(lambda leaf: leaf, raw)
-
-
 def pure_value(leaf: Any) -> Any:
     """Returns the raw value of a Variable, in containers of its own, and anything else as it is."""
     return own_value(leaf._raw) if isinstance(leaf, Variable) else leaf
@@ -527,31 +513,6 @@ def _edit_axis_names(
     edit(listed, axis_index)
     edited = with_axis_names(names, listed)
     set_metadata_dict(variable, {**variable._metadata, "out_sharding": edited})
-
-
-@dataclasses.dataclass(frozen=True)
-class _PickledKey:
-    """A typed PRNG key as plain data, which pickle can hold."""
-
-    implementation: str
-    data: np.ndarray
-
-
-def _to_picklable(leaf: Any) -> Any:
-    if not isinstance(leaf, jax.Array) or isinstance(leaf, Tracer):
-        return leaf  # a tracer is never pickled, but copied
-    if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return leaf
-    with jax.ensure_compile_time_eval():
-        data = np.asarray(jax.random.key_data(leaf))
-    return _PickledKey(str(jax.random.key_impl(leaf)), data)
-
-
-def _from_picklable(leaf: Any) -> Any:
-    if not isinstance(leaf, _PickledKey):
-        return leaf
-    with jax.ensure_compile_time_eval():
-        return jax.random.wrap_key_data(jax.numpy.asarray(leaf.data), impl=leaf.implementation)
 
 
 # -- pytree

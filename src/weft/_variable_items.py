@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import jax
-
+from weft import _values
 from weft._variable_guard import name_of
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ def with_item(variable: Variable, index: Any, item: Any) -> Any:
     """
     old = variable.get_value()
     try:
-        return _replace_item(old, index, item)
+        return _values.with_item(old, index, item)
     except (IndexError, TypeError, ValueError) as error:
         if type(error) not in (IndexError, TypeError, ValueError):  # JAX's say enough
             raise
@@ -32,15 +31,3 @@ def with_item(variable: Variable, index: Any, item: Any) -> Any:
             f"cannot write a {found} to v[{place}], where v is a {name_of(variable)}: {error}"
             + (remedy if isinstance(error, ValueError) else "")
         ) from error
-
-
-def _replace_item(old: Any, index: Any, item: Any) -> Any:
-    if isinstance(old, jax.Array):
-        if index is ... and isinstance(item, jax.Array) and item.shape == old.shape:
-            return item if item.dtype == old.dtype else item.astype(old.dtype)
-        return old.at[index].set(item)
-    if index is ...:
-        return item
-    new = old.copy() if hasattr(old, "copy") else old
-    new[index] = item
-    return new

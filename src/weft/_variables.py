@@ -17,6 +17,7 @@ from weft._part import Part
 from weft._reads import forget
 from weft._storage import make_variables
 from weft._types import exhaust
+from weft._values import own_value
 from weft._variable import (
     Variable,
     get_lease,
@@ -24,7 +25,6 @@ from weft._variable import (
     get_slot,
     get_trace,
     is_variable,
-    own_value,
     set_slot,
 )
 

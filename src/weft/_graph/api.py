@@ -37,7 +37,8 @@ from weft._graph.walk import Flattener, Table, items_of, make_variable
 from weft._module.pytree import Pytree
 from weft._module.pytree import check_write as check_object_write
 from weft._path import Path, format_path, path_sort_key
-from weft._variable import Variable, is_variable, own_value, pure_value
+from weft._values import own_value
+from weft._variable import Variable, is_variable, pure_value
 from weft._variables import around, copies_of
 
 N = TypeVar("N")

@@ -17,7 +17,8 @@ from weft._errors import FilterError, StructureError
 from weft._operators import same_tree
 from weft._path import Path, format_path, path_sort_key, sorted_keys
 from weft._static import compare_by_identity
-from weft._variable import Variable, own_value, pure_value
+from weft._values import own_value
+from weft._variable import Variable, pure_value
 
 
 def _raw(x: Any) -> Any:

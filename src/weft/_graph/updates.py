@@ -25,7 +25,8 @@ from weft._part import check_part_write
 from weft._path import Path, format_path
 from weft._static import Static
 from weft._types import MISSING, SCALAR_TYPES
-from weft._variable import Variable, is_leaf, own_value
+from weft._values import is_leaf, own_value
+from weft._variable import Variable
 from weft._variable_guard import check_write
 from weft._variable_types import Intermediate
 
