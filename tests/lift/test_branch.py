@@ -208,7 +208,7 @@ def test_only_the_union_of_what_is_written_comes_out():
     [nnx.cond, lambda index, f, g, m: nnx.switch(index, [f, g], m)],
     ids=["cond", "switch"],
 )
-def test_equal_branches_are_traced_once(choose):
+def test_the_same_branches_are_traced_once(choose):
     traces = []
 
     def branch(factor):
@@ -218,14 +218,18 @@ def test_equal_branches_are_traced_once(choose):
 
         return run
 
+    double, again = branch(2.0), branch(2.0)
+
     def step(model, index):
-        choose(index, branch(2.0), branch(2.0), model)
-        choose(index, branch(2.0), branch(2.0), model)
+        choose(index, again, double, model)
+        choose(index, again, double, model)
 
     step(model := Model(), 1)
     nnx.jit(step)(Model(), jnp.array(0))
     assert len(traces) == 2
     assert model.w[0] == 4.0
+    choose(1, branch(2.0), double, model)  # one made anew
+    assert len(traces) == 4
 
 
 # -- transforms around and inside

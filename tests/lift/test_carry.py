@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 import weft as nnx
 from weft._graph.records import VariableDef
-from weft._lift.carry import current_leaves, look_at
+from weft._lift.carry import look_at
 
 
 def test_the_look_of_a_carry_counts_from_zero():
@@ -18,13 +18,6 @@ def test_the_look_of_a_carry_counts_from_zero():
     assert isinstance(first, VariableDef)
     assert first.index == 0
     assert look_at([nnx.Param(1.0)]).record == look_at([nnx.Param(2.0)]).record
-
-
-def test_the_arrays_of_a_leaf_are_those_it_has_now():
-    variable = nnx.Param(jnp.ones(2))
-    variable[...] = jnp.zeros(2)
-    assert current_leaves(variable) == [variable[...]]
-    assert current_leaves(2.0) == [2.0]
 
 
 def test_an_array_at_several_places_of_the_carry():

@@ -336,22 +336,70 @@ def test_only_what_changes_goes_round():
 
 
 @pytest.mark.parametrize("loop", loops(3), ids=["while", "fori"])
-def test_equal_bodies_are_traced_once(loop):
+def test_a_body_is_traced_once(loop):
     traces = []
 
-    def run(model):
-        def body(m):
-            traces.append(1)
-            return grow(m)
+    def body(m):
+        traces.append(1)
+        return grow(m)
 
-        for _ in range(3):
-            loop(body, model)
-
-    run(model := Model())
-    run(Model())
-    nnx.jit(run)(Model())
-    assert len(traces) == 2  # the first to see what changes
+    loop(body, model := Model())
+    assert len(traces) == 1
+    loop(body, model)  # by another function of this one
+    assert len(traces) == 2
+    nnx.jit(lambda m: loop(body, m))(model)
+    assert len(traces) == 3
     assert model.count[...] == 9.0
+
+
+def test_the_same_functions_are_traced_once():
+    traces = []
+
+    def body(m):
+        traces.append("body")
+        return grow(m)
+
+    def condition(m):
+        traces.append("condition")
+        return m.count < 3.0
+
+    def indexed(i, m):
+        traces.append("indexed")
+        return grow(m)
+
+    def run(model):
+        nnx.while_loop(condition, body, model)
+        nnx.fori_loop(0, 3, indexed, model)
+
+    for call in (run, run, nnx.jit(run)):
+        call(model := Model())
+        assert model.count[...] == 6.0
+    assert sorted(traces) == ["body", "condition", "indexed"]
+
+
+def test_a_weak_carry_is_promoted_as_jax_does():
+    traces = []
+
+    def body(carry):
+        traces.append(1)
+        n, x, model = carry
+        return n + 1, x + jnp.float32(0.5), grow(model)
+
+    for kind in (nnx, jax.lax):
+        traces.clear()
+        n, x, _ = kind.while_loop(lambda c: c[0] < 3, body, (0, 0, Model()))
+        assert (n, x, x.dtype) == (3, 1.5, jnp.float32)
+        assert len(traces) == 2
+    with pytest.raises(nnx.StructureError, match="must keep shapes and dtypes"):
+        nnx.while_loop(lambda x: x < 3, lambda x: x.astype(jnp.float32), jnp.int32(0))
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_nothing_compiled(number):
+    with jax.disable_jit():
+        for loop in loops(number):
+            assert loop(grow, model := Model()) is model
+            assert model.count[...] == number
 
 
 def test_a_body_that_closes_over_tracers():

@@ -26,6 +26,7 @@ from weft._lift.lift import (
     Exit,
     Items,
     Lift,
+    Mode,
     Places,
     Spec,
     Written,
@@ -36,7 +37,7 @@ from weft._lift.lift import (
     take,
     unbind_all,
 )
-from weft._lift.memo import compiled_once
+from weft._lift.memo import run_kept
 from weft._path import Path, format_path
 from weft._tracebacks import boundary
 from weft._variable import Variable
@@ -128,12 +129,18 @@ def _choose(
     functions, holders, places = unbind_all(branches)
     lift = Lift(functions[0], transform, mode, bound=1, skip=len(places[0]) - 1)
     call = lift.enter((holders, *operands))
-    run = compiled_once(
-        functions,
-        (transform, mode, places),
-        lambda: functools.partial(_run, lift, functions, places),
-    )
-    return lift.leave(call, *run(call.spec, index, *call.groups))
+    options = (transform, mode, places)
+    make = functools.partial(_make, *options)
+    found = run_kept((*functions, *branches), options, make, call.spec, index, *call.groups)
+    return lift.leave(call, *found)
+
+
+def _make(
+    transform: str, mode: Mode, places: Places, *functions: Callable[..., Any]
+) -> Callable[..., Any]:
+    functions = functions[: len(places)]
+    lift = Lift(functions[0], transform, mode, bound=1, skip=len(places[0]) - 1)
+    return functools.partial(_run, lift, functions, places)
 
 
 def _run(

@@ -16,7 +16,6 @@ from weft._graph.records import ArrayDef, Record, VariableDef, describe_differen
 from weft._graph.walk import Flattener
 from weft._lift.lift import Exit, Groups, Inside, Lift, Spec, outcome, raw_leaves, take
 from weft._path import Path, format_path
-from weft._variable import Variable
 
 
 class Look(NamedTuple):
@@ -112,8 +111,3 @@ def sources(
                 )
             found.append(places[id(array)])
     return tuple(found)
-
-
-def current_leaves(value: Any) -> list[Any]:
-    """Returns the arrays of a carried leaf as they are now."""
-    return raw_leaves(value) if isinstance(value, Variable) else [value]

@@ -1,7 +1,8 @@
 """`scan` over objects.
 
 The groups are the carry, one per scanned axis, and what is broadcast. Only what is
-written comes out: Variables in the carry go round, scanned ones become `ys`.
+written comes out: Variables in the carry go round, scanned ones become `ys`. What is broadcast goes
+round as well, as a body may write it; JAX takes out of the carry what comes back as it went in.
 """
 
 from __future__ import annotations
@@ -18,10 +19,16 @@ from weft._graph import prefix as prefixes
 from weft._graph.records import ArrayDef, NodeDef, VariableDef, iter_records
 from weft._graph.walk import items_of
 from weft._lift.arguments import argument_paths
-from weft._lift.carry import Look, check_carry, current_leaves, look_at, sources
+from weft._lift.carry import (
+    Look,
+    check_carry,
+    check_same_aval,
+    look_at,
+    sources,
+)
 from weft._lift.lift import Call, Exit, Groups, Inside, mode_of, unbind
 from weft._lift.map import AxesLift, axis_names, check_axes
-from weft._lift.memo import compiled_once
+from weft._lift.memo import run_kept
 from weft._module.containers import DICT_ORDER
 from weft._path import Path, format_path
 from weft._static import Static
@@ -71,6 +78,17 @@ class ScanOptions(NamedTuple):
     split_transpose: bool
 
 
+class Carried(NamedTuple):
+    """Arrays that go from one iteration to the next: those of the carry, and what is broadcast."""
+
+    own: list[Any]
+    shared: list[Any]
+
+
+_CARRIED = (Carry, None)
+"""The prefixes of these two."""
+
+
 class ScanLift(AxesLift):
     """A lift whose prefixes are axes and `Carry`."""
 
@@ -98,7 +116,6 @@ class ScanLift(AxesLift):
                 f"nnx.scan of {self.name!r} needs nnx.Carry in both in_axes and out_axes, or in "
                 f"neither: {self.signature()}"
             )
-        self.carry = prefixes.position(Carry, self.in_keys)
 
     def _single_carry(self, name: str, axes: Any) -> Path | None:
         found = find_carry(axes)
@@ -117,10 +134,9 @@ class ScanLift(AxesLift):
         paths = argument_paths(self.f, number + self.bound)
         return (*paths[first + self.bound], *inner)
 
-    def body(self, spec: Any, carried: list[Any], xs: Groups, shared: list[Any]) -> Any:
-        """Runs one iteration: returns the next carry, and what is stacked."""
-        groups = self._groups(carried, xs, shared)
-        inside = self.rebuild(spec, groups)
+    def body(self, spec: Any, carried: Carried, xs: Groups) -> Any:
+        """Runs one iteration: returns what goes on to the next, and what is stacked."""
+        inside = self.rebuild(spec, self._groups(carried, xs))
         before = None
         carry_path: Path | None = None
         if self.carry_in is not None:
@@ -138,46 +154,63 @@ class ScanLift(AxesLift):
                     f"that out_axes gives to nnx.Carry: {self.signature()}"
                 ) from None
             check_carry(self, inside, before, after, carry_path or (), self.signature())
-        carried = self._next_carry(spec, inside, before, after)
+        carried = self._next(spec, inside, before, after)
         out_groups, exit = self.collect(spec, inside, out)
         self._check_exit(spec, exit)
-        self._check_unmapped(spec, exit, out_groups)
-        carry = prefixes.position(Carry, self.out_keys)
-        origin = sources(self, spec, exit, out_groups, carry, carried)
-        out_groups[carry] = []
-        return carried, (out_groups, exit, Static(origin))
+        origins = []
+        for key, arrays in zip(_CARRIED, carried, strict=True):
+            group = prefixes.position(key, self.out_keys)
+            if key is None:
+                self._check_unmapped(spec, exit, out_groups[group], arrays)
+            origins.append(sources(self, spec, exit, out_groups, group, arrays))
+            out_groups[group] = []
+        return carried, (out_groups, exit, Static(tuple(origins)))
 
-    def _groups(self, carried: list[Any], xs: Groups, shared: list[Any]) -> Groups:
+    def _groups(self, carried: Carried, xs: Groups) -> Groups:
         scanned = iter(xs)
         return [
-            carried if key is Carry else next(scanned) if isinstance(key, int) else shared
+            next(scanned) if isinstance(key, int) else carried[_CARRIED.index(key)]
             for key in self.in_keys
         ]
 
-    def _next_carry(
-        self, spec: Any, inside: Inside, before: Look | None, after: Look | None
-    ) -> list[Any]:
-        explicit: dict[int, list[Any]] = {}
+    def _next(self, spec: Any, inside: Inside, before: Look | None, after: Look | None) -> Carried:
+        """Returns what goes on to the next iteration, and checks that it may."""
+        known: dict[int, list[Any]] = {}
         if before is not None and after is not None:
             pairs = zip(before.values, after.leaves, strict=True)
-            explicit = {id(value): leaves for value, leaves in pairs}
-        explicit |= {id(old): [new] for old, new in _rebound_arrays(inside)}
-        carried: list[Any] = []
-        for group, value in zip(spec.layout, inside.leaves, strict=True):
-            if group == self.carry:
-                carried.extend(explicit.get(id(value)) or current_leaves(value))
+            known = {id(value): leaves for value, leaves in pairs}
+        rebound = {id(old): new for old, new in _rebound_arrays(inside)}
+        befores = {id(inside.objects[i]): before[0] for i, before in inside.before.items()}
+        carried = Carried([], [])
+        for group, entry, value in zip(spec.layout, spec.entries, inside.leaves, strict=True):
+            key = self.in_keys[group]
+            if isinstance(key, int):
+                continue
+            leaves = known.get(id(value))
+            if leaves is None:
+                is_variable = isinstance(value, Variable)
+                old = befores[id(value)] if is_variable else value
+                new = value._raw if is_variable else rebound.get(id(value), value)
+                self._check_same(entry.path, old, new)
+                leaves = jax.tree.leaves(new)
+            (carried.own if key is Carry else carried.shared).extend(leaves)
         return carried
 
+    def _check_same(self, path: Path, before: Any, after: Any) -> None:
+        """Raises if what is carried without being returned changes structure, shape or dtype."""
+        name = f"what nnx.scan of {self.name!r} carries"
+        old, structure = before if isinstance(before, tuple) else jax.tree.flatten(before)
+        new, found = jax.tree.flatten(after)
+        if found != structure:
+            raise StructureError(
+                f"{name} must keep its structure from one iteration to the next: "
+                f"{format_path(path)} was {structure} before and is {found} after. Give the "
+                "Variable its whole structure before the call"
+            )
+        for one, other in zip(old, new, strict=True):
+            check_same_aval(name, path, one, other)
+
     def _check_exit(self, spec: Any, exit: Exit) -> None:
-        for written in exit.written:
-            spot = spec.spots[written.index]
-            if spot.prefix is None:
-                raise PrefixError(
-                    f"nnx.scan of {self.name!r} writes {format_path(spot.path)}, which is "
-                    "broadcast: every iteration sees the same value, so a write has no place to "
-                    "go. Carry it (`nnx.StateAxes({nnx.BatchStat: nnx.Carry, ...: None})`), scan "
-                    "it (axis 0), or do not write it"
-                )
         if not exit.changed:
             return
         nodes = {r.index: r for _, r in iter_records(spec.record) if isinstance(r, NodeDef)}
@@ -192,18 +225,18 @@ class ScanLift(AxesLift):
                         "once for all iterations. Hold it in a Variable: `nnx.Variable(value)`"
                     )
 
-    def _check_unmapped(self, spec: Any, exit: Exit, out_groups: Groups) -> None:
+    def _check_unmapped(self, spec: Any, exit: Exit, arrays: list[Any], shared: list[Any]) -> None:
         """Raises if what each iteration makes anew is said to be the same for all of them."""
-        arrays = [
-            x for key, xs in zip(self.out_keys, out_groups, strict=True) for x in xs if key is None
-        ]
-        if not arrays:
+        known = set(map(id, shared))
+        if all(id(array) in known for array in arrays):
             return
+        nodes = {r.index: r for _, r in iter_records(spec.record) if isinstance(r, NodeDef)}
         new = [
             format_path((*spec.spots[change.index].path, key))
             for change in exit.changed
             for key, child in zip(change.keys, change.children, strict=True)
             if isinstance(child, (VariableDef, NodeDef, ArrayDef))
+            and key not in nodes[change.index].keys
         ]
         what = f"adds {', '.join(new)}" if new else "returns a value"
         raise PrefixError(
@@ -244,7 +277,8 @@ def scan(
       unroll: how many iterations to unroll, as for `jax.lax.scan`.
       in_axes: for each positional argument `nnx.Carry`, the axis it is scanned over, None to
         broadcast it, a container of these, or a `StateAxes` for an object. Keyword-only arguments
-        are broadcast, and the object of a bound method is carried.
+        are broadcast, and the object of a bound method is carried. What is written of a broadcast
+        object is there in the next iteration.
       out_axes: `nnx.Carry` and axes of what is returned.
       transform_metadata: `{nnx.PARTITION_NAME: name}` keeps sharding metadata right.
       graph: False to refuse shared references; None for the setting.
@@ -254,7 +288,7 @@ def scan(
       A function of all slices that returns the last carry and the stacked outputs.
 
     Raises:
-      PrefixError: if axes do not fit, or a broadcast Variable is written.
+      PrefixError: if axes do not fit.
       StructureError: if the carry changes its structure, a shape or a dtype.
 
     Example:
@@ -275,41 +309,45 @@ def scan(
     def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
         function, bound = unbind(fun)
         mode = mode_of(graph, graph_updates)
-        lift = ScanLift(function, mode, in_axes, out_axes, transform_metadata, len(bound))
+        given = (mode, in_axes, out_axes, dict(transform_metadata), len(bound))
+        lift = ScanLift(function, *given)
+        chosen = ("scan", options, *given)
+        make = functools.partial(_make, options, given)
 
         @functools.wraps(function, updated=())
         def scan_of(*args: Any, **kwargs: Any) -> Any:
             call = lift.enter((*bound, *args), kwargs)
             check_axes(call, lift)
-            carried, xs, shared = _part(lift, call)
-            key = ("scan", mode, options, lift.bound, in_axes, out_axes, dict(transform_metadata))
-            run = compiled_once((function,), key, lambda: functools.partial(_scan, lift, options))
-            groups, exit = run(call.spec, carried, xs, shared)
-            return lift.leave(call, groups, exit)
+            found = run_kept((function, fun), chosen, make, call.spec, *_part(lift, call))
+            return lift.leave(call, *found)
 
         return scan_of
 
     return wrap if isinstance(f, Missing) else wrap(f)
 
 
-def _part(lift: ScanLift, call: Call) -> tuple[list[Any], Groups, list[Any]]:
+def _make(
+    options: ScanOptions, given: tuple[Any, ...], function: Callable[..., Any], _: Any
+) -> Callable[..., Any]:
+    return functools.partial(_scan, ScanLift(function, *given), options)
+
+
+def _part(lift: ScanLift, call: Call) -> tuple[Carried, Groups]:
     keyed = list(zip(lift.in_keys, call.groups, strict=True))
-    carried = call.groups[lift.carry]
-    xs = [group for key, group in keyed if isinstance(key, int)]
-    shared = [array for key, group in keyed if key is None for array in group]
-    return carried, xs, shared
+    own, shared = ([array for key, xs in keyed if key is kind for array in xs] for kind in _CARRIED)
+    return Carried(own, shared), [group for key, group in keyed if isinstance(key, int)]
 
 
 def _scan(
-    lift: ScanLift, options: ScanOptions, spec: Any, carried: list[Any], xs: Groups, shared: Any
+    lift: ScanLift, options: ScanOptions, spec: Any, carried: Carried, xs: Groups
 ) -> tuple[Groups, Exit]:
     axes = [key for key in lift.in_keys if isinstance(key, int)]
     xs = [
         [x if axis == 0 else jnp.moveaxis(x, axis, 0) for x in group]
         for axis, group in zip(axes, xs, strict=True)
     ]
-    carried, (ys, exit, origin) = jax.lax.scan(
-        lambda carried, xs: lift.body(spec, carried, xs, shared),
+    last, (ys, exit, origins) = jax.lax.scan(
+        functools.partial(lift.body, spec),
         carried,
         xs,
         length=options.length,
@@ -317,10 +355,15 @@ def _scan(
         unroll=options.unroll,
         _split_transpose=options.split_transpose,
     )
+    own, shared = (
+        [arrays[i] for i in origin] for arrays, origin in zip(last, origins.value, strict=True)
+    )
     groups = []
     for key, group in zip(lift.out_keys, ys, strict=True):
         if key is Carry:
-            groups.append([carried[i] for i in origin.value])
+            groups.append(own)
+        elif key is None:
+            groups.append(shared)
         elif isinstance(key, int) and key != 0:
             groups.append([jnp.moveaxis(y, 0, key) for y in group])
         else:

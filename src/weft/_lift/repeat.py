@@ -1,24 +1,28 @@
 """`while_loop` and `fori_loop` over objects.
 
-The whole argument is the carry. One abstract trace of the body tells which arrays of it change;
-only these go round, the others are closed over.
+The whole argument is the carry. JAX takes out of the carry of `fori_loop` what comes back as it
+went in. For `while_loop`, whose condition may read that, one abstract trace of the body tells which
+arrays change: only these go round, the others are closed over, and what was traced is the body.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.core import Tracer
 
 from weft._errors import StructureError
 from weft._graph.records import ValueDef, children_of
 from weft._lift.arguments import argument_paths
 from weft._lift.carry import Look, check_carry, look_at, sources
-from weft._lift.lift import Call, Exit, Groups, Inside, Lift, Mode, mode_of, unbind_all
-from weft._lift.memo import compiled_once
+from weft._lift.lift import Exit, Groups, Inside, Lift, Mode, Places, mode_of, unbind_all
+from weft._lift.memo import run_kept
 from weft._path import format_path
 from weft._static import Static
 from weft._tracebacks import boundary
@@ -26,57 +30,60 @@ from weft._tracebacks import boundary
 BODY, CONDITION = range(2)
 
 
-class Plan(NamedTuple):
-    """Which arrays of a carry change, and what comes out of the loop.
+class Traced(NamedTuple):
+    """The body of a `while_loop`, traced.
 
     Attributes:
       arrays: the first carry.
       changing: positions of what changes.
+      body: from a carry, what changes in it next.
       exit: the exit of the body.
       origin: where in the carry each array of the exit is.
     """
 
     arrays: list[Any]
     changing: tuple[int, ...]
+    body: Callable[..., list[Any]]
     exit: Exit
     origin: tuple[int, ...]
 
-    def select(self, arrays: list[Any]) -> list[Any]:
-        return [arrays[i] for i in self.changing]
+    @property
+    def first(self) -> list[Any]:
+        """What changes, before the loop."""
+        return _select(self.arrays, self.changing)
 
     def merge(self, changing: list[Any]) -> list[Any]:
+        """Returns the whole carry."""
         merged = list(self.arrays)
         for i, array in zip(self.changing, changing, strict=True):
             merged[i] = array
         return merged
-
-    def finish(self, changing: list[Any]) -> tuple[Groups, Exit]:
-        merged = self.merge(changing)
-        return [[merged[i] for i in self.origin]], self.exit
 
 
 class RepeatLift(Lift):
     """A lift whose only argument is a carry.
 
     Args:
-      functions: the body; for `while_loop` also the condition.
+      transform: the transform's name.
+      mode: see `Mode`.
+      places: for each function which objects of bound methods are its own.
       skip: how many parameters the body has before the carry.
+      functions: the body; for `while_loop` also the condition.
     """
 
     def __init__(
-        self, transform: str, mode: Mode, functions: tuple[Callable[..., Any], ...], skip: int = 0
+        self,
+        transform: str,
+        mode: Mode,
+        places: Places,
+        skip: int,
+        *functions: Callable[..., Any],
     ):
-        # The object of a bound method goes round with the carry.
-        self.functions, self.holders, self.places = unbind_all(functions)
-        number = len(self.holders)
-        without = min(len(self.places[0]) - number, 0)
-        super().__init__(self.functions[0], transform, mode, bound=number, skip=without or skip)
-
-    def enter_loop(self, init_val: Any) -> Call:
-        """Takes the carry apart, the objects of bound methods first."""
-        call = self.enter((*self.holders, init_val))
-        self.holders = ()  # what is kept between calls may not hold data
-        return call
+        # The objects of bound methods go round with the carry.
+        number = 1 + max(itertools.chain(*places), default=-1)
+        without = min(len(places[0]) - number, 0)
+        super().__init__(functions[0], transform, mode, bound=number, skip=without or skip)
+        self.functions, self.places = functions, places
 
     def run_one(self, inside: Inside, function: int, *before: Any) -> Any:
         """Runs the body or the condition on the carry."""
@@ -85,7 +92,9 @@ class RepeatLift(Lift):
         args = (*own, *before, carry)
         return self.run(inside._replace(args=args), self.functions[function])
 
-    def step(self, spec: Any, arrays: list[Any], *before: Any) -> tuple[list[Any], Any]:
+    def step(
+        self, spec: Any, arrays: list[Any], *before: Any
+    ) -> tuple[list[Any], tuple[Exit, tuple[int, ...]]]:
         """Runs the body once: returns the next carry, and statically what comes out."""
         inside = self.rebuild(spec, [arrays])
         first = self._look_at(inside.args)
@@ -104,18 +113,28 @@ class RepeatLift(Lift):
         children = tuple(child for _, child in children_of(look.record))
         return look._replace(record=ValueDef(tuple, names, children))
 
-    def plan(self, spec: Any, arrays: list[Any], *before: Any) -> Plan:
-        """Traces the body once to see what changes."""
+    def trace(self, spec: Any, arrays: list[Any]) -> Traced:
+        """Traces the body, and once more if JAX promotes what the carry begins with."""
+        traced, promoted = self._trace(spec, arrays)
+        return traced if promoted is None else self._trace(spec, promoted)[0]
 
-        def run(arrays: list[Any], before: tuple[Any, ...]) -> tuple[Exit, Static]:
-            carried, (exit, origin) = self.step(spec, arrays, *before)
+    def _trace(self, spec: Any, arrays: list[Any]) -> tuple[Traced, list[Any] | None]:
+        from jax.extend.core import jaxpr_as_fun  # takes long to import
+
+        def run(arrays: list[Any]) -> tuple[list[Any], Exit, Static]:
+            carried, (exit, origin) = self.step(spec, arrays)
             pairs = zip(arrays, carried, strict=True)
             changing = tuple(i for i, (old, new) in enumerate(pairs) if old is not new)
-            return exit, Static((changing, origin))
+            return [carried[i] for i in changing], exit, Static((changing, origin))
 
-        exit, found = jax.eval_shape(run, arrays, before)
+        jaxpr, (after, exit, found) = jax.make_jaxpr(run, return_shape=True)(arrays)
         changing, origin = found.value
-        return Plan(arrays, changing, exit, origin)
+        traced = Traced(arrays, changing, jaxpr_as_fun(jaxpr), exit, origin)
+        pairs = list(zip(traced.first, after, strict=True))
+        if all(jax.typeof(x).dtype == y.dtype for x, y in pairs):
+            return traced, None
+        promoted = [jax.lax.convert_element_type(x, jnp.result_type(x, y)) for x, y in pairs]
+        return traced, traced.merge(promoted)
 
     def test(self, spec: Any, arrays: list[Any]) -> Any:
         """Runs the condition, which may only read."""
@@ -129,10 +148,44 @@ class RepeatLift(Lift):
             )
         return out
 
-    def repeat(self, call: Call, loop: Callable[..., Any], *args: Any) -> Any:
-        """Runs a loop and writes its outcome back."""
-        groups, exit = loop(call.spec, call.groups[0], *args)
-        return self.leave(call, groups, exit)
+
+def _repeat(
+    transform: str,
+    mode: Mode,
+    skip: int,
+    functions: tuple[Callable[..., Any], ...],
+    init_val: Any,
+    run: Callable[..., tuple[Groups, Exit]],
+    options: tuple[Any, ...] = (),
+    bounds: tuple[Any, ...] = (),
+) -> Any:
+    """Runs a loop and writes its outcome back.
+
+    Args:
+      transform: the transform's name.
+      mode: see `Mode`.
+      skip: how many parameters the body has before the carry.
+      functions: the body; for `while_loop` also the condition.
+      init_val: the first carry.
+      run: does it, given a lift, the options, the spec of a call, its arrays and the bounds.
+      options: what is static.
+      bounds: what is traced besides the carry.
+    """
+    unbound, holders, places = unbind_all(functions)
+    lift = (transform, mode, places, skip)
+    outer = RepeatLift(*lift, *unbound)
+    call = outer.enter((*holders, init_val))
+    make = functools.partial(_make, run, lift, options)
+    given = (*unbound, *functions)
+    found = run_kept(given, (*lift, *options), make, call.spec, *call.groups, *bounds)
+    return outer.leave(call, *found)
+
+
+def _make(
+    run: Callable[..., Any], lift: Any, options: Any, *functions: Callable[..., Any]
+) -> Callable[..., Any]:
+    unbound = functions[: len(functions) // 2]
+    return functools.partial(run, RepeatLift(*lift, *unbound), *options)
 
 
 @boundary
@@ -170,20 +223,22 @@ def while_loop(
       >>> int(count[...])
       5
     """
-    lift = RepeatLift("while_loop", mode_of(graph, graph_updates), (body_fun, cond_fun))
-    call = lift.enter_loop(init_val)
+    mode = mode_of(graph, graph_updates)
+    return _repeat("while_loop", mode, 0, (body_fun, cond_fun), init_val, _run_while)
 
-    def run(spec: Any, arrays: list[Any]) -> tuple[Groups, Exit]:
-        plan = lift.plan(spec, arrays)
-        final = jax.lax.while_loop(
-            lambda changing: lift.test(spec, plan.merge(changing)),
-            lambda changing: plan.select(lift.step(spec, plan.merge(changing))[0]),
-            plan.select(arrays),
-        )
-        return plan.finish(final)
 
-    key = ("while_loop", lift.mode, lift.places)
-    return lift.repeat(call, compiled_once(lift.functions, key, lambda: run))
+def _run_while(lift: RepeatLift, spec: Any, arrays: list[Any]) -> tuple[Groups, Exit]:
+    traced = lift.trace(spec, arrays)
+    last = jax.lax.while_loop(
+        lambda changing: lift.test(spec, traced.merge(changing)),
+        lambda changing: traced.body(*traced.merge(changing)),
+        traced.first,
+    )
+    return [_select(traced.merge(last), traced.origin)], traced.exit
+
+
+def _select(arrays: list[Any], positions: tuple[int, ...]) -> list[Any]:
+    return [arrays[i] for i in positions]
 
 
 @boundary
@@ -224,24 +279,27 @@ def fori_loop(
       >>> int(total[...])
       10
     """
-    lift = RepeatLift("fori_loop", mode_of(graph, graph_updates), (body_fun,), skip=1)
-    call = lift.enter_loop(init_val)
+    mode = mode_of(graph, graph_updates)
     # A range known in advance stays known, such that JAX can differentiate the loop.
     is_known = not isinstance(lower, Tracer) and not isinstance(upper, Tracer)
-    known: Any = (operator.index(lower), operator.index(upper)) if is_known else ()
+    bounds = (operator.index(lower), operator.index(upper)) if is_known else (lower, upper)
+    known, unknown = (bounds, ()) if is_known else ((), bounds)
+    return _repeat("fori_loop", mode, 1, (body_fun,), init_val, _run_fori, (unroll, known), unknown)
 
-    def run(spec: Any, arrays: list[Any], *bounds: Any) -> tuple[Groups, Exit]:
-        first, last = bounds or known
-        plan = lift.plan(spec, arrays, first)
-        final = jax.lax.fori_loop(
-            first,
-            last,
-            lambda i, changing: plan.select(lift.step(spec, plan.merge(changing), i)[0]),
-            plan.select(arrays),
-            unroll=unroll,
-        )
-        return plan.finish(final)
 
-    key = ("fori_loop", lift.mode, lift.places, unroll, known)
-    loop = compiled_once(lift.functions, key, lambda: run)
-    return lift.repeat(call, loop, *(() if is_known else (lower, upper)))
+def _run_fori(
+    lift: RepeatLift, unroll: Any, known: Any, spec: Any, arrays: list[Any], *unknown: Any
+) -> tuple[Groups, Exit]:
+    outcomes: list[tuple[Exit, tuple[int, ...]]] = []
+
+    def body(i: Any, arrays: list[Any]) -> list[Any]:
+        carried, outcome = lift.step(spec, arrays, i)
+        outcomes.append(outcome)
+        return carried
+
+    first, last = known or unknown
+    arrays = jax.lax.fori_loop(first, last, body, arrays, unroll=unroll)
+    if not outcomes:  # no iteration, where nothing is traced
+        jax.eval_shape(body, first, arrays)
+    exit, origin = outcomes[-1]
+    return [_select(arrays, origin)], exit

@@ -124,8 +124,8 @@ class Stack(Module, Generic[B]):
         Args:
           x: what the first block is called on: an array, or a pytree of arrays and objects. Each
             block must return the same structure, shapes and dtypes.
-          *args: further arguments, the same for all blocks. What is no array or object in them
-            stays a plain Python value.
+          *args: further arguments, the same for all blocks: what one writes of their Variables,
+            the next one reads. What is no array or object in them stays a plain Python value.
           **kwargs: likewise.
 
         Returns:
@@ -135,7 +135,6 @@ class Stack(Module, Generic[B]):
         Raises:
           StructureError: if a block changes structure, shape or dtype of `x`.
           TypeError: if a block returns no pair with `has_aux`.
-          PrefixError: if a block writes a Variable of `args` or `kwargs`, which all share.
         """
         run = scan(
             _layer_function(self.remat, self.has_aux, self.unroll == 1),
