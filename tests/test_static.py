@@ -11,6 +11,8 @@ import gc
 import itertools
 import operator
 import pickle
+import types
+import weakref
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +22,8 @@ import optax
 import pytest
 
 import weft as nnx
-from weft._static import Static, key_of
+from weft import _static
+from weft._static import Static, boxed, key_of
 
 NAN = float("nan")
 
@@ -116,11 +119,7 @@ def scaled(factor: Any, offset: Any = 0) -> Any:
     return inner
 
 
-def recursive(factor: float) -> Any:
-    def walk(n: int) -> Any:
-        return factor if n == 0 else walk(n - 1)
-
-    return walk
+AGAIN = types.FunctionType(scaled.__code__, globals(), "scaled")
 
 
 def listed(label: Any) -> Listed:
@@ -211,21 +210,21 @@ DIFFERENT: dict[str, Any] = {
     "len": lambda: len,
     "jnp.sin": lambda: jnp.sin,
     "relu": lambda: jax.nn.relu,
-    "scaled(1)": lambda: scaled(1),
-    "scaled(1.0)": lambda: scaled(1.0),
-    "scaled(1, 1)": lambda: scaled(1, 1),
-    "scaled([1])": lambda: scaled([1]),
-    "recursive(1.0)": lambda: recursive(1.0),
-    "recursive(2.0)": lambda: recursive(2.0),
+    "scaled": lambda: scaled,
+    "another function of its code": lambda: AGAIN,
     "partial(scaled, 1)": lambda: functools.partial(scaled, 1),
     "partial(scaled, factor=1)": lambda: functools.partial(scaled, factor=1),
-    "partial of lambda": lambda: functools.partial(scaled(3), power=3),
     "bound(1)": lambda: bound(1),
     "bound(2)": lambda: bound(2),
     "itemgetter": lambda: operator.itemgetter(1).__class__,
     "adam": lambda: optax.adam(1e-3),
     "adam of another rate": lambda: optax.adam(1e-4),
     "adam on a schedule": lambda: optax.adam(optax.linear_schedule(1.0, 0.0, 10)),
+    "adam on a schedule of another rate": lambda: optax.adam(optax.linear_schedule(2.0, 0.0, 10)),
+    "adam on a schedule of the user's": lambda: optax.adam(scaled),
+    "adam on another": lambda: optax.adam(AGAIN),
+    "several steps": lambda: optax.MultiSteps(optax.adam(1e-3), 2),
+    "more steps": lambda: optax.MultiSteps(optax.adam(1e-3), 3),
     "PartitionSpec": lambda: jax.sharding.PartitionSpec("a", None),
 }
 
@@ -259,17 +258,21 @@ def test_what_holds_data_equals_only_itself() -> None:
     class Model(nnx.Module):
         w: Any
 
-    for make in (
+    makers: list[Any] = [
         lambda: jnp.ones(2),
         lambda: nnx.Param(jnp.ones(2)),
         lambda: Mine(jnp.ones(2)),
         lambda: Model(1),
         lambda: nnx.State({"a": nnx.Param(jnp.ones(2))}),
         lambda: nnx.Linear(1, 1, rngs=nnx.Rngs(0)),
-    ):
+    ]
+    for make in makers:
         value, other = make(), make()
-        assert key_of(scaled(value)) == key_of(scaled(value))
-        assert key_of(scaled(value)) != key_of(scaled(other))
+        assert key_of([value]) == key_of([value])
+        assert key_of([value]) != key_of([other])
+        # Optax's functions refer to it.
+        decays = [optax.add_decayed_weights(x) for x in (value, value, other)]
+        assert key_of(decays[0]) == key_of(decays[1]) != key_of(decays[2])
 
 
 def test_a_key_is_of_the_moment() -> None:
@@ -296,17 +299,80 @@ def test_a_reused_address_is_no_identity() -> None:
         assert key != key_of(Plain(1))
 
 
+def test_functions_equal_themselves() -> None:
+    def outer(x: Any) -> Any:
+        return lambda: x
+
+    value = outer([1])
+    key = key_of(value)
+    assert key == key_of(value) != key_of(outer([1]))
+    assert key_of(outer([1]), alike=True) == key_of(outer([1]), alike=True)
+    assert key_of(outer([1]), alike=True) != key_of(outer([2]), alike=True)
+    value.__closure__[0].cell_contents = 2
+    assert key_of(value) == key
+    method = Equal(value).__eq__
+    assert key_of(method) == key_of(Equal(value).__eq__)
+
+
+def from_library(source: str, **names: Any) -> Any:
+    """Returns a function that passes for one of Optax."""
+    space: dict[str, Any] = {"__name__": "optax.made_up"}
+    exec(source, space)
+    return space["make"](**names)
+
+
+def test_functions_of_libraries_compare_as_they_were_when_first_seen() -> None:
+    source = """
+def make(x):
+    def f(new=None):
+        nonlocal x
+        x = new if new is not None else x
+    return f
+"""
+    first, other = from_library(source, x=1), from_library(source, x=1)
+    key = key_of(first)
+    first(2)
+    assert key_of(first) == key
+    spaces = [f.__globals__ for f in (first, other)]
+    assert spaces[0] is not spaces[1]
+    assert key_of(other) == key
+    changed = from_library(source, x=1)
+    changed(2)
+    assert key_of(changed) != key
+    gone = weakref.ref(first)
+    del first
+    gc.collect()
+    assert gone() is None
+
+
+def test_functions_of_libraries_that_refer_to_themselves() -> None:
+    source = """
+def make(x):
+    def f():
+        return f, g, x
+    def g():
+        return f
+    return f
+"""
+    one, other = from_library(source, x=1), from_library(source, x=1)
+    assert key_of(one) == key_of(other)
+    assert key_of(one) != key_of(from_library(source, x=2))
+    for f in (one, other):
+        assert key_of(f()[1]) == key_of(one()[1])
+
+
 def test_an_empty_closure_cell() -> None:
-    def outer(fill: bool) -> Any:
-        def inner() -> Any:
-            return later
-
-        if fill:
-            later = 1
-        return inner
-
-    assert key_of(outer(False)) == key_of(outer(False))
-    assert key_of(outer(False)) != key_of(outer(True))
+    source = """
+def make(fill):
+    def f():
+        return later
+    if fill:
+        later = 1
+    return f
+"""
+    empty = from_library(source, fill=False)
+    assert key_of(empty) == key_of(from_library(source, fill=False))
+    assert key_of(empty) != key_of(from_library(source, fill=True))
 
 
 def test_what_cannot_be_copied_compares_by_identity() -> None:
@@ -315,7 +381,7 @@ def test_what_cannot_be_copied_compares_by_identity() -> None:
         __hash__ = None  # type: ignore[assignment]
 
         def __deepcopy__(self, memo: Any) -> Any:
-            raise TypeError("no copies")
+            raise RuntimeError("no copies")
 
         def __eq__(self, other: object) -> bool:
             return True
@@ -323,6 +389,27 @@ def test_what_cannot_be_copied_compares_by_identity() -> None:
     value = Stubborn()
     assert key_of(value) == key_of(value)
     assert key_of(value) != key_of(Stubborn())
+
+
+def test_what_cannot_be_compared_is_not_equal() -> None:
+    class Quarrelsome:
+        __slots__ = ()
+
+        def __eq__(self, other: object) -> bool:
+            raise RuntimeError("no comparison")
+
+        def __hash__(self) -> int:
+            return 0
+
+    class Unhashable(Quarrelsome):
+        __slots__ = ()
+        __hash__ = None  # type: ignore[assignment]
+
+    for kind in (Quarrelsome, Unhashable):
+        value = kind()
+        box = Static(value)
+        assert box == box
+        assert box != Static(kind())
 
 
 def test_a_box_is_a_pytree_without_leaves() -> None:
@@ -341,3 +428,30 @@ def test_a_box_is_copied_and_pickled_without_its_key() -> None:
         assert new == box
         assert new.value is not value
     assert pickle.loads(pickle.dumps(Static(scaled))) == Static(scaled)
+
+
+def test_common_values_share_a_box_until_they_are_forgotten() -> None:
+    assert boxed((1, "a")) is boxed((1, "a"))
+    assert boxed(scaled) is not boxed(AGAIN)
+    box = boxed(scaled)
+    assert boxed(scaled) is box
+    assert boxed((1, True)) != boxed((1, 1))
+    assert str(boxed(0.0)) != str(boxed(-0.0))
+    before = boxed("text")
+    _static.clear()
+    assert boxed("text") is not before
+    assert boxed("text") == before
+    for i in range(2 * _static._MOST):
+        boxed(i)
+    assert len(_static._boxes) <= _static._MOST
+
+
+def test_boxes_keep_no_functions_alive() -> None:
+    def inner() -> None:
+        pass
+
+    boxed(inner)
+    gone = weakref.ref(inner)
+    del inner
+    gc.collect()
+    assert gone() is None

@@ -6,210 +6,227 @@ that two values with equal keys lead to the same traced program. `Static` is the
 by that key and still hands out the very object it was given.
 
 Keys are taken when a box is made, so that a config changed later is seen as another value and
-never rewrites what a cache remembers.
+never rewrites what a cache remembers. With the key the box notes all in the value that may change
+in place: what has to be looked at to know whether the key is still right.
 """
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import functools
-import struct
+import sys
 import types
 import weakref
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from weft._keys import ArrayKey, ByCopy, ByEquality, ByIdentity, array_key, bits_of
+from weft._makeup import (
+    ATOMS,
+    ELEMENTS,
+    LIBRARIES,
+    Aspect,
+    Compare,
+    Makeup,
+    makeup_of,
+    package_of,
+)
 
-class ByIdentity:
-    """Key of a value that equals only itself; holds it weakly where Python allows."""
+_MOST_PARTS = 10_000
+"""How much inside of objects that equal only themselves is looked at, in one value."""
 
-    __slots__ = ("_get", "_id")
 
-    def __init__(self, value: Any):
-        self._id = id(value)
+class PartsKey(NamedTuple):
+    """Key of a value by what it is made of.
+
+    Attributes:
+      kind: its type.
+      head: what decides besides its parts.
+      aspects: for each aspect of the type's makeup the keys of its parts: in order, in pairs with
+        the keys of their names, or as a set where there is no order.
+    """
+
+    kind: type
+    head: Hashable
+    aspects: tuple[Hashable, ...]
+    tag: str = "parts"
+
+
+class Cycle(NamedTuple):
+    """Key of what is an outer value again: how many levels further out."""
+
+    levels: int
+    tag: str = "cycle"
+
+
+class Watched(NamedTuple):
+    """What may change in place: an aspect of a value, or a value and the key that it had."""
+
+    how: Aspect | ArrayKey | ByCopy
+    value: Any
+
+
+class _TooMuchError(Exception):
+    """Ends the look into an object that holds more than can be compared on each call."""
+
+
+_first_seen: weakref.WeakKeyDictionary[Any, PartsKey] = weakref.WeakKeyDictionary()
+"""Keys of functions that libraries made."""
+
+
+class _Look:
+    """One look into a static value, which makes its key.
+
+    Args:
+      alike: whether functions compare by code, defaults and closure, whoever made them.
+      around: the values around what is looked at, by `id` with their level.
+
+    Attributes:
+      watched: what may change in place, in the order in which it was met.
+      lowest: the level of the outermost value that was met again inside of itself.
+    """
+
+    __slots__ = ("_active", "_alike", "_is_within", "_left", "_met", "lowest", "watched")
+
+    def __init__(self, alike: bool = False, around: dict[int, int] | None = None):
+        self.watched: list[Watched] = []
+        self.lowest = sys.maxsize
+        self._alike = alike
+        self._active: dict[int, int] = {} if around is None else around
+        self._met: set[int] = set()  # objects that equal only themselves
+        self._is_within = False  # one of these
+        self._left = _MOST_PARTS
+
+    def key(self, value: Any) -> Hashable:
+        kind = type(value)
+        if kind in ATOMS:
+            return (kind, value)
+        active = self._active
+        level = active.get(id(value))
+        if level is not None:  # a dict that holds itself
+            self.lowest = min(self.lowest, level)
+            return Cycle(len(active) - level)
+        makeup = makeup_of(kind)
+        active[id(value)] = len(active)
         try:
-            self._get: Callable[[], Any] = weakref.ref(value)
-        except TypeError:
-            self._get = lambda: value
+            return _KEYS[makeup.compare](self, value, makeup)
+        finally:
+            del active[id(value)]
 
-    def __hash__(self) -> int:
-        return self._id
+    def _parts(self, value: Any, makeup: Makeup, head: Hashable = None) -> PartsKey:
+        aspects = tuple([self._aspect(value, aspect) for aspect in makeup.aspects])
+        return PartsKey(type(value), head, aspects)
 
-    def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        if not isinstance(other, ByIdentity) or self._id != other._id:
-            return False
-        value = self._get()  # a dead object's address may have been reused
-        return value is not None and value is other._get()
+    def _aspect(self, value: Any, aspect: Aspect) -> Hashable:
+        if aspect.changes:
+            self.watched.append(Watched(aspect, value))
+        parts = list(aspect.values(value))
+        if self._is_within:
+            self._left -= len(parts)
+            if self._left < 0:
+                raise _TooMuchError
+        keys = map(self.key, parts)
+        if aspect.names is not None:
+            names = map(self.key, list(aspect.names(value)))
+            return tuple(zip(names, keys, strict=True))
+        return tuple(keys) if aspect.is_ordered else frozenset(keys)
+
+    def _atom(self, value: Any, makeup: Makeup) -> Hashable:
+        return (type(value), value)
+
+    def _bits(self, value: Any, makeup: Makeup) -> Hashable:
+        return self._parts(value, makeup, bits_of(value))
+
+    def _own(self, value: Any, makeup: Makeup) -> Hashable:
+        try:
+            head = ByEquality(value)
+        except Exception:  # what its hash needs cannot be hashed
+            return self._copy(value, makeup)
+        return self._parts(value, makeup, head)
+
+    def _copy(self, value: Any, makeup: Makeup) -> Hashable:
+        try:
+            head = ByCopy(value)
+        except Exception:  # copying runs code of the user's
+            return self._identity(value, makeup)
+        self.watched.append(Watched(head, value))
+        return self._parts(value, makeup, head)
+
+    def _identity(self, value: Any, makeup: Makeup) -> Hashable:
+        head = ByIdentity(value)
+        if not makeup.aspects or id(value) in self._met:
+            return head
+        self._met.add(id(value))
+        if self._is_within:
+            return self._parts(value, makeup, head)
+        before = len(self.watched)
+        self._is_within = True
+        try:
+            return self._parts(value, makeup, head)
+        except _TooMuchError:
+            del self.watched[before:]
+            return head
+        finally:
+            self._is_within = False
+
+    def _array(self, value: Any, makeup: Makeup) -> Hashable:
+        if value.dtype.kind == "O":
+            head = (value.dtype, value.shape)
+            makeup = makeup._replace(aspects=(ELEMENTS, *makeup.aspects))
+        else:
+            head = array_key(value, key_of)
+            if not isinstance(value, np.generic) or isinstance(value, np.void):
+                self.watched.append(Watched(head, value))
+        return self._parts(value, makeup, head)
+
+    def _function(self, value: types.FunctionType, makeup: Makeup) -> Hashable:
+        if self._alike:
+            return self._parts(value, makeup, (value.__code__, ByIdentity(value.__globals__)))
+        module = value.__globals__.get("__name__")
+        if package_of(module) not in LIBRARIES:
+            return ByIdentity(value)
+        key = _first_seen.get(value)
+        if key is None:
+            # What is noticed later does not count: the function may bind its variables anew.
+            look = _Look(around=self._active)
+            key = look._parts(value, makeup, (value.__code__, module))
+            if look.lowest >= len(self._active) - 1:  # nothing around it is a part of the key
+                _first_seen[value] = key
+            self.lowest = min(self.lowest, look.lowest)
+        return key
 
 
-_BY_IDENTITY: list[type] = [jax.Array]
+_KEYS: dict[Compare, Callable[[_Look, Any, Makeup], Hashable]] = {
+    Compare.ATOM: _Look._atom,
+    Compare.BITS: _Look._bits,
+    Compare.PARTS: _Look._parts,
+    Compare.OWN: _Look._own,
+    Compare.IDENTITY: _Look._identity,
+    Compare.COPY: _Look._copy,
+    Compare.ARRAY: _Look._array,
+    Compare.FUNCTION: _Look._function,
+}
 
 
-def compare_by_identity(kind: type) -> None:
-    """Declares that values of a type hold data: as static values they equal only themselves."""
-    _BY_IDENTITY.append(kind)
-
-
-class BySnapshot:
-    """Key of an unhashable value without readable content: a copy, compared with `==`."""
-
-    __slots__ = ("_copy",)
-
-    def __init__(self, value: Any):
-        self._copy = copy.deepcopy(value)
-
-    def __hash__(self) -> int:
-        return hash(type(self._copy))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, BySnapshot) and bool(self._copy == other._copy)
-
-
-def key_of(value: Any) -> Hashable:
+def key_of(value: Any, *, alike: bool = False) -> Hashable:
     """Returns the key of a static value.
 
     Values compare by type and content, recursively: `1`, `True` and `1.0` differ, as do `0.0` and
-    `-0.0`, while NaN equals itself. Functions compare by code, defaults and closure, so that
-    `optax.adam(1e-3)` made twice is equal. What holds data (arrays, Variables, objects) equals only
-    itself. Other objects compare by `==` where they can be hashed.
+    `-0.0`, while NaN equals itself. Functions equal only themselves, but for those that JAX, Optax
+    and Weft made: these compare by code, defaults and closure, as they were when first seen, so
+    that `optax.adam(1e-3)` made twice is equal. What holds data (arrays, Variables, objects)
+    equals only itself. Other objects compare by `==` where they define it, else by identity; their
+    attributes count as well, so that a change of these is seen.
 
     Args:
       value: any Python object.
+      alike: whether all functions compare by code, defaults and closure, as they are now.
 
     Returns:
       A hashable, immutable key.
     """
-    return _key(value, {})
-
-
-def _key(value: Any, active: dict[int, int]) -> Hashable:
-    kind = type(value)
-    if kind in _ATOMS:
-        return (kind, value)
-    if id(value) in active:  # a function that closes over itself, a dict that holds itself
-        return ("cycle", active[id(value)])
-    rule = _RULES.get(kind)
-    active[id(value)] = len(active)
-    try:
-        if rule is not None:
-            return rule(value, active)
-        return _key_of_object(value, active)
-    finally:
-        del active[id(value)]
-
-
-def _key_of_float(value: float, active: dict[int, int]) -> Hashable:
-    return (float, struct.pack("d", value))
-
-
-def _key_of_complex(value: complex, active: dict[int, int]) -> Hashable:
-    return (complex, struct.pack("dd", value.real, value.imag))
-
-
-def _key_of_sequence(value: Any, active: dict[int, int]) -> Hashable:
-    return (type(value), *(_key(item, active) for item in value))
-
-
-def _key_of_mapping(value: Any, active: dict[int, int]) -> Hashable:
-    # Order counts: code that iterates over the mapping traces another program.
-    return (type(value), *((_key(k, active), _key(v, active)) for k, v in value.items()))
-
-
-def _key_of_set(value: Any, active: dict[int, int]) -> Hashable:
-    return (type(value), frozenset(_key(item, active) for item in value))
-
-
-def _key_of_numpy(value: Any, active: dict[int, int]) -> Hashable:
-    if value.dtype.hasobject:
-        return (type(value), value.shape, *(_key(item, active) for item in value.ravel().tolist()))
-    return (type(value), str(value.dtype), value.shape, value.tobytes())
-
-
-def _key_of_partial(value: functools.partial, active: dict[int, int]) -> Hashable:
-    parts = (value.func, value.args, value.keywords)
-    return (type(value), *(_key(part, active) for part in parts))
-
-
-def _key_of_method(value: types.MethodType, active: dict[int, int]) -> Hashable:
-    return (types.MethodType, _key(value.__func__, active), _key(value.__self__, active))
-
-
-def _key_of_cell(cell: types.CellType, active: dict[int, int]) -> Hashable:
-    try:
-        return (_key(cell.cell_contents, active),)
-    except ValueError:  # the cell is still empty
-        return ()
-
-
-def _key_of_function(value: types.FunctionType, active: dict[int, int]) -> Hashable:
-    return (
-        types.FunctionType,
-        value.__code__,
-        ByIdentity(value.__globals__),
-        _key(value.__defaults__, active),
-        _key(value.__kwdefaults__, active),
-        *(_key_of_cell(cell, active) for cell in value.__closure__ or ()),
-    )
-
-
-def _key_of_object(value: Any, active: dict[int, int]) -> Hashable:
-    kind = type(value)
-    if isinstance(value, tuple(_BY_IDENTITY)):
-        return ByIdentity(value)
-    if isinstance(value, np.generic):
-        return _key_of_numpy(value, active)
-    # A subclass that is no dataclass itself may have attributes that its fields do not tell of.
-    parameters = vars(kind).get("__dataclass_params__")
-    if parameters is not None and parameters.eq:
-        fields = (getattr(value, f.name, None) for f in dataclasses.fields(value))
-        return (kind, *(_key(field, active) for field in fields))
-    if isinstance(value, tuple):
-        return _key_of_sequence(value, active)
-    if kind.__hash__ is object.__hash__ and kind.__eq__ is object.__eq__:
-        return ByIdentity(value)
-    try:
-        hash(value)
-    except TypeError:
-        return _key_of_unhashable(value, active)
-    return (kind, value)
-
-
-def _key_of_unhashable(value: Any, active: dict[int, int]) -> Hashable:
-    own = getattr(value, "__dict__", None)
-    attributes = _key(own, active) if isinstance(own, dict) else None
-    for base, rule in ((dict, _key_of_mapping), (list, _key_of_sequence), (set, _key_of_set)):
-        if isinstance(value, base):
-            return (rule(value, active), attributes)
-    if attributes is not None:
-        return (type(value), attributes)
-    try:
-        return BySnapshot(value)
-    except TypeError:
-        return ByIdentity(value)
-
-
-_ATOMS = frozenset({type(None), bool, int, str, bytes, type, type(...)})
-"""Types whose values are fixed, and equal to another of the same type only if nothing differs."""
-
-_RULES: dict[type, Callable[[Any, dict[int, int]], Hashable]] = {
-    float: _key_of_float,
-    complex: _key_of_complex,
-    tuple: _key_of_sequence,
-    list: _key_of_sequence,
-    dict: _key_of_mapping,
-    set: _key_of_set,
-    frozenset: _key_of_set,
-    np.ndarray: _key_of_numpy,
-    functools.partial: _key_of_partial,
-    types.MethodType: _key_of_method,
-    types.FunctionType: _key_of_function,
-}
+    return _Look(alike).key(value)
 
 
 @jax.tree_util.register_static
@@ -217,6 +234,15 @@ class Static:
     """A static value in a box that compares by the value's key.
 
     The box is a JAX pytree without leaves, so it may ride along inside any pytree.
+
+    Args:
+      value: the value.
+      alike: whether functions in it compare by code, defaults and closure, as they are now.
+
+    Attributes:
+      value: the value.
+      key: its key, when the box was made.
+      watched: what may change in it in place.
 
     Example:
       >>> import weft as nnx
@@ -226,12 +252,14 @@ class Static:
       False
     """
 
-    __slots__ = ("_hash", "key", "value")
+    __slots__ = ("__weakref__", "_hash", "key", "value", "watched")
     __class_getitem__ = classmethod(types.GenericAlias)  # as an annotation: `Static[int]`
 
-    def __init__(self, value: Any):
+    def __init__(self, value: Any, *, alike: bool = False):
+        look = _Look(alike)
         self.value = value
-        self.key = key_of(value)
+        self.key = look.key(value)
+        self.watched = tuple(look.watched)
         self._hash: int | None = None
 
     def __hash__(self) -> int:
@@ -251,22 +279,25 @@ class Static:
 
 def are_atoms(values: Iterable[Any]) -> bool:
     """Returns whether all values are of types whose values `==` tells apart as keys do."""
-    return _ATOMS.issuperset(map(type, values))
+    return ATOMS.issuperset(map(type, values))
 
 
 _MOST = 4096
 _boxes: dict[Hashable, Static] = {}
+_boxes_of_functions: weakref.WeakValueDictionary[int, Static] = weakref.WeakValueDictionary()
 
 
 def boxed(value: Any) -> Static:
-    """Returns a value in a box; for common values that of an earlier call, which is faster.
-
-    Code and default values of functions are taken to stay as they are.
-    """
+    """Returns a value in a box; for common values that of an earlier call, which is faster."""
     kind = type(value)
+    if kind is types.FunctionType or kind is type:  # not kept alive
+        box = _boxes_of_functions.get(id(value))
+        if box is None or box.value is not value:
+            box = _boxes_of_functions[id(value)] = Static(value)
+        return box
     if kind is tuple:
         key: Hashable = (kind, value, *map(type, value)) if are_atoms(value) else None
-    elif kind in _ATOMS or kind is types.FunctionType or (kind is float and value):
+    elif kind in ATOMS or (kind is float and value):
         key = (kind, value)  # not for zeros: they have signs
     else:
         key = None
@@ -274,21 +305,13 @@ def boxed(value: Any) -> Static:
         return Static(value)
     box = _boxes.get(key)
     if box is None:
-        box = Static(value)
-        if kind is not types.FunctionType or _stays(value):
-            if len(_boxes) >= _MOST:
-                _boxes.clear()
-            _boxes[key] = box
+        if len(_boxes) >= _MOST:
+            _boxes.clear()
+        box = _boxes[key] = Static(value)
     return box
-
-
-def _stays(function: types.FunctionType) -> bool:
-    """Returns whether a function has no closure, and no default value that may change."""
-    defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
-    fixed = _ATOMS | {float, types.FunctionType}
-    return function.__closure__ is None and all(type(x) in fixed for x in defaults)
 
 
 def clear() -> None:
     """Forgets the boxes of common values."""
     _boxes.clear()
+    _boxes_of_functions.clear()

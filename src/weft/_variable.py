@@ -16,6 +16,7 @@ import numpy as np
 
 from weft import _trace, _watch
 from weft._foreign_names import VARIABLE
+from weft._makeup import compare_by_identity
 from weft._metadata import (
     HOOKS,
     VariableMetadata,
@@ -27,7 +28,7 @@ from weft._metadata import (
 from weft._operators import ValueOperators
 from weft._part import Part
 from weft._reads import forget, readers
-from weft._static import Static, compare_by_identity
+from weft._static import Static
 from weft._storage import VariableStorage, fill_variable, make_variables
 from weft._tracebacks import call_site
 from weft._types import HELD, MISSING, Missing

@@ -235,7 +235,11 @@ def count_traces(run: Run, body: Function, calls: list[tuple[Any, ...]]) -> int:
 def network(seed: int) -> nnx.Module:
     rngs = nnx.Rngs(seed)
     layers = [nnx.Linear(2, 3, rngs=rngs), nnx.BatchNorm(3, rngs=rngs)]
-    return nnx.Sequential(*layers, nnx.Dropout(0.1, rngs=rngs), lambda x: x * 2.0)
+    return nnx.Sequential(*layers, nnx.Dropout(0.1, rngs=rngs), doubled)
+
+
+def doubled(x: Any) -> Any:
+    return x * 2.0
 
 
 @case(7, FULL, TREE, VALUES)
@@ -273,12 +277,23 @@ def static_values_by_type_and_value(run: Run) -> None:
 
 
 @case(7)
-def functions_by_code_and_closure(run: Run) -> None:
+def functions_by_identity(run: Run) -> None:
     def scale(factor: Any) -> Function:
         return lambda x, power=2: x * factor**power
 
-    calls = [(Box(f=scale(factor)),) for factor in (1, 1, 1.0, True, 1)]
+    double, triple = scale(2), scale(3)
+    calls = [(Box(f=f),) for f in (double, double, triple, scale(2), double)]
     assert count_traces(run, lambda m: None, calls) == 3
+
+
+@case(7)
+def functions_of_libraries_as_first_seen(run: Run) -> None:
+    def schedule(steps: int) -> Function:
+        return optax.cosine_decay_schedule(1.0, steps)
+
+    used = schedule(5)
+    calls = [(Box(f=f),) for f in (used, used, schedule(5), schedule(6), used)]
+    assert count_traces(run, lambda m: m.f(0), calls) == 2
 
 
 @case(7)

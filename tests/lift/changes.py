@@ -74,8 +74,15 @@ CHANGES: dict[str, Callable[[Zoo], Any]] = {
     ),
     "hashable config": _changed("hashed", _set("rate", 0.2)),
     "loose config": _changed("loose", _set("depth", 2)),
-    "closure": _changed("function", lambda x: x(1.0, 9.0)),
-    "closure of a hook": lambda root: root.weight.get_metadata("hook")(1.0, 9.0),
+    "function": _changed("", lambda root: setattr(root, "function", other_function)),
+    "hook": _changed("weight", lambda x: x.set_metadata(hook=other_function)),
+    "object": _changed("opaque", _set("depth", 2)),
+    "object in an object": _changed("opaque.inner", lambda x: x.sizes.append(2)),
+    "name space": _changed("space", _set("rate", 2)),
+    "slots": _changed("slotted", _set("depth", 2)),
+    "inherited slots": _changed("slotted", lambda x: x.sizes.append(2)),
+    "deque": _changed("recent", lambda x: x.append(3)),
+    "counter": _changed("counts", lambda x: x.update("b")),
     "keywords of a partial": _changed("partial", lambda x: x.keywords["exponents"].append(2)),
     "object of a method": _changed("layers.0", _set("scale", 9)),
     "foreign pytree": _changed("foreign", _set("value", jnp.ones(2))),
@@ -104,6 +111,10 @@ CHANGES: dict[str, Callable[[Zoo], Any]] = {
     "cycle": lambda root: root.layers.append(root),
     "other thread": lambda root: in_thread(lambda: setattr(root, "size", 11)),
 }
+
+
+def other_function(x: Any) -> Any:
+    return x
 
 
 def in_thread(do: Callable[[], Any]) -> None:

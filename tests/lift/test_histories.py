@@ -18,6 +18,7 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
@@ -160,6 +161,7 @@ WAYS: list[tuple[Any, list[Callable[[Any, str, Any], Any]]]] = [
             lambda x, name, new: x[name].append(Leaf()) if x.default_factory is list else None,
         ],
     ),
+    (collections.Counter, [lambda x, name, new: x.update([name])]),
     (
         dict,
         [
@@ -200,7 +202,16 @@ WAYS: list[tuple[Any, list[Callable[[Any, str, Any], Any]]]] = [
         ],
     ),
     (functools.partial, [lambda x, name, new: x.keywords.__setitem__(name, 1)]),
-    (types.FunctionType, [lambda x, name, new: x(1.0, 5.0)]),
+    (collections.deque, [lambda x, name, new: x.append(name), lambda x, name, new: x.rotate(1)]),
+    (
+        (zoo.Opaque, types.SimpleNamespace),
+        [
+            lambda x, name, new: setattr(x, name, name),
+            lambda x, name, new: vars(x).clear(),
+            lambda x, name, new: vars(x).popitem(),
+        ],
+    ),
+    (zoo.MoreSlots, [lambda x, name, new: setattr(x, "depth", x.depth + 1)]),
 ]
 
 
@@ -249,6 +260,8 @@ class Histories(RuleBasedStateMachine):
             Guarded,
             zoo.Described,
             lambda: Config(0.5, []),
+            zoo.Opaque,
+            lambda: optax.linear_schedule(1.0, 0.0, kind + 1),
         ]
         return makers[kind % len(makers)]()
 

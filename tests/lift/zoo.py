@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import weft as nnx
 from tests.lift.donated import peek
@@ -68,14 +69,34 @@ class Loose:
         self.depth = 1
 
 
-def scaled_by(scale: float) -> Callable[..., Any]:
-    def scaled(x: Any, new: Any = None) -> Any:
-        nonlocal scale
-        if new is not None:
-            scale = new
-        return x * scale
+class Opaque:
+    """An object that equals only itself."""
 
-    return scaled
+    def __init__(self) -> None:
+        self.depth = 1
+        self.inner = types.SimpleNamespace(sizes=[1])
+
+
+class Slotted:
+    """Unhashable, with slots, and more of them in a subclass."""
+
+    __slots__ = ("depth",)
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        self.depth = 1
+
+
+class MoreSlots(Slotted):
+    __slots__ = ("sizes",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes = [1]
+
+
+def scaled(x: Any) -> Any:
+    return x * 2.0
 
 
 def power(x: Any, exponents: Any) -> Any:
@@ -118,7 +139,7 @@ class Described(Describes, Leaf):
 
 class Zoo(nnx.Module):
     def __init__(self) -> None:
-        self.weight = nnx.Param(jnp.ones(2), axes=["a"], hook=scaled_by(1.0))
+        self.weight = nnx.Param(jnp.ones(2), axes=["a"], hook=scaled)
         self.array = jnp.zeros(2)
         self.numpy = np.zeros(2, np.float32)
         self.size = 3
@@ -139,7 +160,13 @@ class Zoo(nnx.Module):
         self.list = nnx.List([Leaf()])
         self.dict = nnx.Dict(a=Leaf())
         self.partial = functools.partial(power, exponents=[1])
-        self.function = scaled_by(2.0)
+        self.function = scaled
+        self.schedule = optax.cosine_decay_schedule(0.1, 10)
+        self.opaque = Opaque()
+        self.slotted = MoreSlots()
+        self.space = types.SimpleNamespace(rate=1)
+        self.recent = nnx.static(collections.deque([1, 2]))
+        self.counts = nnx.static(collections.Counter("ab"))
         self.method = self.layers[0].apply
         self.tree = nnx.Variable({"a": jnp.ones(1), "b": (jnp.ones(1),)})
         self.fixed = nnx.static(jnp.arange(2))
@@ -195,8 +222,8 @@ def _partial_text(x: Any, visit: Callable[[Any], str]) -> str:
     return f"{_all(x.args, visit)}, {_all(x.keywords.items(), visit)}"
 
 
-def _function_text(x: Any, visit: Callable[[Any], str]) -> str:
-    return f"{x.__name__}, {_all([c.cell_contents for c in x.__closure__ or ()], visit)}"
+def _attributes_text(x: Any, visit: Callable[[Any], str]) -> str:
+    return _all(sorted(vars(x).items()), visit)
 
 
 _TEXTS: list[tuple[Any, Callable[[Any, Callable[[Any], str]], str]]] = [
@@ -209,8 +236,10 @@ _TEXTS: list[tuple[Any, Callable[[Any, Callable[[Any], str]], str]]] = [
     (Foreign, lambda x, visit: f"{visit(x.value)}, {x.tag}"),
     (functools.partial, _partial_text),
     (types.MethodType, lambda x, visit: f"{x.__func__.__name__}, {visit(x.__self__)}"),
-    (types.FunctionType, _function_text),
-    ((Config, Hashed, Frozen, Loose), lambda x, visit: _all(sorted(vars(x).items()), visit)),
+    (types.FunctionType, lambda x, visit: f"{x.__name__}"),
+    ((Config, Hashed, Frozen, Loose, Opaque, types.SimpleNamespace), _attributes_text),
+    (MoreSlots, lambda x, visit: f"{x.depth}, {visit(x.sizes)}"),
+    (collections.deque, _all),
 ]
 
 
@@ -246,7 +275,7 @@ def nodes(*roots: Any) -> list[Any]:
         if id(x) in seen:
             continue
         seen[id(x)] = x
-        if isinstance(x, _MUTABLE) or (isinstance(x, types.FunctionType) and x.__closure__):
+        if isinstance(x, _MUTABLE):
             found[id(x)] = x
         for kinds, below in _BELOW:
             if isinstance(x, kinds):
@@ -257,7 +286,8 @@ def nodes(*roots: Any) -> list[Any]:
 
 _MUTABLE = (
     *(nnx.Variable, Pytree, nnx.State, dict, list, set),
-    *(Config, Hashed, Loose, Foreign, functools.partial),
+    *(Config, Hashed, Loose, Foreign, Opaque, MoreSlots, types.SimpleNamespace),
+    *(functools.partial, collections.deque),
 )
 _BELOW: list[tuple[Any, Callable[[Any], Any]]] = [
     (nnx.Variable, lambda x: ()),
@@ -268,6 +298,7 @@ _BELOW: list[tuple[Any, Callable[[Any], Any]]] = [
     (Foreign, lambda x: [x.value]),
     (functools.partial, lambda x: x.keywords.values()),
     (Frozen, lambda x: [x.inner]),
+    ((Opaque, types.SimpleNamespace), lambda x: vars(x).values()),
     (types.MethodType, lambda x: [x.__self__]),
 ]
 

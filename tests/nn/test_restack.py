@@ -100,6 +100,21 @@ def test_other_structures_are_refused_by_path(blocks):
     assert "blocks[0]" in refusal(blocks) and "is a Block" in refusal(blocks)
 
 
+def test_functions_made_for_each_block_count_as_the_same(blocks):
+    def scaled(factor):
+        return lambda x: factor * x
+
+    for block in blocks:
+        block.act = scaled(2.0)
+        block.linear.kernel.set_metadata(hook=scaled(3.0))
+    stack = nnx.stack(blocks)
+    assert stack.stacked.act is blocks[0].act
+    blocks[1].act = scaled(5.0)
+    text = refusal(blocks)
+    assert "blocks[0].act is <function" in text
+    assert "blocks[1].act is <function" in text
+
+
 def test_shared_variables_are_refused(blocks):
     blocks[2].linear.kernel = blocks[0].linear.kernel
     text = refusal(blocks)

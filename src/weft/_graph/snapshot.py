@@ -1,60 +1,54 @@
 """Snapshots: what cannot report that it changes, as it was when a plan was made.
 
-Plain lists, dicts and sets, pytrees of other libraries, config objects and variables of closures
-change without anybody being told. A snapshot keeps what was in them, and compares by identity on
-each call, all of them at once and in C: keeping the elements alive is what makes identity safe, as
-the address of a dead one would be used again. Code and default values of functions, and what is
-frozen, are taken to stay as they are.
+Plain lists, dicts and sets, pytrees of other libraries and config objects change without anybody
+being told. A snapshot keeps what was in them, and compares by identity on each call, all of them
+at once and in C: keeping the elements alive is what makes identity safe, as the address of a dead
+one would be used again. What in a static value may change, the value's box has noted (`Watched`).
 """
 
 from __future__ import annotations
 
 import collections
-import dataclasses
 import functools
 import itertools
 import operator
-import types
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax.tree_util as jtu
-import numpy as np
 
-from weft._graph.closures import unsettled
-from weft._graph.records import Record, iter_records
+from weft._graph.records import Record, VariableDef, iter_records
 from weft._graph.state import State, watch_state
 from weft._graph.walk import Flattener
+from weft._makeup import Aspect, own_dict
 from weft._module.pytree import Pytree, attributes, watch_object
-from weft._static import ByIdentity, Static, key_of
+from weft._static import Static, Watched
 from weft._variable import Variable, get_slot, is_leaf, watch_variable
 from weft._watch import Watch
 
 _values_of = dict.values
 _flat = itertools.chain.from_iterable
+_PLAIN = frozenset({list, set, dict, collections.deque})
+
+_MANY = 1000
+"""From how many elements on a container is compared by `==`, which is 30 times as fast.
+
+Elements that are the same object count as equal without a look at them. An element that is replaced
+by an equal one of another type (`1` by `True`) is not noticed there.
+"""
 
 
 class Snapshot:
     """What was seen in things that change silently."""
 
-    __slots__ = (
-        "_before",
-        "_cells",
-        "_checks",
-        "_holders",
-        "_lengths",
-        "_mappings",
-        "_seen",
-        "_sequences",
-    )
+    __slots__ = ("_before", "_checks", "_holders", "_lengths", "_mappings", "_seen", "_sequences")
 
     def __init__(self) -> None:
-        self._sequences: list[Any] = []  # lists and sets
+        self._sequences: list[Any] = []  # lists, sets and deques
         self._mappings: list[dict[Any, Any]] = []
-        self._holders: list[Any] = []  # objects with attributes
-        self._cells: list[types.CellType] = []
-        self._checks: list[Callable[[], bool]] = []  # of what has no elements to compare
-        self._seen: dict[int, Any] = {}  # alive, so that no address is used twice
+        self._holders: list[Any] = []  # objects whose attributes are among the mappings
+        self._checks: list[Callable[[], bool]] = []  # of all else
+        self._seen: dict[tuple[Any, int], Any] = {}  # alive, so that no address is used twice
         self._lengths: list[int] = []
         self._before: tuple[list[Any], ...] = ()
 
@@ -91,85 +85,33 @@ class Snapshot:
         """Adds a function that says whether something is as it was."""
         self._checks.append(check)
 
-    def add_static(self, value: Any) -> None:
-        """Adds all in a static value that may change in place and decides about its key."""
-        if type(value) in _FIXED or id(value) in self._seen:
-            return
-        self._seen[id(value)] = value
-        rule = _RULES.get(type(value), Snapshot._add_object)
-        rule(self, value)
-
-    def _add_parts(self, value: Any) -> None:
-        for part in value:
-            self.add_static(part)
-
-    def _add_sequence(self, value: Any) -> None:
-        self._sequences.append(value)
-        self._add_parts(value)
-
-    def _add_mapping(self, value: Any) -> None:
-        self._mappings.append(value)
-        self._add_parts(value)
-        self._add_parts(value.values())
-
-    def _add_function(self, value: types.FunctionType) -> None:
-        changing = set(map(id, unsettled(value)))
-        for cell in value.__closure__ or ():
-            if id(cell) not in self._seen:
-                self._seen[id(cell)] = cell
-                try:
-                    self.add_static(cell.cell_contents)
-                except ValueError:  # still empty
-                    self._add_key(value)
-                else:
-                    if id(cell) in changing:
-                        self._cells.append(cell)
-        self._add_parts(value.__defaults__ or ())
-        self._add_parts((value.__kwdefaults__ or {}).values())
-
-    def _add_method(self, value: types.MethodType) -> None:
-        self._add_parts((value.__func__, value.__self__))
-
-    def _add_partial(self, value: functools.partial) -> None:
-        self._add_parts((value.func, value.args, value.keywords))
-
-    def _add_object(self, value: Any) -> None:
-        kind = type(value)
-        if isinstance(value, np.generic) or type(key_of(value)) is ByIdentity:
-            return
-        parameters = vars(kind).get("__dataclass_params__")
-        if parameters is not None and parameters.eq:
-            if parameters.frozen:
-                self._add_parts(getattr(value, f.name, None) for f in dataclasses.fields(value))
+    def add_static(self, watched: Iterable[Watched]) -> None:
+        """Adds what a static value's box has noted of it."""
+        for how, value in watched:
+            key = (how, id(value))
+            if key in self._seen:
+                continue
+            self._seen[key] = value
+            if isinstance(how, Aspect):
+                self._add_aspect(how, value)
             else:
-                self._add_attributes(value)
-            return
-        if isinstance(value, tuple):
-            self._add_parts(value)
-            return
-        try:
-            hash(value)
-        except TypeError:
-            self._add_attributes(value)
+                self._checks.append(functools.partial(how.matches, value))
 
-    def _add_attributes(self, value: Any) -> None:
-        own = getattr(value, "__dict__", None)
-        if type(own) is not dict or isinstance(value, (list, dict, set)):
-            self._add_key(value)
+    def _add_aspect(self, aspect: Aspect, value: Any) -> None:
+        home: Any = None if aspect.home is None else aspect.home(value)
+        if type(home) not in _PLAIN or len(home) >= _MANY:
+            self._checks.append(_unchanged(aspect, value))
             return
-        self._holders.append(value)  # the dict may be replaced by another
-        self._add_mapping(own)
-
-    def _add_key(self, value: Any) -> None:
-        key = key_of(value)
-        self._checks.append(lambda: key_of(value) == key)
+        if home is not value and aspect.home is own_dict:
+            self._holders.append(value)  # its attributes may be replaced by others
+        (self._mappings if type(home) is dict else self._sequences).append(home)
 
     def close(self) -> Snapshot | None:
         """Takes the snapshot; returns None if there is nothing that could change."""
         self._seen = {}
         self._lengths = [*map(len, self._sequences), *map(len, self._mappings)]
         self._before = tuple(map(list, self._read()))
-        return self if self._lengths or self._cells or self._checks else None
+        return self if self._lengths or self._checks else None
 
     # -- comparing
     def _read(self) -> tuple[Iterable[Any], ...]:
@@ -178,42 +120,41 @@ class Snapshot:
             _flat(self._sequences),
             _flat(mappings),
             _flat(map(_values_of, mappings)),
-            [holder.__dict__ for holder in self._holders],
-            [cell.cell_contents for cell in self._cells],
+            map(own_dict, self._holders),
         )
 
     def holds(self) -> bool:
         """Returns whether everything is as it was."""
-        try:
-            if self._lengths:
-                if self._lengths != [*map(len, self._sequences), *map(len, self._mappings)]:
-                    return False
+        if self._lengths:
+            if self._lengths != [*map(len, self._sequences), *map(len, self._mappings)]:
+                return False
+            try:
                 if not all(map(operator.is_, _flat(self._before), _flat(self._read()))):
                     return False
-            elif self._cells:  # the functions of an optimizer, as a rule
-                contents = [cell.cell_contents for cell in self._cells]
-                if not all(map(operator.is_, self._before[-1], contents)):
-                    return False
-        except (AttributeError, ValueError):  # an attribute dict or the content of a cell is gone
-            return False
+            except RuntimeError:  # another thread changes a container
+                return False
         return not self._checks or all(check() for check in self._checks)
 
 
-_FIXED = frozenset(
-    {type(None), bool, int, float, complex, str, bytes, type, type(...), types.BuiltinFunctionType}
-)
-_RULES: dict[type, Callable[[Snapshot, Any], None]] = {
-    tuple: Snapshot._add_parts,
-    frozenset: Snapshot._add_parts,
-    list: Snapshot._add_sequence,
-    set: Snapshot._add_sequence,
-    dict: Snapshot._add_mapping,
-    collections.OrderedDict: Snapshot._add_mapping,
-    np.ndarray: Snapshot._add_key,
-    functools.partial: Snapshot._add_partial,
-    types.MethodType: Snapshot._add_method,
-    types.FunctionType: Snapshot._add_function,
-}
+def _unchanged(aspect: Aspect, value: Any) -> Callable[[], bool]:
+    """Returns a function that says whether an aspect of a value is as it is now."""
+
+    def read() -> list[Any]:
+        names = () if aspect.names is None else aspect.names(value)
+        return [*names, *aspect.values(value)]
+
+    before = read()
+
+    def check() -> bool:
+        try:
+            now = read()
+            if len(now) >= _MANY:
+                return before == now
+            return len(before) == len(now) and all(map(operator.is_, before, now))
+        except Exception:  # code of the user's, or another thread that changes it
+            return False
+
+    return check
 
 
 def observe(flattener: Flattener, record: Record, watch: Watch, snapshot: Snapshot) -> None:
@@ -225,8 +166,6 @@ def observe(flattener: Flattener, record: Record, watch: Watch, snapshot: Snapsh
             if not is_leaf(raw):
                 treedef = jtu.tree_structure(raw)
                 snapshot.add_check(functools.partial(_has_treedef, obj, treedef))
-            if obj._metadata:
-                snapshot.add_static(tuple(obj._metadata.values()))
         elif isinstance(obj, Pytree):
             if not watch_object(obj, watch):
                 snapshot.add_container(attributes(obj))
@@ -240,7 +179,11 @@ def observe(flattener: Flattener, record: Record, watch: Watch, snapshot: Snapsh
             snapshot.add_foreign(value)
     for _, inner in iter_records(record):
         if isinstance(inner, Static):
-            snapshot.add_static(inner.value)
+            snapshot.add_static(inner.watched)
+        elif isinstance(inner, VariableDef) and inner.metadata.watched:
+            # The dict of metadata is never changed: another one takes its place.
+            metadata = inner.metadata.value
+            snapshot.add_static(w for w in inner.metadata.watched if w.value is not metadata)
 
 
 def _has_treedef(variable: Variable, treedef: Any) -> bool:

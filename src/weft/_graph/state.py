@@ -14,9 +14,9 @@ import jax.tree_util as jtu
 
 from weft import _filters, _watch
 from weft._errors import FilterError, StructureError
+from weft._makeup import Aspect, Compare, Makeup, declare
 from weft._operators import same_tree
 from weft._path import Path, format_path, path_sort_key, sorted_keys
-from weft._static import compare_by_identity
 from weft._values import own_value
 from weft._variable import Variable, pure_value
 
@@ -172,7 +172,11 @@ class State(MutableMapping[Any, Any]):
         return represent(self)
 
 
-compare_by_identity(State)
+# As a static value it equals another one of the same paths and values, of which Variables and
+# arrays equal only themselves; the state of an optimizer may hold such without any.
+declare(
+    State, Makeup(Compare.PARTS, (Aspect(lambda x: x._mapping.values(), lambda x: x._mapping),))
+)
 
 
 OPEN = object()

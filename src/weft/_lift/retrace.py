@@ -7,18 +7,14 @@ or of another type is no news.
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import functools
 import inspect
 import itertools
-import pathlib
-import types
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax.tree_util as jtu
 
+from weft._differences import narrow, text_of
 from weft._graph.records import (
     ArrayDef,
     NodeDef,
@@ -28,15 +24,15 @@ from weft._graph.records import (
     VariableDef,
     iter_records,
 )
+from weft._keys import place_of
 from weft._lift.arguments import argument_paths, leaf_paths
 from weft._lift.lift import Spec
 from weft._lift.program import entry_sizes
 from weft._path import Path, format_path
-from weft._static import Static, key_of
+from weft._static import Static
 
 _SHOWN = 8
 _LENGTH = 60
-_DEEPEST = 16
 
 
 class Fact(NamedTuple):
@@ -263,6 +259,11 @@ def _difference(path: Path, old: Fact, new: Fact) -> Difference:
 
 
 def _advice(old: Fact, new: Fact) -> str:
+    functions = [
+        isinstance(fact.value, Static) and callable(fact.value.value) for fact in (old, new)
+    ]
+    if all(functions):
+        return "Make the function once and use that one"
     if old.note or new.note:
         return "Make what changes a Variable, or pass it as an array"
     if old.avals and len(old.avals) == len(new.avals):
@@ -274,58 +275,22 @@ def _advice(old: Fact, new: Fact) -> str:
 
 # -- inside of static values
 def _narrowed(path: Path, old: Fact, new: Fact) -> tuple[Path, str, str]:
-    """Goes into two static values, to the first part that differs as far as parts have names."""
-    a, b, inside = old.value.value, new.value.value, path
-    for _ in range(_DEEPEST):
-        parts, others = _parts_of(a), _parts_of(b)
-        keys = [key for key in parts if key in others and key_of(parts[key]) != key_of(others[key])]
-        if type(a) is not type(b) or not keys:
-            break
-        inside, a, b = (*inside, keys[0]), parts[keys[0]], others[keys[0]]
-    if inside == path:  # it may have been changed in place, so that only the texts are different
-        before, after = old.text, new.text
-    else:
-        before, after = _short(a), _short(b)
-    return inside, *((_located(a), _located(b)) if before == after else (before, after))
+    """Goes into two static values, to the first part that differs as far as parts have names.
 
-
-def _parts_of(value: Any) -> dict[Any, Any]:
-    """Returns what is directly inside of a static value, by name or position."""
-    for kinds, parts in _PARTS:
-        if isinstance(value, kinds):
-            return parts(value)
-    if dataclasses.is_dataclass(value):
-        return {f.name: getattr(value, f.name, None) for f in dataclasses.fields(value)}
-    return {}
-
-
-def _parts_of_tuple(value: tuple[Any, ...]) -> dict[Any, Any]:
-    return dict(zip(getattr(value, "_fields", range(len(value))), value, strict=True))
-
-
-def _parts_of_function(value: types.FunctionType) -> dict[Any, Any]:
-    parts = dict(value.__kwdefaults__ or {})
-    for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
-        with contextlib.suppress(ValueError):  # still empty
-            parts[name] = cell.cell_contents
-    return parts
-
-
-_PARTS: list[tuple[type | tuple[type, ...], Callable[[Any], dict[Any, Any]]]] = [
-    (tuple, _parts_of_tuple),
-    (list, lambda value: dict(enumerate(value))),
-    (dict, dict),
-    (types.FunctionType, _parts_of_function),
-    (functools.partial, lambda value: {"func": value.func, "args": value.args, **value.keywords}),
-]
+    It goes by their keys, which tell of the moment when they were taken.
+    """
+    inside, a, b = narrow(old.value.key, new.value.key)
+    if inside:
+        return (*path, *inside), _shortened(text_of(a)), _shortened(text_of(b))
+    if old.text == new.text:
+        return path, _located(old.value.value), _located(new.value.value)
+    return path, old.text, new.text
 
 
 def _located(value: Any) -> str:
     """Shows a value; a function with the line where it is defined."""
     code = getattr(inspect.unwrap(value), "__code__", None) if callable(value) else None
-    if code is None:
-        return _short(value)
-    return f"{_short(value)} ({pathlib.PurePath(code.co_filename).name}:{code.co_firstlineno})"
+    return _short(value) if code is None else f"{_short(value)} {place_of(code)}"
 
 
 # -- why

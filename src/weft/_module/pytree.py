@@ -19,13 +19,13 @@ import jax
 
 from weft import _trace, _watch
 from weft._errors import StructureError, TraceContextError
+from weft._makeup import compare_by_identity
 from weft._module import kinds
 from weft._module.classes import prepare_class, reporting, reports_changes
 from weft._module.kinds import Kind, holds_data
 from weft._module.marks import Mark
 from weft._module.protocol import register
 from weft._path import format_path
-from weft._static import compare_by_identity
 from weft._storage import (
     ObjectStorage,
     VariableStorage,

@@ -7,11 +7,12 @@ from typing import Any, overload
 
 from weft._errors import StructureError
 from weft._graph import State, clone
-from weft._graph.records import Record, VariableDef, describe_difference
+from weft._graph.records import NodeDef, Record, ValueDef, VariableDef, describe_difference
 from weft._graph.walk import Builder, Entry, Flattener
 from weft._module import Module
 from weft._module.containers import List
 from weft._path import Path, format_path
+from weft._static import Static
 from weft._variable import Variable, make
 from weft.nn.stack import Policy, Stack, make_stack
 from weft.nn.stack_state import (
@@ -40,7 +41,8 @@ def stack(blocks: Any, /, *, like: Any = None, **options: Any) -> Any:
     """Makes a Stack of blocks, or the State of a Stack from that of a list of blocks.
 
     Args:
-      blocks: Modules of one structure, which are copied; or a State or nested mapping in which
+      blocks: Modules of one structure, which are copied, and in which functions of equal code,
+        defaults and closure count as the same; or a State or nested mapping in which
         the blocks of a list have their positions as keys.
       like: for a State, an object that has Stacks in the places of the lists; further keys may
         come before, as in the State of an optimizer. None for the State of a list.
@@ -155,7 +157,18 @@ def _difference(
     for path, value, _ in entries:
         if path in expected and (difference := leaf_difference(expected[path], value)):
             return path, *difference
-    return describe_difference(first, record)
+    return describe_difference(_alike(first), _alike(record))
+
+
+def _alike(record: Any) -> Any:
+    """Returns a record in which functions of equal code, defaults and closure are equal."""
+    if isinstance(record, Static):
+        return Static(record.value, alike=True)
+    if isinstance(record, (NodeDef, ValueDef)):
+        return record._replace(children=tuple(map(_alike, record.children)))
+    if isinstance(record, VariableDef):
+        return record._replace(metadata=_alike(record.metadata))
+    return record
 
 
 def _check_not_shared(leaves: list[Entry], columns: list[list[Any]]) -> None:

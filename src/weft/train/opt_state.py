@@ -164,7 +164,8 @@ def init_state(tx: Any, params: Mapping[Path, Any]) -> tuple[str, Any]:
             + ", ".join(map(format_path, params))
         )
         raise
-    return form, to_opt_state(_mark_mirrors(strip(made), params))
+    made = jax.tree.map(_strongly_typed, strip(made))
+    return form, to_opt_state(_mark_mirrors(made, params))
 
 
 _REFUSALS = (TypeError, ValueError, KeyError, AttributeError)
@@ -182,6 +183,11 @@ def _init_in_first_form(
             with contextlib.suppress(*_REFUSALS):
                 return _init_in_first_form(tx, others, values, params)
         raise
+
+
+def _strongly_typed(x: Any) -> Any:
+    """Returns an array as an update leaves it: not weakly typed, or the first two steps differ."""
+    return jax.lax.convert_element_type(x, x.dtype) if getattr(x, "weak_type", False) else x
 
 
 def _mark_mirrors(plain: Any, params: Mapping[Path, Any]) -> Any:
