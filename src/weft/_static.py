@@ -284,16 +284,22 @@ def are_atoms(values: Iterable[Any]) -> bool:
 
 _MOST = 4096
 _boxes: dict[Hashable, Static] = {}
-_boxes_of_functions: weakref.WeakValueDictionary[int, Static] = weakref.WeakValueDictionary()
+_boxes_in_use: weakref.WeakValueDictionary[int, Static] = weakref.WeakValueDictionary()
+"""Boxes of functions and classes, which are not to be kept alive by them."""
 
 
 def boxed(value: Any) -> Static:
-    """Returns a value in a box; for common values that of an earlier call, which is faster."""
+    """Returns a value in a box; for common values that of an earlier call, which is faster.
+
+    What has a box of its own each time may hold what is not to be kept alive.
+    """
     kind = type(value)
-    if kind is types.FunctionType or kind is type:  # not kept alive
-        box = _boxes_of_functions.get(id(value))
+    if kind is types.FunctionType or kind is type:
+        box = _boxes_in_use.get(id(value))
         if box is None or box.value is not value:
-            box = _boxes_of_functions[id(value)] = Static(value)
+            box = Static(value)
+            if kind is type or _holds_nothing(value):
+                _boxes_in_use[id(value)] = box
         return box
     if kind is tuple:
         key: Hashable = (kind, value, *map(type, value)) if are_atoms(value) else None
@@ -311,7 +317,15 @@ def boxed(value: Any) -> Static:
     return box
 
 
+def _holds_nothing(function: types.FunctionType) -> bool:
+    """Returns whether a function has neither a closure nor default values but numbers and texts."""
+    defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+    return function.__closure__ is None and all(
+        type(x) in ATOMS or type(x) is float for x in defaults
+    )
+
+
 def clear() -> None:
     """Forgets the boxes of common values."""
     _boxes.clear()
-    _boxes_of_functions.clear()
+    _boxes_in_use.clear()

@@ -6,6 +6,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import weft as nnx
@@ -66,6 +67,10 @@ TRANSFORMS = {
     "make_jaxpr": nnx.make_jaxpr,
     "shard_map": sharded,
     "custom_vjp": with_rules,
+    "scan": lambda f: nnx.scan(f, length=1, in_axes=(None, None), out_axes=0),
+    "scan with a carry": lambda f: lambda m, x: nnx.scan(f)(m, {"in": x["in"][None]}),
+    "cond": lambda f: lambda m, x: nnx.cond(True, f, lambda m, x: 0.0, m, x),
+    "switch": lambda f: lambda m, x: nnx.switch(0, [f], m, x),
     "pmap": lambda f: lambda m, x: nnx.pmap(f, in_axes=(None, 0))(m, {"in": x["in"][None]}),
 }
 INTERNAL = re.compile(r"groups|arrays|kept\[|rest\[|args\[|carried|xs\[|_Aux|pure")
@@ -84,6 +89,57 @@ def test_an_argument_whose_value_is_asked_for(transform, function):
         assert transform == "custom_vjp" or "(looks_at_" in message
     if transform != "pmap":  # which has a function of its own inside
         assert f"tracing the function {function.__name__} at {__file__}:" in message
+
+
+def test_loops_of_one_carry():
+    def body(carry):
+        return carry if carry["m"].plain.sum() > 0 else None
+
+    def condition(carry):
+        return bool(carry["m"].tree["k"].sum() > 0)
+
+    def indexed(i, carry):
+        return carry if i > 0 else None
+
+    def indexed_model(i, m):
+        return m if m.layers[0].bias.sum() > 0 else None
+
+    def written(carry):
+        carry["m"].tree["k"] += 1.0
+        return carry
+
+    m, carry = Net(), {"m": Net()}
+    loops = {
+        "carry.m.plain": (body, lambda: nnx.while_loop(lambda c: True, body, carry)),
+        "carry.m.tree[0]": (condition, lambda: nnx.while_loop(condition, written, carry)),
+        "i": (indexed, lambda: nnx.fori_loop(0, 2, indexed, carry)),
+        "m.layers[0].bias": (indexed_model, lambda: nnx.fori_loop(0, 2, indexed_model, m)),
+    }
+    for path, (function, loop) in loops.items():
+        with pytest.raises(jax.errors.TracerBoolConversionError) as caught:
+            loop()
+        assert f"the value of the argument {path}.\n" in str(caught.value)
+        assert f"tracing the function {function.__name__} at {__file__}:" in str(caught.value)
+
+
+NO_ARRAYS = {
+    "scan": lambda x, out: nnx.scan(lambda c, y: (c, out))(x, jnp.ones(2)),
+    "fori_loop": lambda x, out: nnx.fori_loop(0, 2, lambda i, c: out, x),
+    "while_loop": lambda x, out: nnx.while_loop(lambda c: False, lambda c: out, x),
+    "cond": lambda x, out: nnx.cond(True, lambda c: out, lambda c: out, x),
+    "switch": lambda x, out: nnx.switch(0, [lambda c: out], x),
+}
+
+
+@pytest.mark.parametrize("transform", NO_ARRAYS)
+@pytest.mark.parametrize("value", ["text", np.array(["text"]), object()], ids=repr)
+def test_what_is_no_array_goes_in_or_comes_out(transform, value):
+    expected = rf"nnx\.{transform} of .* was given .*, as c, which is no array\. Bind it"
+    with pytest.raises(TypeError, match=expected):
+        NO_ARRAYS[transform](value, 1.0)
+    expected = rf"nnx\.{transform} of .* leaves (c|output.*) as .*, which is no array\. Return"
+    with pytest.raises(TypeError, match=expected):
+        NO_ARRAYS[transform](1.0, value)
 
 
 def test_the_rules_of_custom_vjp():

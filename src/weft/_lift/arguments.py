@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax.tree_util as jtu
+import numpy as np
 
 from weft._path import Path, format_path, key_of_entry
 from weft._static import Static
@@ -228,7 +229,7 @@ def check_arrays(transform: str, name: str, entries: Iterable[tuple[Path, Any, A
       TypeError: naming the path of what is no array.
     """
     for path, value, _ in entries:
-        if isinstance(value, _TAKEN) or hasattr(value, "dtype") or hasattr(value, "__jax_array__"):
+        if is_taken(value):
             continue
         raise TypeError(
             f"nnx.{transform} of {name!r} was given {reprlib.repr(value)}, a "
@@ -239,3 +240,12 @@ def check_arrays(transform: str, name: str, entries: Iterable[tuple[Path, Any, A
 
 
 _TAKEN = (Variable, *ARRAY_TYPES, *SCALAR_TYPES)
+_NO_NUMBERS = frozenset("OSTUMm")  # kinds of dtypes: objects, texts and times
+
+
+def is_taken(value: Any) -> bool:
+    """Returns whether a value is something that JAX takes for an array."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.dtype.kind not in _NO_NUMBERS
+    is_array = isinstance(value, _TAKEN) or hasattr(value, "dtype")
+    return is_array or hasattr(value, "__jax_array__")

@@ -22,6 +22,8 @@ from weft._graph.records import (
     describe_difference,
     iter_records,
 )
+from weft._lift.arguments import check_arrays
+from weft._lift.carry import check_arrays_out
 from weft._lift.lift import (
     Exit,
     Items,
@@ -38,6 +40,7 @@ from weft._lift.lift import (
     unbind_all,
 )
 from weft._lift.memo import run_kept
+from weft._lift.naming import names_in, shown_as
 from weft._path import Path, format_path
 from weft._tracebacks import boundary
 from weft._variable import Variable
@@ -129,6 +132,7 @@ def _choose(
     functions, holders, places = unbind_all(branches)
     lift = Lift(functions[0], transform, mode, bound=1, skip=len(places[0]) - 1)
     call = lift.enter((holders, *operands))
+    check_arrays(transform, lift.name, call.entries)
     options = (transform, mode, places)
     make = functools.partial(_make, *options)
     found = run_kept((*functions, *branches), options, make, call.spec, index, *call.groups)
@@ -206,9 +210,12 @@ def _trace(
         holders, *operands = inside.args
         args = (*(holders[i] for i in place), *operands)
         out = lift.run(inside._replace(args=args), f)
-        return lift.collect(spec, inside, out, also)
+        arrays, exit = lift.collect(spec, inside, out, also)
+        check_arrays_out(lift, spec, exit, arrays)
+        return arrays, exit
 
-    jaxpr, (shapes, exit) = jax.make_jaxpr(pure, return_shape=True)(groups)
+    shown = shown_as(f, pure, lambda _: names_in(spec))
+    jaxpr, (shapes, exit) = jax.make_jaxpr(shown, return_shape=True)(groups)
     return Branch(jaxpr, shapes[0], exit)
 
 

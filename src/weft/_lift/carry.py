@@ -7,6 +7,7 @@ does to a carried Variable is simply the Variable's next value.
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ import jax
 from weft._errors import StructureError
 from weft._graph.records import ArrayDef, Record, VariableDef, describe_difference, iter_records
 from weft._graph.walk import Flattener
+from weft._lift.arguments import is_taken
 from weft._lift.lift import Exit, Groups, Inside, Lift, Spec, outcome, raw_leaves, take
 from weft._path import Path, format_path
 
@@ -70,8 +72,31 @@ def check_carry(
             check_same_aval(name, (*path, *leaf), old, new)
 
 
+def check_arrays_out(lift: Lift, spec: Spec, exit: Exit, groups: Groups) -> None:
+    """Raises if something comes out of a body that is no array.
+
+    Raises:
+      TypeError: naming the path.
+    """
+    remaining = [iter(group) for group in groups]
+    for group, (path, treedef) in zip(exit.layout, outcome(spec, exit), strict=True):
+        for value in jax.tree.leaves(take(treedef, remaining[group])):
+            check_array(f"nnx.{lift.transform} of {lift.name!r}", path, value)
+
+
+def check_array(name: str, path: Path, value: Any) -> None:
+    """Raises TypeError unless JAX takes a value for an array."""
+    if not is_taken(value):
+        raise TypeError(
+            f"{name} leaves {format_path(path)} as {reprlib.repr(value)}, a "
+            f"{type(value).__name__}, which is no array. Return arrays, and hold what is static in "
+            "an attribute"
+        )
+
+
 def check_same_aval(name: str, path: Path, old: Any, new: Any) -> None:
     """Raises if an array of a carry changes its shape or dtype."""
+    check_array(name, path, new)
     before, after = jax.typeof(old), jax.typeof(new)
     is_promoted = before.weak_type and before.shape == after.shape  # JAX promotes the first value
     if (before.shape, before.dtype) != (after.shape, after.dtype) and not is_promoted:

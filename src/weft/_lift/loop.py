@@ -18,9 +18,10 @@ from weft._errors import PrefixError, StructureError
 from weft._graph import prefix as prefixes
 from weft._graph.records import ArrayDef, NodeDef, VariableDef, iter_records
 from weft._graph.walk import items_of
-from weft._lift.arguments import argument_paths
+from weft._lift.arguments import argument_paths, check_arrays
 from weft._lift.carry import (
     Look,
+    check_arrays_out,
     check_carry,
     check_same_aval,
     look_at,
@@ -29,6 +30,7 @@ from weft._lift.carry import (
 from weft._lift.lift import Call, Exit, Groups, Inside, mode_of, unbind
 from weft._lift.map import AxesLift, axis_names, check_axes
 from weft._lift.memo import run_kept
+from weft._lift.naming import names_by_group, shown_as
 from weft._module.containers import DICT_ORDER
 from weft._path import Path, format_path
 from weft._static import Static
@@ -156,6 +158,7 @@ class ScanLift(AxesLift):
             check_carry(self, inside, before, after, carry_path or (), self.signature())
         carried = self._next(spec, inside, before, after)
         out_groups, exit = self.collect(spec, inside, out)
+        check_arrays_out(self, spec, exit, out_groups)
         self._check_exit(spec, exit)
         origins = []
         for key, arrays in zip(_CARRIED, carried, strict=True):
@@ -165,6 +168,13 @@ class ScanLift(AxesLift):
             origins.append(sources(self, spec, exit, out_groups, group, arrays))
             out_groups[group] = []
         return carried, (out_groups, exit, Static(tuple(origins)))
+
+    def names(self, spec: Any) -> list[str]:
+        """Returns the paths of what the body is given."""
+        found = names_by_group(spec)
+        keys = [*_CARRIED, *(key for key in self.in_keys if isinstance(key, int))]
+        groups = [prefixes.position(key, self.in_keys) for key in keys]
+        return [name for group in groups for name in found.get(group, ())]
 
     def _groups(self, carried: Carried, xs: Groups) -> Groups:
         scanned = iter(xs)
@@ -317,6 +327,7 @@ def scan(
         @functools.wraps(function, updated=())
         def scan_of(*args: Any, **kwargs: Any) -> Any:
             call = lift.enter((*bound, *args), kwargs)
+            check_arrays("scan", lift.name, call.entries)
             check_axes(call, lift)
             found = run_kept((function, fun), chosen, make, call.spec, *_part(lift, call))
             return lift.leave(call, *found)
@@ -346,8 +357,9 @@ def _scan(
         [x if axis == 0 else jnp.moveaxis(x, axis, 0) for x in group]
         for axis, group in zip(axes, xs, strict=True)
     ]
+    body = functools.partial(lift.body, spec)
     last, (ys, exit, origins) = jax.lax.scan(
-        functools.partial(lift.body, spec),
+        shown_as(lift.f, body, lambda _: lift.names(spec)),
         carried,
         xs,
         length=options.length,

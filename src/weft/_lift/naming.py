@@ -76,11 +76,17 @@ class _Named(inspect.BoundArguments):
 
 def names_in(spec: Spec) -> list[str]:
     """Returns the paths of the arrays of a call, group after group."""
+    groups = names_by_group(spec)
+    return [name for group in sorted(groups) for name in groups[group]]
+
+
+def names_by_group(spec: Spec) -> dict[int, list[str]]:
+    """Returns the paths of the arrays of a call, by the number of the group."""
     groups: dict[int, list[str]] = {}
     leaves = zip(spec.entries, spec.layout, leaves_of(spec.record), strict=True)
     for entry, group, (_, record) in leaves:
         groups.setdefault(group, []).extend(_names_at(entry.path, record))
-    return [name for group in sorted(groups) for name in groups[group]]
+    return groups
 
 
 def names_below(record: Record, path: Path) -> list[str]:

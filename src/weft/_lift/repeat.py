@@ -19,10 +19,11 @@ from jax.core import Tracer
 
 from weft._errors import StructureError
 from weft._graph.records import ValueDef, children_of
-from weft._lift.arguments import argument_paths
-from weft._lift.carry import Look, check_carry, look_at, sources
+from weft._lift.arguments import argument_paths, check_arrays
+from weft._lift.carry import Look, check_arrays_out, check_carry, look_at, sources
 from weft._lift.lift import Exit, Groups, Inside, Lift, Mode, Places, mode_of, unbind_all
 from weft._lift.memo import run_kept
+from weft._lift.naming import names_in, shown_as
 from weft._path import format_path
 from weft._static import Static
 from weft._tracebacks import boundary
@@ -102,6 +103,7 @@ class RepeatLift(Lift):
         second = self._look_at((*inside.args[:-1], out))
         check_carry(self, inside, first, second)
         groups, exit = self.collect(spec, inside, out)
+        check_arrays_out(self, spec, exit, groups)
         carried = second.arrays
         return carried, (exit, sources(self, spec, exit, groups, 0, carried))
 
@@ -127,7 +129,8 @@ class RepeatLift(Lift):
             changing = tuple(i for i, (old, new) in enumerate(pairs) if old is not new)
             return [carried[i] for i in changing], exit, Static((changing, origin))
 
-        jaxpr, (after, exit, found) = jax.make_jaxpr(run, return_shape=True)(arrays)
+        shown = shown_as(self.f, run, lambda _: names_in(spec))
+        jaxpr, (after, exit, found) = jax.make_jaxpr(shown, return_shape=True)(arrays)
         changing, origin = found.value
         traced = Traced(arrays, changing, jaxpr_as_fun(jaxpr), exit, origin)
         pairs = list(zip(traced.first, after, strict=True))
@@ -175,6 +178,7 @@ def _repeat(
     lift = (transform, mode, places, skip)
     outer = RepeatLift(*lift, *unbound)
     call = outer.enter((*holders, init_val))
+    check_arrays(transform, outer.name, call.entries)
     make = functools.partial(_make, run, lift, options)
     given = (*unbound, *functions)
     found = run_kept(given, (*lift, *options), make, call.spec, *call.groups, *bounds)
@@ -229,16 +233,18 @@ def while_loop(
 
 def _run_while(lift: RepeatLift, spec: Any, arrays: list[Any]) -> tuple[Groups, Exit]:
     traced = lift.trace(spec, arrays)
+    names = _select(names_in(spec), traced.changing)
+    condition, body = lift.functions[CONDITION], lift.functions[BODY]
     last = jax.lax.while_loop(
-        lambda changing: lift.test(spec, traced.merge(changing)),
-        lambda changing: traced.body(*traced.merge(changing)),
+        shown_as(condition, lambda x: lift.test(spec, traced.merge(x)), lambda _: names),
+        shown_as(body, lambda x: traced.body(*traced.merge(x)), lambda _: names),
         traced.first,
     )
     return [_select(traced.merge(last), traced.origin)], traced.exit
 
 
-def _select(arrays: list[Any], positions: tuple[int, ...]) -> list[Any]:
-    return [arrays[i] for i in positions]
+def _select(values: list[Any], positions: tuple[int, ...]) -> list[Any]:
+    return [values[i] for i in positions]
 
 
 @boundary
@@ -298,7 +304,9 @@ def _run_fori(
         return carried
 
     first, last = known or unknown
-    arrays = jax.lax.fori_loop(first, last, body, arrays, unroll=unroll)
+    (index, *_), *_ = argument_paths(lift.f, 1 + lift.bound)[lift.bound :]
+    shown = shown_as(lift.f, body, lambda _: [str(index), *names_in(spec)])
+    arrays = jax.lax.fori_loop(first, last, shown, arrays, unroll=unroll)
     if not outcomes:  # no iteration, where nothing is traced
         jax.eval_shape(body, first, arrays)
     exit, origin = outcomes[-1]

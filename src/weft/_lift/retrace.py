@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import types
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -259,10 +260,8 @@ def _difference(path: Path, old: Fact, new: Fact) -> Difference:
 
 
 def _advice(old: Fact, new: Fact) -> str:
-    functions = [
-        isinstance(fact.value, Static) and callable(fact.value.value) for fact in (old, new)
-    ]
-    if all(functions):
+    values = [fact.value.value for fact in (old, new) if isinstance(fact.value, Static)]
+    if len(values) == 2 and all(isinstance(value, types.FunctionType) for value in values):
         return "Make the function once and use that one"
     if old.note or new.note:
         return "Make what changes a Variable, or pass it as an array"
