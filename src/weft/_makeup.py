@@ -162,9 +162,9 @@ def compare_by_identity(kind: type) -> None:
     _WITH_DATA.append(kind)
 
 
-def declare(kind: type, makeup: Makeup) -> None:
-    """Puts a type into the table."""
-    _TYPES[kind] = makeup
+def compare_as_mapping(kind: type, read: Callable[[Any], dict[Any, Any]]) -> None:
+    """Declares that values of a type compare by the items of a dict that they hold."""
+    _TYPES[kind] = Makeup(Compare.PARTS, (Aspect(lambda x: read(x).values(), read),))
 
 
 def package_of(module: str | None) -> str:

@@ -14,7 +14,7 @@ import jax.tree_util as jtu
 
 from weft import _filters, _watch
 from weft._errors import FilterError, StructureError
-from weft._makeup import Aspect, Compare, Makeup, declare
+from weft._makeup import compare_as_mapping
 from weft._operators import same_tree
 from weft._path import Path, format_path, path_sort_key, sorted_keys
 from weft._values import own_value
@@ -172,11 +172,7 @@ class State(MutableMapping[Any, Any]):
         return represent(self)
 
 
-# As a static value it equals another one of the same paths and values, of which Variables and
-# arrays equal only themselves; the state of an optimizer may hold such without any.
-declare(
-    State, Makeup(Compare.PARTS, (Aspect(lambda x: x._mapping.values(), lambda x: x._mapping),))
-)
+compare_as_mapping(State, lambda x: x._mapping)  # Variables in it equal only themselves
 
 
 OPEN = object()
