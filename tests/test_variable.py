@@ -566,3 +566,16 @@ def test_errors_of_jax_that_say_enough_stay() -> None:
     variable = nnx.Param(jnp.ones(3))
     with pytest.raises(jax.errors.NonConcreteBooleanIndexError):
         jax.jit(lambda v, mask: v.set_value(jnp.ones(1), index=mask))(variable, jnp.ones(3, bool))
+
+
+def test_a_scalar_is_formatted() -> None:
+    for value in (3.14159, np.float32(3.14159), jnp.float32(3.14159), np.array(3.14159)):
+        assert f"{nnx.Param(value):.3f}" == "3.142"
+    assert f"{nnx.Variable(7):04d}" == "0007"
+    assert f"{nnx.Variable('text'):>6}" == "  text"
+    variable = nnx.Param(jnp.ones(2))
+    assert f"{variable}" == str(variable) == repr(variable)
+    with pytest.raises(TypeError, match="format"):
+        f"{variable:.3f}"
+    doubled = nnx.Param(jnp.float32(1.0), on_get_value=lambda v, x: x * 2)
+    assert f"{doubled:.1f}" == "2.0"

@@ -18,6 +18,7 @@ import numpy as np
 from jax.core import Tracer
 
 from weft import _trace, _watch
+from weft._errors import surface
 from weft._foreign_names import VARIABLE
 from weft._metadata import (
     HOOKS,
@@ -334,6 +335,7 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name in VariableStorage.__slots__:
             raise AttributeError(name)
+        surface(self, name)
         metadata = self._metadata
         if name in metadata:
             return metadata[name]
@@ -529,7 +531,7 @@ def _edit_axis_names(
 
 
 def _shallow_copy(container: Any) -> Any:
-    return container.copy() if hasattr(container, "copy") else container
+    return container.copy() if hasattr(type(container), "copy") else container
 
 
 def _with_item(variable: Variable, index: Any, item: Any) -> Any:
