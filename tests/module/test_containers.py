@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any
 
 import jax
@@ -409,6 +410,20 @@ def test_an_empty_sequential_is_the_identity() -> None:
     assert model((1, 2)) == (1, 2)
     assert model(3.0, rngs=nnx.Rngs(0)) == 3.0
     assert float(nnx.jit(model)(3.0)) == 3.0
+
+
+def test_a_sequential_of_methods_and_partials() -> None:
+    dropout = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+    linear = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+    without_dropout = functools.partial(dropout, deterministic=True)
+    model = nnx.Sequential(without_dropout, linear.__call__, nnx.relu)
+    assert len(jax.tree.leaves(nnx.state(model, nnx.Param))) == 2
+    x = jnp.ones((1, 2))
+    grads = nnx.grad(lambda m: nnx.jit(lambda m, x: m(x).sum())(m, x))(model)
+    assert float(jnp.abs(grads["parts"][1]["bias"][...]).sum()) > 0
+    twin = nnx.clone(model)
+    assert twin[1].__self__ is twin.parts[1] is not linear
+    assert not hasattr(nnx.Sequential(linear), "parts")
 
 
 def test_a_sequential_is_a_sequence() -> None:

@@ -286,6 +286,14 @@ def test_what_holds_itself() -> None:
     assert holds_data(own) and holds_data(loop)
 
 
+def test_what_callables_are_bound_to() -> None:
+    other = nnx.Linear(1, 1, rngs=nnx.Rngs(0))
+    partial = functools.partial(MODULE.__call__, 1, k=functools.partial(other, [other]))
+    assert kinds.bound_objects(partial) == [MODULE, other]
+    assert kinds.bound_objects(other.iter_modules) == [other]
+    assert kinds.bound_objects(other) == kinds.bound_objects(jnp.sin) == []
+
+
 def test_children() -> None:
     assert kinds.children_of([1, 2], Kind.NODE) == [1, 2]
     assert kinds.children_of(Pair(1, 2), Kind.VALUE) == [1, 2]

@@ -24,6 +24,7 @@ from typing import Any, TypeVar, overload
 
 from weft._errors import surface
 from weft._module.classes import reporting
+from weft._module.kinds import bound_objects
 from weft._module.module import Module
 from weft._module.pytree import (
     Mark,
@@ -403,7 +404,8 @@ class Sequential(Module):
     """Applies callables in turn.
 
     A tuple that one returns is spread over the positional arguments of the next, a dict over its
-    keyword arguments. It is indexed and iterated like a list; a slice is a Sequential again.
+    keyword arguments. It is indexed and iterated like a list; a slice is a Sequential again. What
+    methods and partials among them are bound to is a part of it, too.
 
     Args:
       *fns: callables: Modules or functions; or one list or tuple of them.
@@ -427,6 +429,9 @@ class Sequential(Module):
                     "`nnx.Sequential(layer, nnx.relu, layer)`"
                 )
         self.layers = List(fns)
+        parts = [obj for fn in fns for obj in bound_objects(fn)]
+        if parts:  # methods and partials only refer to objects
+            self.parts = parts
 
     def __len__(self) -> int:
         return len(self.layers)
