@@ -75,13 +75,17 @@ def text_of(key: Any) -> str:
         return f"<{key.kind.__name__}>" if isinstance(key, PartsKey) else "<...>"
 
 
+def _text_of_tuple(kind: Any, value: Any) -> str:
+    return repr(from_bits(kind, value) if kind in (float, complex) else value)
+
+
 def _text_of(key: Any) -> str:
     if isinstance(key, Cycle):
         return "..."
     if not isinstance(key, PartsKey):
-        return repr(key[1]) if type(key) is tuple else repr(key)
+        return _text_of_tuple(*key) if type(key) is tuple else repr(key)
     kind, head = key.kind, key.head
-    if kind in (float, complex):
+    if issubclass(kind, (float, complex)):
         return repr(from_bits(kind, head))
     if kind is types.FunctionType:
         code: Any = head[0]  # type: ignore[index]

@@ -185,10 +185,12 @@ def array_key(array: Any, key_of: Callable[[Any], Hashable]) -> ArrayKey:
     return key
 
 
+_pack = struct.Struct("d").pack
+
+
 def bits_of(value: float | complex) -> bytes:
     """Returns the bytes of a number: `0.0` and `-0.0` differ, and NaN equals itself."""
-    parts = (value.real, value.imag) if isinstance(value, complex) else (value,)
-    return struct.pack(f"{len(parts)}d", *parts)
+    return _pack(value.real) + _pack(value.imag) if isinstance(value, complex) else _pack(value)
 
 
 def from_bits(kind: type, bits: Any) -> Any:

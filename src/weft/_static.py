@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 import types
 import weakref
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -94,7 +94,7 @@ class _Look:
         self.lowest = sys.maxsize
         self._alike = alike
         self._active: dict[int, int] = {} if around is None else around
-        self._met: set[int] = set()  # objects that equal only themselves
+        self._met: set[int] | None = None  # objects that equal only themselves
         self._is_within = False  # one of these
         self._left = _MOST_PARTS
 
@@ -126,17 +126,20 @@ class _Look:
             self._left -= len(parts)
             if self._left < 0:
                 raise _TooMuchError
-        keys = map(self.key, parts)
+        keys = self._keys(parts)
         if aspect.names is not None:
-            names = map(self.key, list(aspect.names(value)))
-            return tuple(zip(names, keys, strict=True))
+            return tuple(zip(self._keys(aspect.names(value)), keys, strict=True))
         return tuple(keys) if aspect.is_ordered else frozenset(keys)
+
+    def _keys(self, values: Iterable[Any]) -> list[Hashable]:
+        return [(kind, x) if (kind := type(x)) in ATOMS else self.key(x) for x in values]
 
     def _atom(self, value: Any, makeup: Makeup) -> Hashable:
         return (type(value), value)
 
     def _bits(self, value: Any, makeup: Makeup) -> Hashable:
-        return self._parts(value, makeup, bits_of(value))
+        bits = bits_of(value)
+        return self._parts(value, makeup, bits) if makeup.aspects else (type(value), bits)
 
     def _own(self, value: Any, makeup: Makeup) -> Hashable:
         try:
@@ -155,9 +158,12 @@ class _Look:
 
     def _identity(self, value: Any, makeup: Makeup) -> Hashable:
         head = ByIdentity(value)
-        if not makeup.aspects or id(value) in self._met:
+        if not makeup.aspects:
             return head
-        self._met.add(id(value))
+        met = self._met = set() if self._met is None else self._met
+        if id(value) in met:
+            return head
+        met.add(id(value))
         if self._is_within:
             return self._parts(value, makeup, head)
         before = len(self.watched)
@@ -256,11 +262,16 @@ class Static:
     __class_getitem__ = classmethod(types.GenericAlias)  # as an annotation: `Static[int]`
 
     def __init__(self, value: Any, *, alike: bool = False):
-        look = _Look(alike)
         self.value = value
-        self.key = look.key(value)
-        self.watched = tuple(look.watched)
         self._hash: int | None = None
+        kind = type(value)
+        if kind in ATOMS:
+            self.key: Hashable = (kind, value)
+            self.watched: Sequence[Watched] = ()
+            return
+        look = _Look(alike)
+        self.key = look.key(value)
+        self.watched = look.watched
 
     def __hash__(self) -> int:
         if self._hash is None:
