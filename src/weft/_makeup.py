@@ -122,7 +122,7 @@ _TYPES: dict[type, Makeup] = {
         Compare.PARTS,
         (
             _fixed("func", "args"),
-            Aspect(lambda x: x.keywords.values(), lambda x: x.keywords),
+            Aspect(lambda x: x.keywords.values(), lambda x: x.keywords, home=lambda x: x.keywords),
             _ATTRIBUTES,
         ),
     ),

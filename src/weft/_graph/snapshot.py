@@ -28,6 +28,7 @@ from weft._variable import Variable, get_slot, is_leaf, watch_variable
 from weft._watch import Watch
 
 _values_of = dict.values
+_dict_of = operator.attrgetter("__dict__")  # in C, but subject to what a class makes of it
 _flat = itertools.chain.from_iterable
 _PLAIN = frozenset({list, set, dict, collections.deque})
 
@@ -114,8 +115,11 @@ class Snapshot:
         if type(home) not in _PLAIN or len(home) >= _MANY:
             self._checks.append(_unchanged(aspect, value))
             return
-        if home is not value and aspect.home is own_dict:
-            self._holders.append(value)  # its attributes may be replaced by others
+        if aspect.home is own_dict:  # which may be replaced by another
+            if _dict_of(value) is home:
+                self._holders.append(value)
+            else:
+                self._checks.append(lambda: own_dict(value) is home)
         (self._mappings if type(home) is dict else self._sequences).append(home)
 
     def close(self) -> Snapshot | None:
@@ -132,7 +136,7 @@ class Snapshot:
             _flat(self._sequences),
             _flat(mappings),
             _flat(map(_values_of, mappings)),
-            map(own_dict, self._holders),
+            map(_dict_of, self._holders),
         )
 
     def holds(self) -> bool:
@@ -143,7 +147,7 @@ class Snapshot:
             try:
                 if not all(map(operator.is_, _flat(self._before), _flat(self._read()))):
                     return False
-            except RuntimeError:  # another thread changes a container
+            except (AttributeError, RuntimeError):  # another thread changes a container
                 return False
         return not self._checks or all(check() for check in self._checks)
 
