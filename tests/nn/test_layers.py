@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pickle
 import re
+import types
 from pathlib import Path
 
 import cloudpickle
@@ -96,6 +97,60 @@ def test_arguments_are_documented_in_one_place(name):
     _, _, section = inspect.getdoc(layer).partition("Args:\n")
     documented = re.findall(r"^  (\w+):", section.partition("\n\n")[0], re.MULTILINE)
     assert documented == taken
+
+
+ONE_CASE_EACH = {
+    case.make.name: case
+    for file in sorted(Path(__file__).parents[1].glob("parity/cases/[!_]*.py"))
+    for case in reversed(importlib.import_module(f"tests.parity.cases.{file.stem}").CASES)
+    if isinstance(case.make, Layer) and case.method == "__call__" and case.dtype == jnp.float32
+}
+"""The first case of each layer in the table of parity."""
+
+
+@pytest.mark.parametrize("name", sorted(ONE_CASE_EACH))
+def test_a_call_takes_whatever_has_the_attributes(name):
+    """`nnx.Conv.__call__(stand_in, x)`, as code does that keeps a layer's parts by itself."""
+    case = ONE_CASE_EACH[name]
+    layer, twin = (case.make(nnx, nnx.Rngs(0)) for _ in range(2))
+    stand_in = types.SimpleNamespace(
+        **{name: value for name, value in vars(twin).items() if not name.startswith("_")}
+    )
+    expected = layer(*case.arrays(), **case.call)
+    found = type(layer).__call__(stand_in, *case.arrays(), **case.call)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize("name", sorted(ONE_CASE_EACH))
+def test_inputs_may_be_lists(name):
+    case = ONE_CASE_EACH[name]
+    layer, twin = (case.make(nnx, nnx.Rngs(0)) for _ in range(2))
+    arrays = case.arrays()
+    lists = [x.tolist() if isinstance(x, jax.Array) else x for x in arrays]
+    expected = layer(*arrays, **case.call)
+    found = twin(*lists, **case.call)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nnx.AdaptiveAvgPool(2),
+        nnx.AdaptiveMaxPool(2),
+        nnx.AvgPool(2),
+        nnx.Flatten(),
+        nnx.GlobalAvgPool(),
+        nnx.GlobalMaxPool(),
+        nnx.MaxPool(2),
+        nnx.MinPool(2),
+        nnx.RoPE(),
+        nnx.Dropout(0.0),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_inputs_of_layers_without_parameters_may_be_lists(layer):
+    x = np.arange(16.0, dtype=np.float32).reshape(1, 4, 4)
+    np.testing.assert_array_equal(layer(x.tolist()), layer(jnp.asarray(x)))
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -24,20 +24,16 @@ from weft._module import Module
 from weft._variable import Variable
 from weft._variable_types import Param
 from weft.nn import dtypes
+from weft.nn.dtypes import as_array
 from weft.nn.moments import finite_where_masked
 from weft.nn.parameters import NO_METADATA
 
 Axis = int | tuple[int, ...] | None
 
 
-def _array(x: Any) -> Any:
-    """Returns lists as arrays; what JAX takes stays as it is."""
-    return jnp.asarray(x) if isinstance(x, (list, tuple)) else x
-
-
 def _floats(x: Any) -> Any:
     """Returns lists as arrays, Variables as their values, and integers as `jax.numpy` does."""
-    x = _array(x.get_value() if isinstance(x, Variable) else x)
+    x = as_array(x.get_value() if isinstance(x, Variable) else x)
     dtype = jnp.result_type(x)
     if jnp.issubdtype(dtype, jnp.inexact):
         return x
@@ -210,7 +206,7 @@ def hard_tanh(x: ArrayLike) -> jax.Array:
       >>> nnx.hard_tanh(jnp.array([-3.0, 0.5, 3.0]))
       Array([-1. ,  0.5,  1. ], dtype=float32)
     """
-    return jax.nn.hard_tanh(_array(x))
+    return jax.nn.hard_tanh(as_array(x))
 
 
 def identity(x: ArrayLike) -> jax.Array:
@@ -222,7 +218,7 @@ def identity(x: ArrayLike) -> jax.Array:
       >>> nnx.identity(jnp.array([-1.0, 2.0]))
       Array([-1.,  2.], dtype=float32)
     """
-    return jax.nn.identity(_array(x))
+    return jax.nn.identity(as_array(x))
 
 
 def leaky_relu(x: ArrayLike, negative_slope: ArrayLike = 1e-2) -> jax.Array:
@@ -328,7 +324,7 @@ def one_hot(
       Array([[1., 0., 0.],
              [0., 0., 1.]], dtype=float32)
     """
-    return jax.nn.one_hot(_array(x), num_classes, dtype=dtype, axis=axis, **options)
+    return jax.nn.one_hot(as_array(x), num_classes, dtype=dtype, axis=axis, **options)
 
 
 def relu(x: ArrayLike) -> jax.Array:
@@ -340,7 +336,7 @@ def relu(x: ArrayLike) -> jax.Array:
       >>> nnx.relu(jnp.array([-1.0, 2.0]))
       Array([0., 2.], dtype=float32)
     """
-    return jax.nn.relu(_array(x))
+    return jax.nn.relu(as_array(x))
 
 
 def relu6(x: ArrayLike) -> jax.Array:
@@ -557,6 +553,7 @@ class PReLU(Module):
         Returns:
           An array of the same shape.
         """
+        inputs = as_array(inputs)
         dtype = self.dtype
         if dtype is None:
             dtype = dtypes.canonicalize_dtype(inputs)

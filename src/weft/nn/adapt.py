@@ -22,18 +22,22 @@ from weft._path import Path, format_path
 from weft._rng import Rngs
 from weft._variable_types import Param
 from weft.nn import dtypes
-from weft.nn.conv import Conv
+from weft.nn.conv import Conv, convolve
 from weft.nn.einsum import Contraction, Einsum
 from weft.nn.initializers import Initializer
-from weft.nn.linear import Linear, LinearGeneral, OutSharding
+from weft.nn.linear import Linear, LinearGeneral, OutSharding, input_axes
 from weft.nn.lora import (
     KernelAxes,
     LoRA,
     LoRALinear,
     LoRAParam,
     add_change,
+    contract,
     default_a_initializer,
     default_b_initializer,
+    expand,
+    factors,
+    scaled,
 )
 
 M = TypeVar("M", bound=Module)
@@ -50,10 +54,10 @@ class LoRALinearGeneral(LinearGeneral):
     def __call__(self, inputs: jax.Array, out_sharding: OutSharding = None) -> jax.Array:
         """Applies the layer and its adapter; see `LinearGeneral`."""
         outputs = super().__call__(inputs, out_sharding)
-        inputs, a, b = self.lora.factors(inputs)
-        _, axes = self.input_axes(inputs.shape)
-        contracted = self.lora.contract(inputs, a, axes)
-        return add_change(outputs, self.lora.expand(contracted, b, out_sharding))
+        inputs, a, b = factors(self.lora, inputs)
+        _, axes = input_axes(self, inputs.shape)
+        contracted = contract(self.lora, inputs, a, axes)
+        return add_change(outputs, expand(self.lora, contracted, b, out_sharding))
 
     def kernel_axes(self) -> KernelAxes:
         """Returns what the axes of the kernel are for."""
@@ -74,7 +78,7 @@ class LoRAEinsum(Einsum):
     ) -> jax.Array:
         """Applies the layer and its adapter; see `Einsum`."""
         outputs = super().__call__(inputs, einsum_str, out_sharding)
-        inputs, a, b = self.lora.factors(inputs)
+        inputs, a, b = factors(self.lora, inputs)
         contraction = Contraction.parse(self.einsum_str if einsum_str is None else einsum_str)
         batch, ins, outs = (
             "".join(contraction.kernel[axis] for axis in axes) for axes in _roles(contraction)
@@ -88,7 +92,7 @@ class LoRAEinsum(Einsum):
             b,
             out_sharding=out_sharding,
         )
-        return add_change(outputs, self.lora.scaled(change))
+        return add_change(outputs, scaled(self.lora, change))
 
     def kernel_axes(self) -> KernelAxes:
         """Returns what the axes of the kernel are for.
@@ -122,9 +126,9 @@ class LoRAConv(Conv):
     def __call__(self, inputs: jax.Array, out_sharding: OutSharding = None) -> jax.Array:
         """Applies the layer and its adapter; see `Conv`."""
         outputs = super().__call__(inputs, out_sharding)
-        inputs, a, b = self.lora.factors(inputs)
-        contracted = self.convolve(inputs, a, None)
-        return add_change(outputs, self.lora.expand(contracted, b, out_sharding))
+        inputs, a, b = factors(self.lora, inputs)
+        contracted = convolve(self, inputs, a, None)
+        return add_change(outputs, expand(self.lora, contracted, b, out_sharding))
 
     def kernel_axes(self) -> KernelAxes:
         """Returns what the axes of the kernel are for.

@@ -24,7 +24,7 @@ from weft.nn.attention_masks import make_causal_mask as make_causal_mask
 from weft.nn.dot_product import dot_product_attention as dot_product_attention
 from weft.nn.dot_product import dot_product_attention_weights as dot_product_attention_weights
 from weft.nn.dropout import known_rate
-from weft.nn.dtypes import Dtype, PromoteDtype, promote_dtype
+from weft.nn.dtypes import Dtype, PromoteDtype, as_array, promote_dtype
 from weft.nn.initializers import Initializer
 from weft.nn.kv_cache import Step, combine_step_mask, extend_cache
 from weft.nn.layer_options import choose_option
@@ -312,6 +312,7 @@ class MultiHeadAttention(Module):
                 "MultiHeadAttention got inputs_v without inputs_k: to use one input as both, pass "
                 "it as inputs_k, `layer(q, kv)`"
             )
+        inputs_q, inputs_k, inputs_v, mask = map(as_array, (inputs_q, inputs_k, inputs_v, mask))
         inputs_k = inputs_q if inputs_k is None else inputs_k
         inputs_v = inputs_k if inputs_v is None else inputs_v
         _check_input("inputs_q", inputs_q, "in_features", self.in_features)
@@ -327,7 +328,7 @@ class MultiHeadAttention(Module):
 
         options = {}
         if decode:
-            step = self._decode_step(query, key, value)
+            step = _decode_step(self, query, key, value)
             key, value = step.key, step.value
             mask = step.visible if mask is None else combine_step_mask(mask, step.visible)
             is_causal = False  # the mask says it; the kernel takes the first query for position 0
@@ -338,7 +339,7 @@ class MultiHeadAttention(Module):
 
         may_drop = known_rate(self.dropout_rate) != 0
         drops = may_drop and not choose_option(self, "deterministic", deterministic)
-        dropout_rng = self._dropout_key(rngs) if drops else None
+        dropout_rng = _dropout_key(self, rngs) if drops else None
         mixed = self.attention_fn(
             query,
             key,
@@ -408,29 +409,31 @@ class MultiHeadAttention(Module):
             batch = (batch_size,) if isinstance(batch_size, int) else tuple(batch_size)
             self.init_cache((*batch, max_length, self.in_features))
 
-    def _decode_step(self, query: jax.Array, key: jax.Array, value: jax.Array) -> Step:
-        if self.cached_key is None or self.cached_value is None or self.cache_index is None:
-            raise ValueError(
-                "MultiHeadAttention has no cache to decode with: call "
-                f"`layer.init_cache((*batch, max_length, {self.in_features}))` first, or take "
-                "`nnx.view(model, decode=True, batch_size=..., max_length=...)`"
-            )
-        return extend_cache(
-            self.cached_key,
-            self.cached_value,
-            self.cache_index,
-            key,
-            value,
-            num_queries=query.shape[-3],
-            remedy=lambda shape: f"layer.init_cache({(*shape, self.in_features)})",
-        )
 
-    def _dropout_key(self, rngs: Rngs | RngStream | jax.Array | None) -> jax.Array:
-        example = (
-            f"nnx.MultiHeadAttention({self.num_heads}, {self.in_features}, "
-            f"dropout_rate={self.dropout_rate}, "
+def _decode_step(layer: Any, query: jax.Array, key: jax.Array, value: jax.Array) -> Step:
+    if layer.cached_key is None or layer.cached_value is None or layer.cache_index is None:
+        raise ValueError(
+            "MultiHeadAttention has no cache to decode with: call "
+            f"`layer.init_cache((*batch, max_length, {layer.in_features}))` first, or take "
+            "`nnx.view(model, decode=True, batch_size=..., max_length=...)`"
         )
-        return draw_key(rngs, self.rngs, "dropout", "MultiHeadAttention", example)
+    return extend_cache(
+        layer.cached_key,
+        layer.cached_value,
+        layer.cache_index,
+        key,
+        value,
+        num_queries=query.shape[-3],
+        remedy=lambda shape: f"layer.init_cache({(*shape, layer.in_features)})",
+    )
+
+
+def _dropout_key(layer: Any, rngs: Rngs | RngStream | jax.Array | None) -> jax.Array:
+    example = (
+        f"nnx.MultiHeadAttention({layer.num_heads}, {layer.in_features}, "
+        f"dropout_rate={layer.dropout_rate}, "
+    )
+    return draw_key(rngs, layer.rngs, "dropout", "MultiHeadAttention", example)
 
 
 def _check_heads(qkv_features: int, num_heads: int, num_kv_heads: int) -> None:

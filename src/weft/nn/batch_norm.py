@@ -13,7 +13,7 @@ from weft._module import Module
 from weft._rng import Rngs
 from weft._variable_types import BatchStat
 from weft.nn import initializers
-from weft.nn.dtypes import Dtype, PromoteDtype, canonicalize_dtype, promote_dtype
+from weft.nn.dtypes import Dtype, PromoteDtype, as_array, canonicalize_dtype, promote_dtype
 from weft.nn.initializers import Initializer
 from weft.nn.layer_options import choose_option
 from weft.nn.moments import (
@@ -140,6 +140,7 @@ class BatchNorm(Module):
             None here and on the layer.
         """
         use_running_average = choose_option(self, "use_running_average", use_running_average)
+        x = as_array(x)
         feature_axes = normalized_axes(self.axis, x.ndim)
         check_features(self, x, feature_axes, self.num_features)
         reduction_axes = tuple(axis for axis in range(x.ndim) if axis not in feature_axes)

@@ -1,7 +1,7 @@
 """Convolution over any number of spatial axes, channels last.
 
 A *dilated size* is what a kernel of k elements spans when d - 1 gaps lie between them:
-(k - 1) * d + 1.
+(k - 1) * d + 1. What is computed are functions of a layer, or of whatever has its attributes.
 """
 
 from __future__ import annotations
@@ -31,57 +31,48 @@ def dilated_size(size: int, dilation: int) -> int:
     return (size - 1) * dilation + 1
 
 
-class Convolution(Module):
-    """What the two layers of convolution share: the checks, and their operands."""
+def check_padding(layer: Any, padding: Padding, names: tuple[str, ...]) -> None:
+    """Raises unless `padding` has the right form and, if it is a name, is one of `names`."""
+    form = canonicalize_padding(padding, len(layer.kernel_size))
+    if isinstance(form, str) and form not in names:
+        raise ValueError(
+            f"{type(layer).__name__} with kernel_size={layer.kernel_size} expects padding to be "
+            f"one of {names}, an int, or a (low, high) pair for each spatial axis, found "
+            f"{padding!r}"
+        )
 
-    kernel_size: tuple[int, ...]
-    kernel_shape: tuple[int, ...]
-    in_features: int
-    out_features: int
-    mask: Any
-    kernel: Any
-    bias: Any
-    dtype: Any
-    promote_dtype: dtypes.PromoteDtype
 
-    def check_padding(self, padding: Padding, names: tuple[str, ...]) -> None:
-        """Raises unless `padding` has the right form and, if it is a name, is one of `names`."""
-        form = canonicalize_padding(padding, len(self.kernel_size))
-        if isinstance(form, str) and form not in names:
-            raise ValueError(
-                f"{type(self).__name__} with kernel_size={self.kernel_size} expects padding to be "
-                f"one of {names}, an int, or a (low, high) pair for each spatial axis, found "
-                f"{padding!r}"
-            )
+def check_mask(layer: Any) -> None:
+    """Raises unless the layer's mask, if it has one, has the kernel's shape."""
+    if layer.mask is not None and jnp.shape(layer.mask) != layer.kernel_shape:
+        raise ValueError(
+            f"{type(layer).__name__} expects a mask of the kernel's shape {layer.kernel_shape}, "
+            f"found shape {jnp.shape(layer.mask)}: `mask=jnp.ones({layer.kernel_shape})` is one"
+        )
 
-    def check_mask(self) -> None:
-        if self.mask is not None and jnp.shape(self.mask) != self.kernel_shape:
-            raise ValueError(
-                f"{type(self).__name__} expects a mask of the kernel's shape {self.kernel_shape}, "
-                f"found shape {jnp.shape(self.mask)}: `mask=jnp.ones({self.kernel_shape})` is one"
-            )
 
-    def operands(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-        """Returns inputs, masked kernel and bias in the computation dtype."""
-        kernel = self.kernel[...]
-        if self.mask is not None:
-            self.check_mask()
-            with jax.numpy_dtype_promotion("standard"):  # masks may be booleans or integers
-                kernel = kernel * self.mask
-        bias = None if self.bias is None else self.bias[...]
-        inputs, kernel, bias = self.promote_dtype((inputs, kernel, bias), dtype=self.dtype)
-        rank = len(self.kernel_size)
-        if inputs.ndim <= rank or inputs.shape[-1] != self.in_features:
-            channels = inputs.shape[-1] if inputs.ndim else 1
-            raise ValueError(
-                f"{type(self).__name__}(in_features={self.in_features}, "
-                f"out_features={self.out_features}, kernel_size={self.kernel_size}) expects inputs "
-                f"of shape (..., {'space, ' * rank}{self.in_features}), channels last, found shape "
-                f"{inputs.shape}: make it `nnx.{type(self).__name__}({channels}, "
-                f"{self.out_features}, ...)`, or bring the channels to the last axis with "
-                "jnp.moveaxis"
-            )
-        return inputs, kernel, bias
+def operands(layer: Any, inputs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Returns inputs, masked kernel and bias in the computation dtype."""
+    kernel = layer.kernel[...]
+    if layer.mask is not None:
+        check_mask(layer)
+        with jax.numpy_dtype_promotion("standard"):  # masks may be booleans or integers
+            kernel = kernel * layer.mask
+    bias = None if layer.bias is None else layer.bias[...]
+    inputs = dtypes.as_array(inputs)
+    inputs, kernel, bias = layer.promote_dtype((inputs, kernel, bias), dtype=layer.dtype)
+    rank = len(layer.kernel_size)
+    if inputs.ndim <= rank or inputs.shape[-1] != layer.in_features:
+        channels = inputs.shape[-1] if inputs.ndim else 1
+        raise ValueError(
+            f"{type(layer).__name__}(in_features={layer.in_features}, "
+            f"out_features={layer.out_features}, kernel_size={layer.kernel_size}) expects inputs "
+            f"of shape (..., {'space, ' * rank}{layer.in_features}), channels last, found shape "
+            f"{inputs.shape}: make it `nnx.{type(layer).__name__}({channels}, "
+            f"{layer.out_features}, ...)`, or bring the channels to the last axis with "
+            "jnp.moveaxis"
+        )
+    return inputs, kernel, bias
 
 
 def with_one_batch_axis(inputs: jax.Array, rank: int) -> jax.Array:
@@ -99,7 +90,7 @@ def channels_last(rank: int) -> jax.lax.ConvDimensionNumbers:
     return jax.lax.ConvDimensionNumbers(data, kernel, data)
 
 
-class Conv(Convolution):
+class Conv(Module):
     """Convolution, as neural networks define it: the kernel is not flipped.
 
     The size of a spatial axis after the layer, for n elements, stride s, dilated kernel size k and
@@ -194,10 +185,10 @@ class Conv(Convolution):
         per_axis(input_dilation, rank, owner="Conv", argument="input_dilation")
         per_axis(kernel_dilation, rank, owner="Conv", argument="kernel_dilation")
         names = (*_LAX_PADDINGS, *_PAD_MODES)
-        self.check_padding(padding, names if rank == 1 else names[:-1])
+        check_padding(self, padding, names if rank == 1 else names[:-1])
         self.kernel_shape = (*self.kernel_size, in_features // feature_group_count, out_features)
         self.mask = None if mask is None else jnp.asarray(mask)
-        self.check_mask()
+        check_mask(self)
         self.kernel = new_param(
             self, rngs, kernel_init, self.kernel_shape, param_dtype, kernel_metadata
         )
@@ -234,67 +225,70 @@ class Conv(Convolution):
         Raises:
           ValueError: if the inputs have too few axes or another number of channels.
         """
-        inputs, kernel, bias = self.operands(inputs)
-        return self.convolve(inputs, kernel, bias, out_sharding)
+        inputs, kernel, bias = operands(self, inputs)
+        return convolve(self, inputs, kernel, bias, out_sharding)
 
-    def convolve(
-        self,
-        inputs: jax.Array,
-        kernel: jax.Array,
-        bias: jax.Array | None,
-        out_sharding: OutSharding = None,
-    ) -> jax.Array:
-        """Convolves with any kernel of this layer's extent and strides."""
-        rank = len(self.kernel_size)
-        batch = inputs.shape[: -rank - 1]
-        inputs = with_one_batch_axis(inputs, rank)
-        inputs, padding = self._pad(inputs)
-        outputs = self.conv_general_dilated(
-            inputs,
-            kernel,
-            per_axis(self.strides, rank, owner="Conv", argument="strides"),
-            padding,
-            lhs_dilation=self._dilation("input_dilation"),
-            rhs_dilation=self._dilation("kernel_dilation"),
-            dimension_numbers=channels_last(rank),
-            feature_group_count=self.feature_group_count,
-            precision=self.precision,
-            **given(
-                preferred_element_type=self.preferred_element_type,
-                # With another number of batch axes it would not fit the flattened outputs.
-                out_sharding=out_sharding if len(batch) == 1 else None,
-            ),
-        )
-        outputs = add_bias(outputs, bias)
-        if len(batch) == 1:
-            return outputs
-        shape = batch + outputs.shape[1:]
-        return jnp.reshape(outputs, shape, out_sharding=out_sharding)
 
-    def _dilation(self, argument: str) -> tuple[int, ...]:
-        value = getattr(self, argument)
-        return per_axis(value, len(self.kernel_size), owner="Conv", argument=argument)
+def convolve(
+    layer: Any,
+    inputs: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None,
+    out_sharding: OutSharding = None,
+) -> jax.Array:
+    """Convolves with any kernel of this layer's extent and strides."""
+    rank = len(layer.kernel_size)
+    batch = inputs.shape[: -rank - 1]
+    inputs = with_one_batch_axis(inputs, rank)
+    inputs, padding = _pad(layer, inputs)
+    outputs = layer.conv_general_dilated(
+        inputs,
+        kernel,
+        per_axis(layer.strides, rank, owner="Conv", argument="strides"),
+        padding,
+        lhs_dilation=_dilation(layer, "input_dilation"),
+        rhs_dilation=_dilation(layer, "kernel_dilation"),
+        dimension_numbers=channels_last(rank),
+        feature_group_count=layer.feature_group_count,
+        precision=layer.precision,
+        **given(
+            preferred_element_type=layer.preferred_element_type,
+            # With another number of batch axes it would not fit the flattened outputs.
+            out_sharding=out_sharding if len(batch) == 1 else None,
+        ),
+    )
+    outputs = add_bias(outputs, bias)
+    if len(batch) == 1:
+        return outputs
+    shape = batch + outputs.shape[1:]
+    return jnp.reshape(outputs, shape, out_sharding=out_sharding)
 
-    def _pad(self, inputs: jax.Array) -> tuple[jax.Array, str | list[tuple[int, int]]]:
-        """Does the padding that JAX does not do; returns the inputs and what is left to do."""
-        rank = len(self.kernel_size)
-        padding = canonicalize_padding(self.padding, rank)
-        if not isinstance(padding, str):
+
+def _dilation(layer: Any, argument: str) -> tuple[int, ...]:
+    value = getattr(layer, argument)
+    return per_axis(value, len(layer.kernel_size), owner="Conv", argument=argument)
+
+
+def _pad(layer: Any, inputs: jax.Array) -> tuple[jax.Array, str | list[tuple[int, int]]]:
+    """Does the padding that JAX does not do; returns the inputs and what is left to do."""
+    rank = len(layer.kernel_size)
+    padding = canonicalize_padding(layer.padding, rank)
+    if not isinstance(padding, str):
+        return inputs, padding
+    dilation = _dilation(layer, "input_dilation")
+    spans = tuple(map(dilated_size, layer.kernel_size, _dilation(layer, "kernel_dilation")))
+    if padding in _LAX_PADDINGS:
+        if all(d == 1 for d in dilation):
             return inputs, padding
-        dilation = self._dilation("input_dilation")
-        spans = tuple(map(dilated_size, self.kernel_size, self._dilation("kernel_dilation")))
-        if padding in _LAX_PADDINGS:
-            if all(d == 1 for d in dilation):
-                return inputs, padding
-            space = tuple(map(dilated_size, inputs.shape[1:-1], dilation))
-            strides = per_axis(self.strides, rank, owner="Conv", argument="strides")
-            return inputs, jax.lax.padtype_to_pads(space, spans, strides, padding)  # type: ignore[return-value]
-        if any(d != 1 for d in dilation):
-            raise ValueError(
-                f"Conv cannot pad with {padding!r} between dilated inputs, found "
-                f"input_dilation={self.input_dilation}: pad the inputs yourself with jnp.pad and "
-                "use `padding='VALID'`"
-            )
-        causal = padding == "CAUSAL"
-        sides = [(k - 1, 0) if causal else ((k - 1) // 2, k // 2) for k in spans]
-        return jnp.pad(inputs, [(0, 0), *sides, (0, 0)], mode=_PAD_MODES[padding]), "VALID"
+        space = tuple(map(dilated_size, inputs.shape[1:-1], dilation))
+        strides = per_axis(layer.strides, rank, owner="Conv", argument="strides")
+        return inputs, jax.lax.padtype_to_pads(space, spans, strides, padding)  # type: ignore[return-value]
+    if any(d != 1 for d in dilation):
+        raise ValueError(
+            f"Conv cannot pad with {padding!r} between dilated inputs, found "
+            f"input_dilation={layer.input_dilation}: pad the inputs yourself with jnp.pad and "
+            "use `padding='VALID'`"
+        )
+    causal = padding == "CAUSAL"
+    sides = [(k - 1, 0) if causal else ((k - 1) // 2, k // 2) for k in spans]
+    return jnp.pad(inputs, [(0, 0), *sides, (0, 0)], mode=_PAD_MODES[padding]), "VALID"

@@ -8,16 +8,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from weft._module import Module
 from weft._rng import Rngs
 from weft.nn import dtypes
-from weft.nn.conv import Convolution, channels_last, dilated_size, with_one_batch_axis
+from weft.nn.conv import (
+    channels_last,
+    check_mask,
+    check_padding,
+    dilated_size,
+    operands,
+    with_one_batch_axis,
+)
 from weft.nn.initializers import Initializer, default_bias_init, default_kernel_init
 from weft.nn.linear import add_bias
 from weft.nn.padding import Padding, canonicalize_padding, per_axis
 from weft.nn.parameters import NO_METADATA, check_sizes, new_param, sizes
 
 
-class ConvTranspose(Convolution):
+class ConvTranspose(Module):
     """Transposed convolution, also called deconvolution: it undoes the shape of a convolution.
 
     The size of a spatial axis after the layer, for n elements, stride s, dilated kernel size k and
@@ -115,11 +123,11 @@ class ConvTranspose(Convolution):
         rank = len(self.kernel_size)
         per_axis(strides, rank, owner="ConvTranspose", argument="strides")
         per_axis(kernel_dilation, rank, owner="ConvTranspose", argument="kernel_dilation")
-        self.check_padding(padding, ("SAME", "VALID", "CIRCULAR"))
+        check_padding(self, padding, ("SAME", "VALID", "CIRCULAR"))
         channels = (out_features, in_features) if transpose_kernel else (in_features, out_features)
         self.kernel_shape = self.kernel_size + channels
         self.mask = None if mask is None else jnp.asarray(mask)
-        self.check_mask()
+        check_mask(self)
         self.kernel = new_param(
             self, rngs, kernel_init, self.kernel_shape, param_dtype, kernel_metadata
         )
@@ -141,7 +149,7 @@ class ConvTranspose(Convolution):
         self.promote_dtype = promote_dtype
         self.preferred_element_type = preferred_element_type
         self.output_padding = output_padding
-        self._sides()
+        _sides(self)
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Applies the layer.
@@ -155,79 +163,83 @@ class ConvTranspose(Convolution):
         Raises:
           ValueError: if the inputs have too few axes or another number of channels.
         """
-        inputs, kernel, bias = self.operands(inputs)
+        inputs, kernel, bias = operands(self, inputs)
         rank = len(self.kernel_size)
         batch, space = inputs.shape[: -rank - 1], inputs.shape[-rank - 1 : -1]
-        strides = self._per_axis("strides")
-        padding = self._sides()
+        strides = _per_axis(self, "strides")
+        padding = _sides(self)
         outputs = jax.lax.conv_transpose(
             with_one_batch_axis(inputs, rank),
             kernel,
             strides,
             "VALID" if padding == "CIRCULAR" else padding,
-            rhs_dilation=self._per_axis("kernel_dilation"),
+            rhs_dilation=_per_axis(self, "kernel_dilation"),
             dimension_numbers=channels_last(rank),
             transpose_kernel=self.transpose_kernel,
             precision=self.precision,
             preferred_element_type=self.preferred_element_type,
         )
         if padding == "CIRCULAR":
-            outputs = self._wrap(outputs, tuple(n * s for n, s in zip(space, strides, strict=True)))
+            outputs = _wrap(
+                self, outputs, tuple(n * s for n, s in zip(space, strides, strict=True))
+            )
         outputs = add_bias(outputs, bias)
         return outputs if len(batch) == 1 else jnp.reshape(outputs, batch + outputs.shape[1:])
 
-    def _per_axis(self, argument: str) -> tuple[int, ...]:
-        value = getattr(self, argument)
-        return per_axis(value, len(self.kernel_size), owner="ConvTranspose", argument=argument)
 
-    def _spans(self) -> tuple[int, ...]:
-        return tuple(map(dilated_size, self.kernel_size, self._per_axis("kernel_dilation")))
+def _per_axis(layer: Any, argument: str) -> tuple[int, ...]:
+    value = getattr(layer, argument)
+    return per_axis(value, len(layer.kernel_size), owner="ConvTranspose", argument=argument)
 
-    def _sides(self) -> str | list[tuple[int, int]]:
-        """Returns the padding as `jax.lax.conv_transpose` reads it, or "CIRCULAR"."""
-        rank = len(self.kernel_size)
-        padding = canonicalize_padding(self.padding, rank)
-        if self.output_padding is None:
-            return padding
-        extra = self.output_padding
-        extra = (extra,) * rank if isinstance(extra, int) else tuple(extra)
-        limit = tuple(map(max, self._per_axis("strides"), self._per_axis("kernel_dilation")))
-        if len(extra) != rank or not all(
-            0 <= e < top for e, top in zip(extra, limit, strict=False)
-        ):
-            raise ValueError(
-                f"ConvTranspose expects each output_padding to be below the axis's stride or "
-                f"kernel dilation, {limit}, found {self.output_padding}: "
-                "`output_padding=(N + low + high - k) % stride` gives back N elements"
-            )
-        if padding == "VALID":
-            padding = [(0, 0)] * rank
-        if isinstance(padding, str):
-            raise ValueError(
-                f"ConvTranspose cannot combine padding={self.padding!r} with "
-                f"output_padding={self.output_padding}: give the padding as numbers, "
-                f"`padding={tuple((k - 1) // 2 for k in self._spans())}`, or leave out "
-                "output_padding"
-            )
-        return [
-            (k - 1 - low, k - 1 - high + e)
-            for k, (low, high), e in zip(self._spans(), padding, extra, strict=True)
-        ]
 
-    def _wrap(self, outputs: jax.Array, periods: tuple[int, ...]) -> jax.Array:
-        """Adds what sticks out of a period of each spatial axis to where it lies in the period."""
-        starts = []
-        for k, stride in zip(self._spans(), self._per_axis("strides"), strict=True):
-            # A Conv begins its windows (k - 1) // 2 before the image, so its transpose does too.
-            # A kernel that is not transposed is centred in the period.
-            starts.append((k - 1) // 2 if self.transpose_kernel else max(k - stride, 0) // 2)
-        pads = []
-        for size, start, period in zip(outputs.shape[1:-1], starts, periods, strict=True):
-            around = max(-(-start // period), -(-(size - period - start) // period), 0)
-            pads.append((around * period - start, (around + 1) * period + start - size))
-        outputs = jnp.pad(outputs, [(0, 0), *pads, (0, 0)])
-        for axis, period in enumerate(periods, 1):
-            shape = outputs.shape
-            outputs = jnp.reshape(outputs, (*shape[:axis], -1, period, *shape[axis + 1 :]))
-            outputs = outputs.sum(axis)
-        return outputs
+def _spans(layer: Any) -> tuple[int, ...]:
+    return tuple(map(dilated_size, layer.kernel_size, _per_axis(layer, "kernel_dilation")))
+
+
+def _sides(layer: Any) -> str | list[tuple[int, int]]:
+    """Returns the padding as `jax.lax.conv_transpose` reads it, or "CIRCULAR"."""
+    rank = len(layer.kernel_size)
+    padding = canonicalize_padding(layer.padding, rank)
+    output_padding = getattr(layer, "output_padding", None)  # which the peer's layers lack
+    if output_padding is None:
+        return padding
+    extra = (output_padding,) * rank if isinstance(output_padding, int) else tuple(output_padding)
+    limit = tuple(map(max, _per_axis(layer, "strides"), _per_axis(layer, "kernel_dilation")))
+    if len(extra) != rank or not all(0 <= e < top for e, top in zip(extra, limit, strict=False)):
+        raise ValueError(
+            f"ConvTranspose expects each output_padding to be below the axis's stride or "
+            f"kernel dilation, {limit}, found {output_padding}: "
+            "`output_padding=(N + low + high - k) % stride` gives back N elements"
+        )
+    if padding == "VALID":
+        padding = [(0, 0)] * rank
+    if isinstance(padding, str):
+        raise ValueError(
+            f"ConvTranspose cannot combine padding={layer.padding!r} with "
+            f"output_padding={output_padding}: give the padding as numbers, "
+            f"`padding={tuple((k - 1) // 2 for k in _spans(layer))}`, or leave out "
+            "output_padding"
+        )
+    return [
+        (k - 1 - low, k - 1 - high + e)
+        for k, (low, high), e in zip(_spans(layer), padding, extra, strict=True)
+    ]
+
+
+def _wrap(layer: Any, outputs: jax.Array, periods: tuple[int, ...]) -> jax.Array:
+    """Adds what sticks out of a period of each spatial axis to where it lies in the period."""
+    starts = []
+    for k, stride in zip(_spans(layer), _per_axis(layer, "strides"), strict=True):
+        # A Conv begins its windows (k - 1) // 2 before the image, so its transpose does too.
+        # A kernel that is not transposed is centred in the period.
+        starts.append((k - 1) // 2 if layer.transpose_kernel else max(k - stride, 0) // 2)
+    pads = []
+    for size, start, period in zip(outputs.shape[1:-1], starts, periods, strict=True):
+        around = max(-(-start // period), -(-(size - period - start) // period), 0)
+        pads.append((around * period - start, (around + 1) * period + start - size))
+    outputs = jnp.pad(outputs, [(0, 0), *pads, (0, 0)])
+    for axis, period in enumerate(periods, 1):
+        shape = outputs.shape
+        outputs = jnp.reshape(outputs, (*shape[:axis], -1, period, *shape[axis + 1 :]))
+        outputs = outputs.sum(axis)
+    return outputs

@@ -22,7 +22,7 @@ from weft._variable import Variable
 from weft._variable_types import Intermediate
 from weft.nn.attention_masks import read_mask
 from weft.nn.dropout import keep_some, known_rate
-from weft.nn.dtypes import Dtype, PromoteDtype, promote_dtype
+from weft.nn.dtypes import Dtype, PromoteDtype, as_array, promote_dtype
 
 
 def dot_product_attention(
@@ -80,7 +80,7 @@ def dot_product_attention(
       >>> bool(jnp.allclose(first, v[:, 0]))  # the first query sees the first key only
       True
     """
-    query, key, value = promote_dtype((query, key, value), dtype=dtype)
+    query, key, value = promote_dtype(tuple(map(as_array, (query, key, value))), dtype=dtype)
     logits_shape = _check_shapes(query, key, value)
     bias, mask = _read(bias, mask, logits_shape)
     matmul_precision = _precision_context(precision)
@@ -164,7 +164,7 @@ def dot_product_attention_weights(
       >>> weights.shape, weights.sum(-1).round(3).tolist()[0]
       ((2, 5, 5), [1.0, 1.0, 1.0, 1.0, 1.0])
     """
-    query, key = promote_dtype((query, key), dtype=dtype)
+    query, key = promote_dtype((as_array(query), as_array(key)), dtype=dtype)
     dtype = query.dtype
     logits_shape = _check_shapes(query, key, key)
     with jax.numpy_dtype_promotion("standard"):

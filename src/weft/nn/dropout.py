@@ -13,6 +13,7 @@ import numpy as np
 from weft._module import Module
 from weft._rng import Rngs, RngStream
 from weft._variable import Variable
+from weft.nn.dtypes import as_array
 from weft.nn.layer_options import choose_option
 from weft.nn.layer_rngs import draw_key, keep_stream
 
@@ -118,6 +119,7 @@ class Dropout(Module):
             draw from.
           TypeError: if `rngs` is of another type.
         """
+        inputs = as_array(inputs)
         known = known_rate(self.rate)
         if choose_option(self, "deterministic", deterministic) or known == 0:
             return inputs

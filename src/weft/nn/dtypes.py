@@ -19,6 +19,11 @@ PromoteDtype = Callable[..., tuple[Any, ...]]
 """A function with the signature of `promote_dtype`."""
 
 
+def as_array(x: Any) -> Any:
+    """Returns a list or tuple of numbers as an array; what JAX takes as an array stays as it is."""
+    return jnp.asarray(x) if isinstance(x, (list, tuple)) else x
+
+
 def inexact_dtype(dtype: Dtype) -> Any:
     """Returns a dtype, or for integers and booleans the floats that `jax.numpy` makes of them.
 

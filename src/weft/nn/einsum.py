@@ -210,6 +210,7 @@ class Einsum(Module):
         contraction = Contraction.parse(self.einsum_str if einsum_str is None else einsum_str)
         kernel = self.kernel[...]
         bias = None if self.bias is None else self.bias[...]
+        inputs = dtypes.as_array(inputs)
         inputs, kernel, bias = self.promote_dtype((inputs, kernel, bias), dtype=self.dtype)
         kernel_sizes = contraction.kernel_sizes(kernel.shape)
         input_sizes = contraction.input_sizes(inputs.shape, kernel_sizes)

@@ -107,6 +107,7 @@ class Embed(Module):
         Raises:
           ValueError: if the last axis of `query` is not `features` long.
         """
+        query = dtypes.as_array(query)
         query, table = self.promote_dtype((query, self.embedding[...]), dtype=self.dtype)
         if query.shape[-1:] != (self.features,):
             raise ValueError(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from weft._module import Module
 from weft._rng import Rngs
 from weft.nn import initializers
-from weft.nn.dtypes import Dtype, PromoteDtype, canonicalize_dtype, promote_dtype
+from weft.nn.dtypes import Dtype, PromoteDtype, as_array, canonicalize_dtype, promote_dtype
 from weft.nn.initializers import Initializer
 from weft.nn.moments import (
     Axes,
@@ -121,6 +121,7 @@ class GroupNorm(Module):
           ValueError: if the input has another number of channels or no batch axis, or if
             `reduction_axes` leaves out the last axis.
         """
+        x = as_array(x)
         if x.ndim < 2:
             raise ValueError(
                 f"GroupNorm expects an input of shape (batch, ..., {self.num_features}), found "
@@ -252,6 +253,7 @@ class InstanceNorm(Module):
           ValueError: if the input has another number of features, or if a feature axis is the
             first.
         """
+        x = as_array(x)
         feature_axes = normalized_axes(self.feature_axes, x.ndim)
         if 0 in feature_axes:
             raise ValueError(

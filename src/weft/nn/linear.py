@@ -155,6 +155,7 @@ class Linear(Module):
         """
         kernel = self.kernel[...]
         bias = None if self.bias is None else self.bias[...]
+        inputs = dtypes.as_array(inputs)
         inputs, kernel, bias = self.promote_dtype((inputs, kernel, bias), dtype=self.dtype)
         _check_matrix_inputs(self, inputs.shape, kernel.shape)
         outputs = self.dot_general(
@@ -312,10 +313,11 @@ class LinearGeneral(Module):
         """
         kernel = self.kernel[...]
         bias = None if self.bias is None else self.bias[...]
+        inputs = dtypes.as_array(inputs)
         inputs, kernel, bias = self.promote_dtype((inputs, kernel, bias), dtype=self.dtype)
-        batch, contracted = self.input_axes(inputs.shape)
+        batch, contracted = input_axes(self, inputs.shape)
         kernel_axes = tuple(range(len(batch), len(batch) + len(contracted)))
-        outputs = self.product()(
+        outputs = _product(self)(
             inputs,
             kernel,
             ((contracted, kernel_axes), (batch, batch)),
@@ -329,33 +331,35 @@ class LinearGeneral(Module):
             )
         return add_bias(outputs, bias)
 
-    def product(self) -> Callable[..., jax.Array]:
-        """Returns the function to compute the product with."""
-        if self.dot_general_cls is not None:
-            return self.dot_general_cls()
-        return self.dot_general or jax.lax.dot_general
 
-    def input_axes(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Returns the batch axes and the contracted axes of inputs of a shape, both ascending.
+def _product(layer: Any) -> Callable[..., jax.Array]:
+    """Returns the function to compute the product with."""
+    if layer.dot_general_cls is not None:
+        return layer.dot_general_cls()
+    return layer.dot_general or jax.lax.dot_general
 
-        Raises:
-          ValueError: if inputs of this shape do not fit the layer.
-        """
-        rank = len(shape)
-        batch = tuple(range(len(self.batch_axis)))
-        contracted = tuple(sorted(axis + rank * (axis < 0) for axis in self.axis))
-        expected = dict(self.batch_axis) | dict(zip(contracted, self.in_features, strict=True))
-        wrong = [
-            f"axis {axis} of size {size}"
-            for axis, size in expected.items()
-            if not 0 <= axis < rank or shape[axis] != size
-        ]
-        if wrong or len(expected) != len(batch) + len(contracted):
-            raise ValueError(
-                f"LinearGeneral(in_features={self.in_features}, out_features={self.out_features}, "
-                f"axis={self.axis}, batch_axis={self.batch_axis}) expects inputs with "
-                f"{', '.join(wrong) or 'distinct batch and contracted axes'}, found shape {shape}: "
-                "in_features are the sizes of the contracted axes in the order in which the inputs "
-                "have them; `axis=` says which ones they are"
-            )
-        return batch, contracted
+
+def input_axes(layer: Any, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Returns the batch axes and the contracted axes of inputs of a shape, both ascending.
+
+    Raises:
+      ValueError: if inputs of this shape do not fit the layer.
+    """
+    rank = len(shape)
+    batch = tuple(range(len(layer.batch_axis)))
+    contracted = tuple(sorted(axis + rank * (axis < 0) for axis in layer.axis))
+    expected = dict(layer.batch_axis) | dict(zip(contracted, layer.in_features, strict=True))
+    wrong = [
+        f"axis {axis} of size {size}"
+        for axis, size in expected.items()
+        if not 0 <= axis < rank or shape[axis] != size
+    ]
+    if wrong or len(expected) != len(batch) + len(contracted):
+        raise ValueError(
+            f"LinearGeneral(in_features={layer.in_features}, out_features={layer.out_features}, "
+            f"axis={layer.axis}, batch_axis={layer.batch_axis}) expects inputs with "
+            f"{', '.join(wrong) or 'distinct batch and contracted axes'}, found shape {shape}: "
+            "in_features are the sizes of the contracted axes in the order in which the inputs "
+            "have them; `axis=` says which ones they are"
+        )
+    return batch, contracted

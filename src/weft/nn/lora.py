@@ -144,7 +144,7 @@ class LoRA(Module):
         Raises:
           ValueError: if the last axes of `x` do not have the sizes `in_features`.
         """
-        inputs, a, b = self.factors(x)
+        inputs, a, b = factors(self, x)
         ins = sizes(self.in_features)
         axes = tuple(range(inputs.ndim - len(ins), inputs.ndim))
         if inputs.shape[-len(ins) :] != ins:
@@ -154,38 +154,44 @@ class LoRA(Module):
                 "make it with the sizes of the inputs' last axes, `nnx.LoRA("
                 f"{inputs.shape[-1] if inputs.ndim else 1}, rank, {self.out_features}, ...)`"
             )
-        outputs = self.expand(self.contract(inputs, a, axes), b)
+        outputs = expand(self, contract(self, inputs, a, axes), b)
         if self.base_module is None:
             return outputs
         with jax.numpy_dtype_promotion("standard"):  # `dtype` is the adapter's, not the base's
             return outputs + self.base_module(inputs, **kwargs)
 
-    def factors(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Returns inputs and factors in the computation dtype."""
-        return self.promote_dtype((x, self.lora_a[...], self.lora_b[...]), dtype=self.dtype)
 
-    def contract(self, inputs: jax.Array, a: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-        """Returns the product of inputs and a over `axes`: batch axes, the other axes, the rank."""
-        if a.ndim == 2 and axes == (inputs.ndim - 1,):
-            return jnp.matmul(inputs, a)
-        batch = tuple(range(a.ndim - len(axes) - 1))
-        kernel_axes = tuple(range(len(batch), a.ndim - 1))
-        return jax.lax.dot_general(inputs, a, ((axes, kernel_axes), (batch, batch)))
+def factors(layer: Any, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns inputs and factors in the computation dtype."""
+    x = dtypes.as_array(x)
+    return layer.promote_dtype((x, layer.lora_a[...], layer.lora_b[...]), dtype=layer.dtype)
 
-    def expand(
-        self, contracted: jax.Array, b: jax.Array, out_sharding: OutSharding = None
-    ) -> jax.Array:
-        """Returns the scaled product of a result of `contract` and b."""
-        options = given(out_sharding=out_sharding)
-        if b.ndim == 2:
-            return self.scaled(jnp.matmul(contracted, b, **options))
-        batch = tuple(range(b.ndim - len(sizes(self.out_features)) - 1))
-        dimensions = (((contracted.ndim - 1,), (len(batch),)), (batch, batch))
-        return self.scaled(jax.lax.dot_general(contracted, b, dimensions, **options))
 
-    def scaled(self, outputs: jax.Array) -> jax.Array:
-        """Returns outputs times `scale`."""
-        return outputs if self.scale == 1 else outputs * self.scale
+def contract(layer: Any, inputs: jax.Array, a: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Returns the product of inputs and a over `axes`: batch axes, the other axes, the rank."""
+    if a.ndim == 2 and axes == (inputs.ndim - 1,):
+        return jnp.matmul(inputs, a)
+    batch = tuple(range(a.ndim - len(axes) - 1))
+    kernel_axes = tuple(range(len(batch), a.ndim - 1))
+    return jax.lax.dot_general(inputs, a, ((axes, kernel_axes), (batch, batch)))
+
+
+def expand(
+    layer: Any, contracted: jax.Array, b: jax.Array, out_sharding: OutSharding = None
+) -> jax.Array:
+    """Returns the scaled product of a result of `contract` and b."""
+    options = given(out_sharding=out_sharding)
+    if b.ndim == 2:
+        return scaled(layer, jnp.matmul(contracted, b, **options))
+    batch = tuple(range(b.ndim - len(sizes(layer.out_features)) - 1))
+    dimensions = (((contracted.ndim - 1,), (len(batch),)), (batch, batch))
+    return scaled(layer, jax.lax.dot_general(contracted, b, dimensions, **options))
+
+
+def scaled(layer: Any, outputs: jax.Array) -> jax.Array:
+    """Returns outputs times `scale`."""
+    scale = getattr(layer, "scale", 1)  # which the peer's layers lack
+    return outputs if scale == 1 else outputs * scale
 
 
 def _for_each(batch: tuple[int, ...], init: Initializer) -> Initializer:
@@ -300,10 +306,10 @@ class LoRALinear(Linear):
         Raises:
           ValueError: if the last axis of `x` is not `in_features` long.
         """
-        outputs = super().__call__(x, out_sharding)
-        inputs, a, b = self.lora.factors(x)
-        contracted = self.lora.contract(inputs, a, (inputs.ndim - 1,))
-        return add_change(outputs, self.lora.expand(contracted, b, out_sharding))
+        outputs = Linear.__call__(self, x, out_sharding)
+        inputs, a, b = factors(self.lora, x)
+        contracted = contract(self.lora, inputs, a, (inputs.ndim - 1,))
+        return add_change(outputs, expand(self.lora, contracted, b, out_sharding))
 
     def kernel_axes(self) -> KernelAxes:
         """Returns what the axes of the kernel are for."""

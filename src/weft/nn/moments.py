@@ -18,7 +18,7 @@ from jax import lax
 
 from weft._rng import Rngs
 from weft._variable_types import Param
-from weft.nn.dtypes import canonicalize_dtype
+from weft.nn.dtypes import as_array, canonicalize_dtype
 from weft.nn.initializers import Initializer
 from weft.nn.parameters import check_sizes, new_param
 
@@ -249,6 +249,7 @@ def normalize(
     Raises:
       ValueError: if the axes are wrong, or the input has another number of features.
     """
+    x = as_array(x)
     reduction_axes = normalized_axes(reduction_axes, x.ndim)
     feature_axes = normalized_axes(feature_axes, x.ndim)
     scale = None if layer.scale is None else layer.scale.get_value()

@@ -16,7 +16,7 @@ from weft._module import Module
 from weft._rng import Rngs
 from weft.nn import initializers
 from weft.nn.batch_norm import BatchNorm as BatchNorm
-from weft.nn.dtypes import Dtype, PromoteDtype, canonicalize_dtype, promote_dtype
+from weft.nn.dtypes import Dtype, PromoteDtype, as_array, canonicalize_dtype, promote_dtype
 from weft.nn.group_norm import GroupNorm as GroupNorm
 from weft.nn.group_norm import InstanceNorm as InstanceNorm
 from weft.nn.initializers import Initializer
@@ -208,6 +208,7 @@ class RMSNorm(Module):
         Raises:
           ValueError: if the input has another number of features.
         """
+        x = as_array(x)
         feature_axes = normalized_axes(self.feature_axes, x.ndim)
         reduction_axes = normalized_axes(self.reduction_axes, x.ndim)
         scale = None if self.scale is None else self.scale.get_value()

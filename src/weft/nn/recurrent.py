@@ -24,6 +24,7 @@ from weft._rng import Rngs, RngStream
 from weft._rng.rekey import split_rngs
 from weft.nn.bidirectional import Bidirectional as Bidirectional
 from weft.nn.bidirectional import RNNBase as RNNBase
+from weft.nn.dtypes import as_array
 from weft.nn.gru import GRUCell as GRUCell
 from weft.nn.layer_rngs import find_stream
 from weft.nn.lstm import LSTMCell as LSTMCell
@@ -138,6 +139,7 @@ class RNN(Module):
         reverse = self.reverse if reverse is None else reverse
         keep_order = self.keep_order if keep_order is None else keep_order
 
+        inputs = as_array(inputs)
         num_features = self.cell.num_feature_axes
         num_batch = inputs.ndim - num_features - 1
         if num_batch < 0:
@@ -155,55 +157,60 @@ class RNN(Module):
             inputs = flip_sequences(inputs, seq_lengths, num_batch, time_major)
         carry = initial_carry
         if carry is None:
-            carry = self.cell.initialize_carry(step_shape, self._stream(rngs))
+            carry = self.cell.initialize_carry(step_shape, _stream(self, rngs))
         carry = _in_dtypes_of_step(self.cell, carry, step_shape, inputs.dtype)
-        carry, outputs = self._scan(carry, inputs, time_axis, seq_lengths if return_carry else None)
+        carry, outputs = _scan(
+            self, carry, inputs, time_axis, seq_lengths if return_carry else None
+        )
         if reverse and keep_order:
             outputs = flip_sequences(outputs, seq_lengths, num_batch, time_major)
         return (carry, outputs) if return_carry else outputs
 
-    def _stream(self, given: Rngs | RngStream | None) -> RngStream | None:
-        if isinstance(given, Rngs):
-            return find_stream(given, "carry", "RNN").fork()
-        return self.rngs if given is None else given
 
-    def _scan(
-        self, carry: Any, inputs: jax.Array, time_axis: int, seq_lengths: jax.Array | None
-    ) -> tuple[Any, jax.Array]:
-        out_axes = (Carry, time_axis)
-        if seq_lengths is None:
-            in_axes = (self.state_axes, Carry, time_axis)
-            with self._same_keys(_step) as step:
-                run = scan(step, in_axes=in_axes, out_axes=out_axes, unroll=self.unroll)
-                return run(self.cell, carry, inputs)
-        in_axes = (self.state_axes, Carry, time_axis, None)
-        with self._same_keys(_step_within_lengths) as step:
-            run = scan(step, in_axes=in_axes, out_axes=out_axes, unroll=self.unroll)
-            start = (carry, carry, jnp.zeros((), seq_lengths.dtype))
-            (_, last, _), outputs = run(self.cell, start, inputs, seq_lengths)
-            return last, outputs
+def _stream(layer: Any, given: Rngs | RngStream | None) -> RngStream | None:
+    if isinstance(given, Rngs):
+        return find_stream(given, "carry", "RNN").fork()
+    return layer.rngs if given is None else given
 
-    @contextlib.contextmanager
-    def _same_keys(self, step: Step) -> Iterator[Step]:
-        """Gives the streams of `broadcast_rngs` keys for one call; yields a step that starts them.
 
-        The step is a function of this module where there are none, so that scans are not retraced.
-        """
-        if self.broadcast_rngs is None:
-            yield step
-            return
-        with split_rngs(self.cell, splits=1, only=self.broadcast_rngs, squeeze=True) as backups:
-            chosen = {id(stream) for stream, *_ in backups}
-            places = [i for i, stream in enumerate(_streams(self.cell)) if id(stream) in chosen]
+def _scan(
+    layer: Any, carry: Any, inputs: jax.Array, time_axis: int, seq_lengths: jax.Array | None
+) -> tuple[Any, jax.Array]:
+    out_axes = (Carry, time_axis)
+    if seq_lengths is None:
+        in_axes = (layer.state_axes, Carry, time_axis)
+        with _same_keys(layer, _step) as step:
+            run = scan(step, in_axes=in_axes, out_axes=out_axes, unroll=layer.unroll)
+            return run(layer.cell, carry, inputs)
+    in_axes = (layer.state_axes, Carry, time_axis, None)
+    with _same_keys(layer, _step_within_lengths) as step:
+        run = scan(step, in_axes=in_axes, out_axes=out_axes, unroll=layer.unroll)
+        start = (carry, carry, jnp.zeros((), seq_lengths.dtype))
+        (_, last, _), outputs = run(layer.cell, start, inputs, seq_lengths)
+        return last, outputs
 
-            def starting(cell: Any, *args: Any) -> Any:
-                streams = _streams(cell)
-                for place in places:
-                    count = streams[place].count
-                    count.set_value(jnp.zeros_like(count.get_value()))
-                return step(cell, *args)
 
-            yield starting
+@contextlib.contextmanager
+def _same_keys(layer: Any, step: Step) -> Iterator[Step]:
+    """Gives the streams of `broadcast_rngs` keys for one call; yields a step that starts them.
+
+    The step is a function of this module where there are none, so that scans are not retraced.
+    """
+    if layer.broadcast_rngs is None:
+        yield step
+        return
+    with split_rngs(layer.cell, splits=1, only=layer.broadcast_rngs, squeeze=True) as backups:
+        chosen = {id(stream) for stream, *_ in backups}
+        places = [i for i, stream in enumerate(_streams(layer.cell)) if id(stream) in chosen]
+
+        def starting(cell: Any, *args: Any) -> Any:
+            streams = _streams(cell)
+            for place in places:
+                count = streams[place].count
+                count.set_value(jnp.zeros_like(count.get_value()))
+            return step(cell, *args)
+
+        yield starting
 
 
 def _streams(cell: Any) -> list[RngStream]:

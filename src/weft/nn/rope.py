@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from weft._module import Module
 from weft._variable import Variable
 from weft.nn.dot_product import dot_product_attention
+from weft.nn.dtypes import as_array
 
 
 class RoPE(Module):
@@ -77,6 +78,7 @@ class RoPE(Module):
             the table, or if the positions do not fit. Positions that are traced cannot be
             checked: one that is not in the table gives NaN.
         """
+        x = as_array(x)
         if x.ndim < 2:
             raise ValueError(
                 f"RoPE expects an input of shape (..., length, features), found shape {x.shape}"
@@ -197,6 +199,7 @@ def dot_product_attention_with_rope(
       >>> nnx.dot_product_attention_with_rope(q, k, v, rope=nnx.RoPE()).shape
       (1, 5, 2, 4)
     """
+    query, key = as_array(query), as_array(key)
     same_length = query.shape[-3] == key.shape[-3]
     key_positions = input_positions if same_length else None
     query = jax.vmap(lambda head: rope(head, input_positions), in_axes=-2, out_axes=-2)(query)

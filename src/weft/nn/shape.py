@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from weft._module import Module
+from weft.nn.dtypes import as_array
 
 A = TypeVar("A")
 
@@ -57,6 +58,7 @@ class Flatten(Module):
         Raises:
           ValueError: if `inputs` lacks an axis, or the last one comes before the first.
         """
+        inputs = as_array(inputs)
         shape = jnp.shape(inputs)
         rank = len(shape)
         start, end = (axis + rank * (axis < 0) for axis in (self.start_axis, self.end_axis))

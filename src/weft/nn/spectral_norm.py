@@ -79,7 +79,7 @@ class SpectralNorm(Module):
         self.error_on_non_matrix = error_on_non_matrix
         self.use_running_average = None if update_stats is None else not update_stats
         self.batch_stats: dict[tuple[Any, ...], BatchStat] = {}
-        for path, weight in self._weights().items():
+        for path, weight in _weights(self).items():
             u = initializers.normal()(rngs.params(), (1, weight.shape[-1]), param_dtype)
             self.batch_stats[*path, "u"] = BatchStat(u)
             self.batch_stats[*path, "sigma"] = BatchStat(jnp.ones((), param_dtype))
@@ -103,41 +103,48 @@ class SpectralNorm(Module):
         """
         frozen = None if update_stats is None else not update_stats
         update_stats = not choose_option(self, "use_running_average", frozen)
-        for path, weight in self._weights().items():
-            self._normalize(path, weight, update_stats)
+        for path, weight in _weights(self).items():
+            _normalize(self, path, weight, update_stats)
         return self.layer_instance(x)
-
-    def _weights(self) -> dict[Path, Variable]:
-        weights = find_weights(self.layer_instance, Param)
-        return {path: weight for path, weight in weights.items() if weight.ndim > 1}
-
-    def _normalize(self, path: Path, weight: Variable, update_stats: bool) -> None:
-        value = weight.get_value()
-        if value.ndim > 2 and self.error_on_non_matrix:
-            raise ValueError(
-                f"SpectralNorm expects matrices, since error_on_non_matrix=True, found "
-                f"{format_path(path)} of shape {value.shape}: leave the option out to see it as a "
-                "matrix with the last axis as columns"
-            )
-        u, sigma = self.batch_stats[*path, "u"], self.batch_stats[*path, "sigma"]
-        matrix, start = for_squares(value.reshape(-1, value.shape[-1]), u.get_value())
-        with jax.numpy_dtype_promotion("standard"):  # `param_dtype` may differ
-            left = right = start
-            for _ in range(self.n_steps):
-                left = self._unit(jnp.matmul(right, matrix.T))
-                right = self._unit(jnp.matmul(left, matrix))
-            right, left = lax.stop_gradient(right), lax.stop_gradient(left)
-            norm = jnp.matmul(jnp.matmul(left, matrix), right.T)[0, 0]
-            new = matrix / jnp.where(norm != 0, norm, 1)
-        if update_stats:
-            # From a vector of zeros, which weights of zeros leave, no iteration gets away again.
-            fit = jnp.isfinite(right).all() & (right != 0).any()
-            right = jnp.where(fit, right, start.astype(right.dtype))
-            u.set_value(right.astype(self.param_dtype))
-            sigma.set_value(norm.astype(self.param_dtype))
-        new = new.reshape(value.shape).astype(self.dtype or new.dtype)
-        weight.set_value(new.astype(value.dtype))
 
     def _unit(self, vector: jax.Array) -> jax.Array:
         squared = jnp.sum(vector * vector, keepdims=True)
         return vector * lax.rsqrt(squared + self.epsilon)
+
+
+def _weights(layer: Any) -> dict[Path, Variable]:
+    weights = find_weights(layer.layer_instance, Param)
+    return {path: weight for path, weight in weights.items() if weight.ndim > 1}
+
+
+def _normalize(layer: Any, path: Path, weight: Variable, update_stats: bool) -> None:
+    value = weight.get_value()
+    if value.ndim > 2 and layer.error_on_non_matrix:
+        raise ValueError(
+            f"SpectralNorm expects matrices, since error_on_non_matrix=True, found "
+            f"{format_path(path)} of shape {value.shape}: leave the option out to see it as a "
+            "matrix with the last axis as columns"
+        )
+    u, sigma = layer.batch_stats[*path, "u"], layer.batch_stats[*path, "sigma"]
+    matrix, start = for_squares(value.reshape(-1, value.shape[-1]), u.get_value())
+    with jax.numpy_dtype_promotion("standard"):  # `param_dtype` may differ
+        left = right = start
+        for _ in range(layer.n_steps):
+            left = _unit(layer, jnp.matmul(right, matrix.T))
+            right = _unit(layer, jnp.matmul(left, matrix))
+        right, left = lax.stop_gradient(right), lax.stop_gradient(left)
+        norm = jnp.matmul(jnp.matmul(left, matrix), right.T)[0, 0]
+        new = matrix / jnp.where(norm != 0, norm, 1)
+    if update_stats:
+        # From a vector of zeros, which weights of zeros leave, no iteration gets away again.
+        fit = jnp.isfinite(right).all() & (right != 0).any()
+        right = jnp.where(fit, right, start.astype(right.dtype))
+        u.set_value(right.astype(layer.param_dtype))
+        sigma.set_value(norm.astype(layer.param_dtype))
+    new = new.reshape(value.shape).astype(layer.dtype or new.dtype)
+    weight.set_value(new.astype(value.dtype))
+
+
+def _unit(layer: Any, vector: jax.Array) -> jax.Array:
+    squared = jnp.sum(vector * vector, keepdims=True)
+    return vector * lax.rsqrt(squared + layer.epsilon)
