@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from weft._module import Module
 from weft._rng import Rngs
+from weft._variable_types import Param
 from weft.nn import dtypes
 from weft.nn.initializers import Initializer, default_bias_init, default_kernel_init
 from weft.nn.linear import OutSharding, add_bias, given
@@ -39,8 +40,8 @@ class Convolution(Module):
     in_features: int
     out_features: int
     mask: Any
-    kernel: Any
-    bias: Any
+    kernel: Param[jax.Array]
+    bias: Param[jax.Array] | None
     dtype: Any
     promote_dtype: dtypes.PromoteDtype
 
