@@ -265,7 +265,7 @@ from weft.train import metrics as metrics
 from weft.train.optimizer import ModelAndOptimizer as ModelAndOptimizer
 from weft import module as module
 from weft.train.metrics import MultiMetric as MultiMetric
-from weft import pytreelib as object
+from weft import object as object
 from weft.train.opt_state import OptArray as OptArray
 from weft.train import optimizer as optimizer
 from weft.train.optimizer import Optimizer as Optimizer

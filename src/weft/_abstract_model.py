@@ -10,7 +10,7 @@ import jax
 import jax.tree_util as jtu
 from jax.core import Tracer
 
-from weft._graph import State, merge, split
+from weft._graph import GraphDef, State, merge, split
 from weft._lift.abstract import eval_shape
 from weft._partitioning import put, shardings_of
 from weft._types import ARRAY_TYPES
@@ -81,8 +81,8 @@ def _abstract_leaf(sharding: Any, x: Any) -> Any:
 
 
 def get_abstract_model(
-    init_fn: Callable[[], Any], mesh: Any, *, graph: bool | None = None
-) -> tuple[Any, Any]:
+    init_fn: Callable[[], A], mesh: Any, *, graph: bool | None = None
+) -> tuple[GraphDef[A], State]:
     """Makes a model without memory, and says where each of its values belongs on a mesh.
 
     Args:

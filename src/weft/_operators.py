@@ -9,14 +9,24 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 import jax
 import jax.tree_util as jtu
 import numpy as np
 
+if TYPE_CHECKING:
+    from weft._operator_types import Declared  # pyright: ignore[reportMissingModuleSource]
+else:
+    Declared = Generic
 
-class ValueOperators:
+A = TypeVar("A")
+B = TypeVar("B")
+P = ParamSpec("P")
+
+
+class ValueOperators(Declared[A]):
     """Base of boxes with `get_value` and `set_value` that shall act as their value."""
 
     __slots__ = ()
@@ -26,6 +36,18 @@ class ValueOperators:
     get_value: Callable[..., Any]
     set_value: Callable[..., None]
 
+    @overload
+    def __getitem__(self: ValueOperators[jax.Array], key: Any) -> jax.Array: ...
+    @overload
+    def __getitem__(self, key: EllipsisType) -> A: ...
+    @overload
+    def __getitem__(self: ValueOperators[dict[Any, B]], key: Any) -> B: ...
+    @overload
+    def __getitem__(self: ValueOperators[list[B]], key: int) -> B: ...
+    @overload
+    def __getitem__(self: ValueOperators[tuple[B, ...]], key: int) -> B: ...
+    @overload
+    def __getitem__(self, key: Any) -> Any: ...
     def __getitem__(self, key: Any) -> Any:
         return self.get_value(index=key)
 
@@ -37,19 +59,23 @@ class ValueOperators:
         del container[key]
         self.set_value(container)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self: ValueOperators[Callable[P, B]], *args: P.args, **kwargs: P.kwargs) -> B:
         return self.get_value()(*args, **kwargs)
 
     def __len__(self) -> int:
         return len(self.get_value())
 
+    @overload
+    def __iter__(self: ValueOperators[jax.Array]) -> Iterator[jax.Array]: ...
+    @overload
+    def __iter__(self) -> Iterator[Any]: ...
     def __iter__(self) -> Iterator[Any]:
         return iter(self.get_value())
 
     def __contains__(self, item: Any) -> bool:
         return item in self.get_value()
 
-    def __jax_array__(self) -> Any:
+    def __jax_array__(self) -> jax.Array:
         return jax.numpy.asarray(self.get_value())
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -83,10 +109,18 @@ class ValueOperators:
             )
             raise
 
+    @overload
+    def __eq__(self: ValueOperators[jax.Array], other: object) -> jax.Array: ...
+    @overload
+    def __eq__(self, other: object) -> Any: ...
     def __eq__(self, other: object) -> Any:
         value, other = self.get_value(), value_of(other)
         return value == other if jtu.all_leaves((value,)) else same_tree(value, other)
 
+    @overload
+    def __ne__(self: ValueOperators[jax.Array], other: object) -> jax.Array: ...
+    @overload
+    def __ne__(self, other: object) -> Any: ...
     def __ne__(self, other: object) -> Any:
         value, other = self.get_value(), value_of(other)
         return value != other if jtu.all_leaves((value,)) else not same_tree(value, other)

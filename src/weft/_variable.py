@@ -9,13 +9,12 @@ is made, read or written). `get_value` and `set_value` go through the hooks, the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Self, TypeVar, overload
 
 import jax.tree_util as jtu
 import numpy as np
 
 from weft import _trace, _watch
-from weft._errors import surface
 from weft._foreign_names import VARIABLE
 from weft._makeup import compare_by_identity
 from weft._metadata import (
@@ -38,11 +37,12 @@ from weft._variable_guard import check_write, warn_if_captured
 from weft._variable_items import with_item
 
 A = TypeVar("A")
+V = TypeVar("V", bound="Variable")
 
 NO_METADATA = Static({})
 
 
-class Variable(VariableStorage, ValueOperators, Generic[A]):
+class Variable(VariableStorage, ValueOperators[A]):
     """A mutable box around a value, with a type and metadata; a JAX pytree with the value below.
 
     Subclasses are Variable types; filters select by them. A Variable acts as its value in
@@ -150,6 +150,10 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
             hook(self, axis_index, axis_name)
 
     # -- the value
+    @overload
+    def get_value(self) -> A: ...
+    @overload
+    def get_value(self, *, index: Any) -> Any: ...
     def get_value(self, *, index: Any = MISSING) -> Any:
         """Returns the value, through the `on_get_value` hooks.
 
@@ -198,12 +202,12 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
         set_raw(self, value)
 
     @property
-    def value(self) -> Any:
+    def value(self) -> A:
         """The value, through the hooks; the same as `v[...]`."""
         return self.get_value()
 
     @value.setter
-    def value(self, value: Any) -> None:
+    def value(self, value: A | Variable[A]) -> None:
         self.set_value(value)
 
     @property
@@ -299,7 +303,7 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
         set_metadata_dict(self, kept)
 
     # -- copies
-    def copy(self, value: Any = MISSING, **updates: Any) -> Variable[A]:
+    def copy(self, value: Any = MISSING, **updates: Any) -> Self:
         """Returns a new Variable of the same type, with other value or metadata where given."""
         raw = pure_value(self if value is MISSING else value)
         return make(type(self), raw, {**self._metadata, **with_current_names(updates)})
@@ -327,7 +331,7 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
         set_raw(self, pure_value(variable_state))
 
     @classmethod
-    def from_metadata(cls, value: A, attributes: Mapping[str, Any]) -> Variable[A]:
+    def from_metadata(cls, value: A, attributes: Mapping[str, Any]) -> Self:
         """Builds a Variable from a raw value and its metadata, without calling hooks."""
         return make(cls, value, dict(attributes))
 
@@ -335,7 +339,6 @@ class Variable(VariableStorage, ValueOperators, Generic[A]):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name in VariableStorage.__slots__:
             raise AttributeError(name)
-        surface(self, name)
         metadata = self._metadata
         if name in metadata:
             return metadata[name]
@@ -473,7 +476,7 @@ def pure_value(leaf: Any) -> Any:
     return own_value(leaf._raw) if isinstance(leaf, Variable) else leaf
 
 
-def make(kind: type[Variable], raw: Any, metadata: dict[str, Any]) -> Variable:
+def make(kind: type[V], raw: Any, metadata: dict[str, Any]) -> V:
     """Makes a Variable of the running trace without calling hooks or copying anything."""
     return make_variables((kind,), (raw,), (metadata,))[0]
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import jax
 
@@ -28,13 +28,13 @@ from weft._graph.records import (
 )
 from weft._graph.state import (
     FlatState,
+    State,
     filter_flat,
     flatten_until,
     from_flat_state,
     nested_dict,
 )
 from weft._graph.walk import Flattener, Table, items_of, make_variable
-from weft._module.node_types import refill
 from weft._module.pytree import Pytree
 from weft._module.pytree import check_write as check_object_write
 from weft._path import Path, format_path, path_sort_key
@@ -55,6 +55,28 @@ def take_apart(node: Any, graph: bool | None = None) -> Content:
     return content_of(node, share=shares(graph))
 
 
+@overload
+def split(
+    node: N, filter: _filters.Filter = ..., /, *, graph: bool | None = None
+) -> tuple[GraphDef[N], State]: ...
+@overload
+def split(
+    node: N, filter: _filters.Filter, second: _filters.Filter, /, *, graph: bool | None = None
+) -> tuple[GraphDef[N], State, State]: ...
+@overload
+def split(
+    node: N,
+    filter: _filters.Filter,
+    second: _filters.Filter,
+    third: _filters.Filter,
+    /,
+    *,
+    graph: bool | None = None,
+) -> tuple[GraphDef[N], State, State, State]: ...
+@overload
+def split(
+    node: N, *filters: _filters.Filter, graph: bool | None = None
+) -> tuple[GraphDef[N], State, *tuple[State, ...]]: ...
 def split(node: Any, *filters: _filters.Filter, graph: bool | None = None) -> Any:
     """Takes an object apart into its structure and its Variables.
 
@@ -83,7 +105,7 @@ def split(node: Any, *filters: _filters.Filter, graph: bool | None = None) -> An
     return (content.graphdef, *content.states(filters, exhaustive=True))
 
 
-def graphdef(node: Any, /, *, graph: bool | None = None) -> GraphDef:
+def graphdef(node: N, /, *, graph: bool | None = None) -> GraphDef[N]:
     """Returns the structure of an object.
 
     Example:
@@ -94,6 +116,17 @@ def graphdef(node: Any, /, *, graph: bool | None = None) -> GraphDef:
     return take_apart(node, graph).graphdef
 
 
+@overload
+def state(node: Any, filter: _filters.Filter = ..., /, *, graph: bool | None = None) -> State: ...
+@overload
+def state(
+    node: Any,
+    first: _filters.Filter,
+    second: _filters.Filter,
+    /,
+    *filters: _filters.Filter,
+    graph: bool | None = None,
+) -> tuple[State, ...]: ...
 def state(node: Any, *filters: _filters.Filter, graph: bool | None = None) -> Any:
     """Returns the object's own Variables, those that match the filters.
 
@@ -200,6 +233,18 @@ def own_leaf(record: VariableDef | ArrayDef, leaf: Any, copy: bool) -> Any:
     return leaf.copy() if copy else leaf
 
 
+@overload
+def merge(
+    graphdef: GraphDef[N],
+    /,
+    *states: Any,
+    copy: bool = True,
+    recreate_variables: bool | None = None,
+) -> N: ...
+@overload
+def merge(
+    graphdef: Any, /, *states: Any, copy: bool = True, recreate_variables: bool | None = None
+) -> Any: ...
 def merge(
     graphdef: Any, /, *states: Any, copy: bool = True, recreate_variables: bool | None = None
 ) -> Any:
@@ -272,6 +317,12 @@ def clone(node: N, variables: bool = True, *, arrays: bool = True, graph: bool |
     return build(content.graphdef, leaves, copy=variables and not arrays)
 
 
+@overload
+def pop(node: Any, filter: _filters.Filter, /) -> State: ...
+@overload
+def pop(
+    node: Any, first: _filters.Filter, second: _filters.Filter, /, *filters: _filters.Filter
+) -> tuple[State, ...]: ...
 def pop(node: Any, *filters: _filters.Filter) -> Any:
     """Removes the Variables that match from an object and returns them.
 
@@ -341,10 +392,8 @@ def _check_removable(root: Record, table: Table, taken: set[int], name: str) -> 
 def _remove(container: Any, key: Any) -> None:
     if _is_attribute(container, key):
         delattr(container, key)
-    elif isinstance(container, Pytree):
-        del container[key]  # type: ignore[attr-defined]  # of a List or Dict
     else:
-        refill(container, [item for item in items_of(container) if item[0] != key])
+        del container[key]
 
 
 def _is_attribute(container: Any, key: Any) -> bool:

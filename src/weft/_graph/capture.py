@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import types
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ import numpy as np
 from weft._errors import StructureError
 from weft._graph.iterate import iter_modules
 from weft._graph.observe import Finish, observing
-from weft._graph.state import from_flat_state, to_flat_state
+from weft._graph.state import State, from_flat_state, to_flat_state
 from weft._module.containers import Dict
 from weft._module.module import Module
 from weft._module.pytree import Pytree, attributes
@@ -148,6 +148,33 @@ def active_capture(module: Module, variable_type: type[Variable]) -> Any:
     return next((tap for tap in reversed(taps) if tap.takes(variable_type)), _IGNORED)
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@overload
+def capture(
+    fn: type[Variable[Any]],
+    *var_types: type[Variable[Any]],
+    init: Mapping[Any, Any] | None = None,
+    method_outputs: type[Variable[Any]] | None = None,
+) -> Callable[[Callable[P, Any]], Callable[P, Any]]: ...
+@overload
+def capture(
+    fn: Callable[P, R],
+    var_type: type[Variable[Any]],
+    /,
+    *,
+    init: Mapping[Any, Any] | None = None,
+    method_outputs: None = None,
+) -> Callable[P, tuple[R, State]]: ...
+@overload
+def capture(
+    fn: Callable[P, Any],
+    *var_types: type[Variable[Any]],
+    init: Mapping[Any, Any] | None = None,
+    method_outputs: type[Variable[Any]] | None = None,
+) -> Callable[P, Any]: ...
 def capture(
     fn: Any,
     *var_types: type[Variable],

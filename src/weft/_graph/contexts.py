@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, overload
 
 from weft import _filters
-from weft._graph.api import leaves_at, own_leaf
+from weft._graph.api import N, leaves_at, own_leaf
 from weft._graph.content import Content
 from weft._graph.records import GraphDef, VariableDef, leaves_of
-from weft._graph.state import FlatState, split_flat
+from weft._graph.state import FlatState, State, split_flat
 from weft._graph.walk import Builder, Flattener, Table
 from weft._variable import Variable
 
@@ -47,6 +47,12 @@ class SplitContext:
         flattener = Flattener(self.ref_index, root=type(node).__name__)
         return Content(GraphDef(flattener.flatten(node)), flattener.entries)
 
+    @overload
+    def split(self, node: N, filter: _filters.Filter = ..., /) -> tuple[GraphDef[N], State]: ...
+    @overload
+    def split(
+        self, node: N, *filters: _filters.Filter
+    ) -> tuple[GraphDef[N], *tuple[State, ...]]: ...
     def split(self, node: Any, *filters: _filters.Filter) -> Any:
         """Takes an object apart; see `nnx.split`. The States have only what is new."""
         content = self._take_apart(node)
@@ -86,7 +92,7 @@ class MergeContext:
     index_ref: dict[int, Any] = dataclasses.field(default_factory=dict)
     is_inner: None = None
 
-    def merge(self, graphdef: GraphDef, state: Any, /, *states: Any) -> Any:
+    def merge(self, graphdef: GraphDef[N], state: Any, /, *states: Any) -> N:
         """Makes an object; see `nnx.merge`."""
         remaining = iter(leaves_at(leaves_of(graphdef.root), (state, *states)))
 
@@ -95,7 +101,7 @@ class MergeContext:
 
         return Builder(variable, lambda: next(remaining), self.index_ref).build(graphdef.root)
 
-    def unflatten(self, graphdef: GraphDef, flat_state: Any, /, *flat_states: Any) -> Any:
+    def unflatten(self, graphdef: GraphDef[N], flat_state: Any, /, *flat_states: Any) -> N:
         """Makes an object of flat States; see `nnx.unflatten`."""
         return self.merge(graphdef, flat_state, *flat_states)
 

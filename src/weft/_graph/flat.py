@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
-from weft._graph.api import build, leaves_for, take_apart
+from weft._graph.api import N, build, leaves_for, take_apart
 from weft._graph.records import GraphDef
 from weft._graph.state import FlatState
 
@@ -18,6 +18,26 @@ def _refuse_indices(**indices: Any) -> None:
             )
 
 
+@overload
+def flatten(
+    node: N,
+    /,
+    *,
+    with_paths: Literal[True] = True,
+    ref_index: None = None,
+    ref_outer_index: None = None,
+    graph: bool | None = None,
+) -> tuple[GraphDef[N], FlatState]: ...
+@overload
+def flatten(
+    node: N,
+    /,
+    *,
+    with_paths: bool,
+    ref_index: None = None,
+    ref_outer_index: None = None,
+    graph: bool | None = None,
+) -> tuple[GraphDef[N], Any]: ...
 def flatten(
     node: Any,
     /,
@@ -55,7 +75,7 @@ def flatten(
 
 
 def unflatten(
-    graphdef: GraphDef,
+    graphdef: GraphDef[N],
     state: Any,
     /,
     *,
@@ -63,7 +83,7 @@ def unflatten(
     outer_index_outer_ref: None = None,
     copy_variables: bool = False,
     recreate_variables: bool = True,
-) -> Any:
+) -> N:
     """Makes an object of its structure and flat Variables; the inverse of `flatten`.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from weft._graph.api import shares
+from weft._graph.api import N, shares
 from weft._graph.records import ArrayDef, NodeDef, Record, VariableDef, inside_first
 from weft._graph.walk import Builder, Flattener
 from weft._module.kinds import Kind, kind_of
@@ -123,12 +123,12 @@ def recursive_map(f: Callable[[Path, Any], Any], node: Any, /, *, graph: bool | 
 
 def map(
     f: Callable[[Path, Any], Any],
-    node: Any,
+    node: N,
     /,
     *,
     graph: bool | None = None,
     recreate_variables: bool = True,
-) -> Any:
+) -> N:
     """Applies `f(path, leaf)` to every Variable and array of a graph and returns a new graph.
 
     Args:
@@ -145,7 +145,7 @@ def map(
     """
 
     def on_leaf(path: Path, value: Any) -> Any:
-        if kind_of(value) in (Kind.OBJECT, Kind.NODE, Kind.INSTANCE):
+        if kind_of(value) in (Kind.OBJECT, Kind.NODE):
             return value
         new = f(path, value)
         is_same = isinstance(new, Variable) and new is value

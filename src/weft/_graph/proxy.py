@@ -64,7 +64,7 @@ def apply(graphdef: GraphDef, *states: Any, graph: bool | None = None) -> Callab
     return CallableProxy(call_part)
 
 
-def call(graphdef_state: PureState, /) -> CallableProxy:
+def call(graphdef_state: tuple[GraphDef[Any], *tuple[State, ...]], /) -> CallableProxy:
     """Calls a method of a model that is held as a GraphDef and a State, purely.
 
     Args:

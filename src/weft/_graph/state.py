@@ -13,12 +13,13 @@ from typing import Any, overload
 import jax.tree_util as jtu
 
 from weft import _filters, _watch
-from weft._errors import FilterError, StructureError, surface
+from weft._errors import FilterError, StructureError
+from weft._filters import Filter
 from weft._makeup import compare_as_mapping
 from weft._operators import same_tree
-from weft._path import Path, format_path, path_sort_key, sorted_keys
+from weft._path import ByPath, Pair, Path, format_path, path_sort_key, sorted_keys
 from weft._values import own_value
-from weft._variable import Variable, pure_value
+from weft._variable import A, Variable, pure_value
 
 
 def _raw(x: Any) -> Any:
@@ -78,7 +79,6 @@ class State(MutableMapping[Any, Any]):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name in State.__slots__:
             raise AttributeError(name)
-        surface(self, name)
         try:
             return self[name]
         except KeyError:
@@ -121,9 +121,7 @@ class State(MutableMapping[Any, Any]):
         return to_flat_state(self)
 
     @classmethod
-    def from_flat_path(
-        cls, flat_state: Mapping[Path, Any] | Iterable[tuple[Path, Any]], /
-    ) -> State:
+    def from_flat_path(cls, flat_state: ByPath, /) -> State:
         """Builds a State from paths and leaves."""
         return from_flat_state(flat_state, cls=cls)
 
@@ -137,10 +135,18 @@ class State(MutableMapping[Any, Any]):
         """Writes plain values into the leaves; see `replace_by_pure_dict`."""
         replace_by_pure_dict(self, pure_dict, replace_fn)
 
+    @overload
+    def split(self, first: Filter, /) -> State: ...
+    @overload
+    def split(self, a: Filter, b: Filter, /, *filters: Filter) -> tuple[State, ...]: ...
     def split(self, first: _filters.Filter, /, *filters: _filters.Filter) -> Any:
         """Splits the leaves among filters; see `split_state`."""
         return split_state(self, first, *filters)
 
+    @overload
+    def filter(self, first: Filter, /) -> State: ...
+    @overload
+    def filter(self, a: Filter, b: Filter, /, *filters: Filter) -> tuple[State, ...]: ...
     def filter(self, first: _filters.Filter, /, *filters: _filters.Filter) -> Any:
         """Selects leaves by filters; see `filter_state`."""
         return filter_state(self, first, *filters)
@@ -284,15 +290,11 @@ class FlatState(Sequence[tuple[Path, Any]]):
 
     def split(self, first: _filters.Filter, /, *filters: _filters.Filter) -> Any:
         """Splits the leaves among filters, exhaustively."""
-        groups = _one_or_all(
-            [FlatState(g, sort=False) for g in split_flat(self, (first, *filters))]
-        )
-        return groups
+        return _one_or_all([FlatState(g, sort=False) for g in split_flat(self, (first, *filters))])
 
     def filter(self, first: _filters.Filter, /, *filters: _filters.Filter) -> Any:
         """Selects leaves by filters."""
-        groups = filter_flat(self, (first, *filters))
-        return _one_or_all([FlatState(group, sort=False) for group in groups])
+        return _one_or_all([FlatState(g, sort=False) for g in filter_flat(self, (first, *filters))])
 
     @staticmethod
     def merge(flat_state: FlatState, /, *flat_states: FlatState) -> FlatState:
@@ -341,9 +343,11 @@ def to_flat_state(state: Any) -> FlatState:
     return FlatState(_iter_flat(_raw(state), ()), sort=False)
 
 
-def from_flat_state(
-    flat_state: Mapping[Path, Any] | Iterable[tuple[Path, Any]], *, cls: Any = State
-) -> Any:
+@overload
+def from_flat_state(flat_state: ByPath) -> State: ...
+@overload
+def from_flat_state(flat_state: ByPath, *, cls: Callable[[Any], A]) -> A: ...
+def from_flat_state(flat_state: ByPath, *, cls: Any = State) -> Any:
     """Builds a nested State from paths and leaves; the inverse of `to_flat_state`.
 
     Args:
@@ -474,9 +478,7 @@ def _iter_until(value: Any, path: Path, ends: Callable[[Path], bool]) -> Iterato
         yield from _iter_until(child, (*path, key), ends)
 
 
-def split_flat(
-    items: Iterable[tuple[Path, Any]], filters: Sequence[_filters.Filter]
-) -> list[list[tuple[Path, Any]]]:
+def split_flat(items: Iterable[Pair], filters: Sequence[Filter]) -> list[list[Pair]]:
     """Splits (path, leaf) pairs among filters; the first that matches takes a pair.
 
     Raises:
@@ -501,9 +503,7 @@ def split_flat(
     return groups
 
 
-def filter_flat(
-    items: Iterable[tuple[Path, Any]], filters: Sequence[_filters.Filter]
-) -> list[list[tuple[Path, Any]]]:
+def filter_flat(items: Iterable[Pair], filters: Sequence[Filter]) -> list[list[Pair]]:
     """As `split_flat`, but pairs that no filter matches are left out."""
     return split_flat(items, (*filters, ...))[: len(filters)]
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
-from typing import Any
+from typing import Any, overload
 
 import jax.tree_util as jtu
 
 from weft import _filters
-from weft._errors import surface
 from weft._graph.api import split
 from weft._graph.records import GraphDef
 from weft._graph.state import State
@@ -54,7 +53,6 @@ class GraphState(MutableMapping[Any, Any]):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name in GraphState.__slots__:
             raise AttributeError(name)
-        surface(self, name)
         return getattr(self._state, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -78,6 +76,19 @@ jtu.register_pytree_with_keys(
 )
 
 
+@overload
+def unpack(
+    node: Any, filter: _filters.Filter = ..., /, *, graph: bool | None = None
+) -> GraphState: ...
+@overload
+def unpack(
+    node: Any,
+    first: _filters.Filter,
+    second: _filters.Filter,
+    /,
+    *filters: _filters.Filter,
+    graph: bool | None = None,
+) -> tuple[GraphState, ...]: ...
 def unpack(node: Any, *filters: _filters.Filter, graph: bool | None = None) -> Any:
     """As `split`, but each State carries the GraphDef.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 import jax
 
@@ -19,6 +19,17 @@ from weft._static import Static
 from weft._tracebacks import boundary, transformed
 from weft._types import MISSING, Missing
 
+if TYPE_CHECKING:
+    from jax.extend.core import ClosedJaxpr
+
+    from weft._lift.options import (  # pyright: ignore[reportMissingModuleSource]
+        MakeJaxprOptions,
+        RematOptions,
+    )
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 def _shown(lift: Lift, call: Call, pure: Callable[..., Any] | None = None) -> Callable[..., Any]:
     """Returns what JAX is handed for a call: by default the lift's pure function."""
@@ -28,6 +39,16 @@ def _shown(lift: Lift, call: Call, pure: Callable[..., Any] | None = None) -> Ca
     return shown_as(lift.f, pure, lambda args: names_in(spec))
 
 
+@overload
+def eval_shape(f: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R: ...
+@overload
+def eval_shape(
+    f: Callable[..., R],
+    *args: Any,
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+    **kwargs: Any,
+) -> R: ...
 @boundary
 def eval_shape(
     f: Callable[..., Any],
@@ -73,6 +94,14 @@ def eval_shape(
     return builder.build(record.value)
 
 
+@overload
+def make_jaxpr(
+    f: Callable[P, Any], **options: Unpack[MakeJaxprOptions]
+) -> Callable[P, ClosedJaxpr]: ...
+@overload
+def make_jaxpr(
+    f: Missing = ..., **options: Unpack[MakeJaxprOptions]
+) -> Callable[[Callable[P, Any]], Callable[P, ClosedJaxpr]]: ...
 def make_jaxpr(
     f: Any = MISSING,
     *,
@@ -118,6 +147,12 @@ def make_jaxpr(
     return wrap if isinstance(f, Missing) else wrap(f)
 
 
+@overload
+def remat(f: Callable[P, R], **options: Unpack[RematOptions]) -> Callable[P, R]: ...
+@overload
+def remat(
+    f: Missing = ..., **options: Unpack[RematOptions]
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 def remat(
     f: Any = MISSING,
     *,
@@ -169,11 +204,11 @@ checkpoint = remat
 
 
 def checkify(
-    f: Callable[..., Any],
+    f: Callable[P, R],
     errors: Any = None,
     graph: bool | None = None,
     graph_updates: bool | None = None,
-) -> Callable[..., Any]:
+) -> Callable[P, tuple[Any, R]]:
     """Returns a function that also returns the error of failed checks in it.
 
     Args:

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    NamedTuple,
+    ParamSpec,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +33,22 @@ from weft._tracebacks import transformed
 from weft._types import MISSING, Missing
 from weft._variable import Variable
 from weft._variable_types import Param
+
+if TYPE_CHECKING:
+    from weft._graph.state import State
+    from weft._lift.differentiated import (  # pyright: ignore[reportMissingModuleSource]
+        Gradient,
+        GradientAndAux,
+        ValueAndGradient,
+    )
+    from weft._lift.options import (  # pyright: ignore[reportMissingModuleSource]
+        AnyGradOptions,
+        GradOptions,
+    )
+
+P = ParamSpec("P")
+R = TypeVar("R")
+X = TypeVar("X")
 
 
 class DiffState(prefixes.PrefixMapping):
@@ -105,6 +130,41 @@ def grad_prefixes(argnums: Any, number: int, mode: Mode) -> tuple[Any, ...]:
 LOSS, AUX = "loss", "aux"
 
 
+@overload
+def value_and_grad(
+    f: Callable[P, R],
+    *,
+    argnums: Literal[0] = 0,
+    has_aux: bool = False,
+    graph_updates: Literal[True] | None = None,
+    **options: Unpack[GradOptions],
+) -> ValueAndGradient[Callable[P, R]]: ...
+@overload
+def value_and_grad(
+    f: Callable[P, R],
+    *,
+    argnums: DiffState,
+    has_aux: bool = False,
+    graph_updates: Literal[True] | None = None,
+    **options: Unpack[GradOptions],
+) -> Callable[P, tuple[R, State]]: ...
+@overload
+def value_and_grad(
+    f: Callable[P, R], **options: Unpack[AnyGradOptions]
+) -> Callable[P, tuple[R, Any]]: ...
+@overload
+def value_and_grad(
+    f: Missing = ...,
+    *,
+    argnums: Literal[0] = 0,
+    has_aux: bool = False,
+    graph_updates: Literal[True] | None = None,
+    **options: Unpack[GradOptions],
+) -> Callable[[Callable[P, R]], ValueAndGradient[Callable[P, R]]]: ...
+@overload
+def value_and_grad(
+    f: Missing = ..., **options: Unpack[AnyGradOptions]
+) -> Callable[[Callable[P, R]], Callable[P, tuple[R, Any]]]: ...
 def value_and_grad(
     f: Any = MISSING,
     *,
@@ -245,6 +305,66 @@ def _check_loss(out: Any, has_aux: bool, name: str) -> None:
         )
 
 
+@overload
+def grad(
+    f: Callable[P, Any],
+    *,
+    argnums: Literal[0] = 0,
+    has_aux: Literal[False] = False,
+    graph_updates: Literal[True] | None = None,
+    **options: Unpack[GradOptions],
+) -> Gradient[Callable[P, Any]]: ...
+@overload
+def grad(
+    f: Callable[P, tuple[Any, X]],
+    *,
+    argnums: Literal[0] = 0,
+    has_aux: Literal[True],
+    graph_updates: Literal[True] | None = None,
+    **options: Unpack[GradOptions],
+) -> GradientAndAux[Callable[P, tuple[Any, X]]]: ...
+@overload
+def grad(
+    f: Callable[P, Any],
+    *,
+    argnums: DiffState,
+    has_aux: Literal[False] = False,
+    graph_updates: Literal[True] | None = None,
+    **options: Unpack[GradOptions],
+) -> Callable[P, State]: ...
+@overload
+def grad(
+    f: Callable[P, tuple[Any, X]],
+    *,
+    argnums: DiffState,
+    has_aux: Literal[True],
+    graph_updates: Literal[True] | None = None,
+    **options: Unpack[GradOptions],
+) -> Callable[P, tuple[State, X]]: ...
+@overload
+def grad(f: Callable[P, Any], **options: Unpack[AnyGradOptions]) -> Callable[P, Any]: ...
+@overload
+def grad(
+    f: Missing = ...,
+    *,
+    argnums: Literal[0] = 0,
+    has_aux: Literal[False] = False,
+    graph_updates: Literal[True] | None = None,
+    **options: Unpack[GradOptions],
+) -> Callable[[Callable[P, Any]], Gradient[Callable[P, Any]]]: ...
+@overload
+def grad(
+    f: Missing = ...,
+    *,
+    argnums: Literal[0] = 0,
+    has_aux: Literal[True],
+    graph_updates: Literal[True] | None = None,
+    **options: Unpack[GradOptions],
+) -> Callable[[Callable[P, tuple[Any, X]]], GradientAndAux[Callable[P, tuple[Any, X]]]]: ...
+@overload
+def grad(
+    f: Missing = ..., **options: Unpack[AnyGradOptions]
+) -> Callable[[Callable[P, Any]], Callable[P, Any]]: ...
 def grad(
     f: Any = MISSING,
     *,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 
 import jax
 
@@ -45,6 +45,9 @@ from weft._path import Path, format_path
 from weft._tracebacks import boundary
 from weft._variable import Variable
 
+R = TypeVar("R")
+Operands = TypeVarTuple("Operands")
+
 
 class Branch(NamedTuple):
     """A branch that was traced: its jaxpr, the shapes of what it returns, its exit."""
@@ -57,12 +60,12 @@ class Branch(NamedTuple):
 @boundary
 def cond(
     pred: Any,
-    true_fun: Callable[..., Any],
-    false_fun: Callable[..., Any],
-    *operands: Any,
+    true_fun: Callable[[*Operands], R],
+    false_fun: Callable[[*Operands], R],
+    *operands: *Operands,
     graph: bool | None = None,
     graph_updates: bool | None = None,
-) -> Any:
+) -> R:
     """Runs one of two functions, depending on a boolean that may be traced.
 
     Args:
@@ -91,11 +94,11 @@ def cond(
 @boundary
 def switch(
     index: Any,
-    branches: Sequence[Callable[..., Any]],
-    *operands: Any,
+    branches: Sequence[Callable[[*Operands], R]],
+    *operands: *Operands,
     graph: bool | None = None,
     graph_updates: bool | None = None,
-) -> Any:
+) -> R:
     """Runs one of several functions, chosen by an index that may be traced.
 
     Args:

@@ -10,7 +10,7 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, Self, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,11 @@ from weft._static import Static
 from weft._tracebacks import boundary
 from weft._types import ARRAY_TYPES, MISSING, Missing
 
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+S = TypeVar("S")
+
 
 class Rules(NamedTuple):
     """The forward and the backward rule."""
@@ -45,10 +50,13 @@ class Rules(NamedTuple):
     bwd: Callable[..., Any]
 
 
-class CustomVjp:
+class CustomVjp(Generic[P, R]):
     """A function whose gradient is given by rules; made by `custom_vjp`."""
 
-    def __init__(self, fun: Callable[..., Any], nondiff_argnums: tuple[int, ...], mode: Mode):
+    __name__: str
+    __wrapped__: Callable[P, R]
+
+    def __init__(self, fun: Callable[P, R], nondiff_argnums: tuple[int, ...], mode: Mode):
         functools.update_wrapper(self, fun, updated=())
         self._f = fun
         self._nondiff = nondiff_argnums
@@ -87,12 +95,12 @@ class CustomVjp:
         self._rules = Rules(fwd, bwd)
 
     @boundary
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if self._rules is None:
             raise ValueError(
                 f"custom_vjp of {name_of(self._f)!r} has no rules yet: `f.defvjp(fwd, bwd)`"
             )
-        args = _positional(self._f, args, kwargs)
+        args = _positional(self._f, args, kwargs)  # type: ignore[assignment]
         number = len(args)
         nondiff = {i % number: args[i] for i in self._nondiff}
         positions = [i for i in range(number) if i not in nondiff]
@@ -113,6 +121,12 @@ class CustomVjp:
         groups, exit = transformed(call.groups)
         return lift.leave(call, groups, exit)
 
+    @overload
+    def __get__(self, obj: None, kind: type) -> Self: ...
+    @overload
+    def __get__(
+        self: CustomVjp[Concatenate[Any, Q], S], obj: object, kind: type | None = None
+    ) -> Callable[Q, S]: ...
     def __get__(self, obj: Any, kind: type | None = None) -> Any:
         return self if obj is None else functools.partial(self, obj)
 
@@ -265,6 +279,22 @@ def _drop_leaves(records: Any, values: Any) -> None:
         form_tangent(record, itertools.repeat(True), values, Mode(True, True))
 
 
+@overload
+def custom_vjp(
+    fun: Callable[P, R],
+    *,
+    nondiff_argnums: int | Sequence[int] = (),
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+) -> CustomVjp[P, R]: ...
+@overload
+def custom_vjp(
+    fun: Missing = ...,
+    *,
+    nondiff_argnums: int | Sequence[int] = (),
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+) -> Callable[[Callable[P, R]], CustomVjp[P, R]]: ...
 def custom_vjp(
     fun: Any = MISSING,
     *,
@@ -304,7 +334,7 @@ def custom_vjp(
       1.5
     """
 
-    def wrap(f: Callable[..., Any]) -> CustomVjp:
+    def wrap(f: Callable[..., Any]) -> CustomVjp[..., Any]:
         return CustomVjp(f, as_tuple(nondiff_argnums), mode_of(graph, graph_updates))
 
     return wrap if isinstance(fun, Missing) else wrap(fun)

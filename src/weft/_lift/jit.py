@@ -9,10 +9,13 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import (
+    TYPE_CHECKING,
     Any,
+    Concatenate,
     NamedTuple,
+    ParamSpec,
     Protocol,
-    TypedDict,
+    Self,
     TypeVar,
     Unpack,
     overload,
@@ -35,9 +38,15 @@ from weft._static import Static
 from weft._tracebacks import trim
 from weft._types import MISSING, Missing
 
+if TYPE_CHECKING:
+    from weft._lift.options import JitOptions  # pyright: ignore[reportMissingModuleSource]
+
 _config: Any = jax.config
 
-F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 class StateSharding(prefixes.FilteredPrefix):
@@ -110,7 +119,7 @@ def select_arguments(f: Callable[..., Any], argnums: Any, argnames: Any) -> Sele
 
 
 @runtime_checkable
-class JitWrapped(Protocol):
+class JitWrapped(Protocol[P, R_co]):
     """What `nnx.jit` returns: a function with these attributes.
 
     Example:
@@ -120,23 +129,51 @@ class JitWrapped(Protocol):
       True
     """
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
-    def __get__(self, obj: Any, kind: type | None = None, /) -> Any: ...
+    if TYPE_CHECKING:  # of a function, and not looked for by `isinstance`
+
+        @property
+        def __name__(self) -> str: ...
+        @property
+        def __wrapped__(self) -> Callable[P, R_co]: ...
+
+    @overload
+    def __get__(self, obj: None, kind: type, /) -> Self: ...
+    @overload  # mypy loses arguments that may be anything by the last one, which pyright needs
+    def __get__(
+        self: Callable[Concatenate[Any, Q], R], obj: object, kind: type | None = None, /
+    ) -> Callable[Q, R]: ...
+    @overload
+    def __get__(
+        self: JitWrapped[Concatenate[Any, Q], R], obj: object, kind: type | None = None, /
+    ) -> Callable[Q, R]: ...
 
     def cache_info(self) -> CacheInfo:
         """Returns how often the function was traced, how often not, and why each time."""
         ...
 
-    def trace(self, *args: Any, **kwargs: Any) -> Traced:
+    @overload
+    def trace(self, *args: P.args, **kwargs: P.kwargs) -> Traced[P, R_co]: ...
+    @overload
+    def trace(self, *args: Any, **kwargs: Any) -> Traced[P, R_co]: ...
+    def trace(self, *args: Any, **kwargs: Any) -> Traced[P, R_co]:
         """Traces the function for arguments, arrays or `ShapeDtypeStruct`s, without running it."""
         ...
 
-    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
+    @overload
+    def lower(self, *args: P.args, **kwargs: P.kwargs) -> Lowered[P, R_co]: ...
+    @overload
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered[P, R_co]: ...
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered[P, R_co]:
         """Lowers the function for arguments without running it."""
         ...
 
-    def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
+    @overload
+    def eval_shape(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
+    def eval_shape(self, *args: Any, **kwargs: Any) -> R_co: ...
+    def eval_shape(self, *args: Any, **kwargs: Any) -> R_co:
         """Returns shapes and dtypes of what the function returns; the arguments stay as is."""
         ...
 
@@ -216,7 +253,7 @@ class Jitted:
         note = functools.partial(_note_trace, self.lift, self._log)
         self._dispatcher = Dispatcher(self.lift, given, note)
 
-    def make_function(self, dispatcher: Dispatcher | None = None) -> JitWrapped:
+    def make_function(self, dispatcher: Dispatcher | None = None) -> JitWrapped[..., Any]:
         """Returns what is called instead of the function.
 
         Args:
@@ -267,7 +304,7 @@ class Jitted:
         reasons = tuple(self._log.reasons)
         return CacheInfo(len(reasons), max(self._dispatcher.calls - len(reasons), 0), reasons)
 
-    def trace(self, *args: Any, **kwargs: Any) -> Traced:
+    def trace(self, *args: Any, **kwargs: Any) -> Traced[..., Any]:
         staged = self._dispatcher.stage(*self._arrange(args, kwargs))
         return Traced(staged.traced, self, staged)
 
@@ -275,7 +312,7 @@ class Jitted:
         """Returns what is called like the function, but runs what was compiled for one call."""
         return self.make_function(self._dispatcher.ahead(staged, compiled, on_new))
 
-    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered[..., Any]:
         return self.trace(*args, **kwargs).lower()
 
     def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
@@ -299,32 +336,12 @@ def _note_trace(lift: Lift, log: Log, spec: Spec, groups: Any) -> None:
         log.note(see(lift.f, spec, groups), set_retrace_limit.get())
 
 
-class JitOptions(TypedDict, total=False):
-    """The options of `jit`, for the type checker."""
-
-    in_shardings: Any
-    out_shardings: Any
-    static_argnums: int | Sequence[int] | None
-    static_argnames: str | Iterable[str] | None
-    donate_argnums: int | Sequence[int] | None
-    donate_argnames: str | Iterable[str] | None
-    keep_unused: bool
-    device: Any
-    backend: str | None
-    inline: bool
-    donate: str | None
-    max_traces: int | None
-    on_retrace: OnRetrace
-    graph: bool | None
-    graph_updates: bool | None
-
-
+@overload
+def jit(fun: Callable[P, R], **options: Unpack[JitOptions]) -> JitWrapped[P, R]: ...
 @overload
 def jit(
     fun: Missing = ..., **options: Unpack[JitOptions]
-) -> Callable[[Callable[..., Any]], JitWrapped]: ...
-@overload
-def jit(fun: Callable[..., Any], **options: Unpack[JitOptions]) -> JitWrapped: ...
+) -> Callable[[Callable[P, R]], JitWrapped[P, R]]: ...
 def jit(
     fun: Any = MISSING,
     *,
@@ -397,7 +414,7 @@ def jit(
     options = {"keep_unused": keep_unused, "inline": inline}
     options |= {k: v for k, v in {"device": device, "backend": backend}.items() if v is not None}
 
-    def wrap(f: Callable[..., Any]) -> JitWrapped:
+    def wrap(f: Callable[..., Any]) -> JitWrapped[..., Any]:
         jitted = Jitted(
             f,
             mode_of(graph, graph_updates),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,14 @@ from weft._path import Path, format_path
 from weft._static import Static
 from weft._types import MISSING, Missing
 from weft._variable import Variable
+
+if TYPE_CHECKING:
+    from weft._lift.options import (  # pyright: ignore[reportMissingModuleSource]
+        ScanOptions as ScanKeywords,
+    )
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class _CarryType(type):
@@ -265,6 +273,12 @@ def _rebound_arrays(inside: Inside) -> Iterator[tuple[Any, Any]]:
                     yield old, now[key]
 
 
+@overload
+def scan(f: Callable[P, R], **options: Unpack[ScanKeywords]) -> Callable[P, R]: ...
+@overload
+def scan(
+    f: Missing = ..., **options: Unpack[ScanKeywords]
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 def scan(
     f: Any = MISSING,
     *,

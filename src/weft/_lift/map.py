@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 import jax
 
@@ -33,6 +33,16 @@ from weft._path import Path, format_path
 from weft._tracebacks import transformed
 from weft._types import MISSING, Missing
 from weft._variable import Variable
+
+if TYPE_CHECKING:
+    from weft._lift.options import (  # pyright: ignore[reportMissingModuleSource]
+        PmapOptions,
+        TransformMetadataOptions,
+        VmapOptions,
+    )
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 PARTITION_NAME = "partition_name"
 
@@ -238,6 +248,12 @@ class MapLift(AxesLift):
         )
 
 
+@overload
+def vmap(f: Callable[P, R], **options: Unpack[VmapOptions]) -> Callable[P, R]: ...
+@overload
+def vmap(
+    f: Missing = ..., **options: Unpack[VmapOptions]
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 def vmap(
     f: Any = MISSING,
     *,
@@ -306,6 +322,12 @@ def vmap(
     return wrap if isinstance(f, Missing) else wrap(f)
 
 
+@overload
+def pmap(f: Callable[P, R], **options: Unpack[PmapOptions]) -> Callable[P, R]: ...
+@overload
+def pmap(
+    f: Missing = ..., **options: Unpack[PmapOptions]
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 def pmap(
     f: Any = MISSING,
     *,
@@ -394,6 +416,14 @@ def _name_arguments(error: Exception, names: list[str]) -> None:
     error.args = (text, *error.args[1:])
 
 
+@overload
+def transform_metadata(
+    f: Callable[P, R], **options: Unpack[TransformMetadataOptions]
+) -> Callable[P, R]: ...
+@overload
+def transform_metadata(
+    f: Missing = ..., **options: Unpack[TransformMetadataOptions]
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 def transform_metadata(
     f: Any = MISSING,
     *,

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from weft._lift.jit import JitWrapped, jit
+
+R = TypeVar("R")
 
 
 class BoundStage:
@@ -38,7 +40,7 @@ class BoundStage:
         return self._stage(*self._bound, *args, **kwargs)
 
 
-def _bind(f: Callable[..., Any], bound: tuple[Any, ...]) -> Callable[..., Any]:
+def _bind(f: Callable[..., Any], bound: tuple[Any, ...]) -> Any:
     made: Any = functools.partial(f, *bound)
     if not isinstance(f, JitWrapped):
         return made
@@ -53,6 +55,20 @@ def _bind(f: Callable[..., Any], bound: tuple[Any, ...]) -> Callable[..., Any]:
     return made
 
 
+@overload
+def cached_partial(
+    f: JitWrapped[..., R],
+    *cached_args: Any,
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+) -> JitWrapped[..., R]: ...
+@overload
+def cached_partial(
+    f: Callable[..., R],
+    *cached_args: Any,
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+) -> Callable[..., R]: ...
 def cached_partial(
     f: Callable[..., Any],
     *cached_args: Any,
@@ -81,7 +97,7 @@ def cached_partial(
     return _bind(f, cached_args)
 
 
-def jit_partial(fun: Callable[..., Any], *partial_args: Any, **options: Any) -> Callable[..., Any]:
+def jit_partial(fun: Callable[..., R], *partial_args: Any, **options: Any) -> JitWrapped[..., R]:
     """Compiles a function as `nnx.jit` does, and binds its leading arguments.
 
     Args:

@@ -11,7 +11,7 @@ import functools
 import itertools
 import operator
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,8 @@ from weft._lift.naming import names_in, shown_as
 from weft._path import format_path
 from weft._static import Static
 from weft._tracebacks import boundary
+
+T = TypeVar("T")
 
 BODY, CONDITION = range(2)
 
@@ -194,13 +196,13 @@ def _make(
 
 @boundary
 def while_loop(
-    cond_fun: Callable[[Any], Any],
-    body_fun: Callable[[Any], Any],
-    init_val: Any,
+    cond_fun: Callable[[T], Any],
+    body_fun: Callable[[T], T],
+    init_val: T,
     *,
     graph: bool | None = None,
     graph_updates: bool | None = None,
-) -> Any:
+) -> T:
     """Repeats a function while a condition holds.
 
     Args:
@@ -251,13 +253,13 @@ def _select(values: list[Any], positions: tuple[int, ...]) -> list[Any]:
 def fori_loop(
     lower: Any,
     upper: Any,
-    body_fun: Callable[[Any, Any], Any],
-    init_val: Any,
+    body_fun: Callable[[Any, T], T],
+    init_val: T,
     *,
     unroll: int | bool | None = None,
     graph: bool | None = None,
     graph_updates: bool | None = None,
-) -> Any:
+) -> T:
     """Repeats a function for each integer of a range.
 
     Args:

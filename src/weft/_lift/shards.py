@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 import jax
 
@@ -20,6 +20,12 @@ from weft._path import format_path
 from weft._tracebacks import transformed
 from weft._types import MISSING, Missing
 
+if TYPE_CHECKING:
+    from weft._lift.options import ShardMapOptions  # pyright: ignore[reportMissingModuleSource]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 class ShardLift(MapLift):
     """A lift whose prefixes are PartitionSpecs."""
@@ -27,6 +33,12 @@ class ShardLift(MapLift):
     options = ("in_specs", "out_specs")
 
 
+@overload
+def shard_map(f: Callable[P, R], **options: Unpack[ShardMapOptions]) -> Callable[P, R]: ...
+@overload
+def shard_map(
+    f: Missing = ..., **options: Unpack[ShardMapOptions]
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 def shard_map(
     f: Any = MISSING,
     *,

@@ -6,7 +6,7 @@ the static side of the call that it was made for.
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
 
 from weft._errors import StructureError
 from weft._graph.records import describe_difference
@@ -14,8 +14,11 @@ from weft._lift.arguments import argument_paths
 from weft._lift.lift import Lift, Spec
 from weft._path import format_path
 
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
 
-class _Stage:
+
+class _Stage(Generic[P, R_co]):
     """One stage of compiling ahead of time; what it does not define is JAX's."""
 
     def __init__(self, stage: Any, jit_wrapped: Any, staged: Any):
@@ -29,7 +32,7 @@ class _Stage:
         return getattr(self._stage, name)
 
 
-class Traced(_Stage):
+class Traced(_Stage[P, R_co]):
     """A traced function: `.jaxpr`, `.lower()`, and the rest of `jax.stages.Traced`.
 
     Example:
@@ -42,12 +45,12 @@ class Traced(_Stage):
       [ShapedArray(float32[1,3])]
     """
 
-    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered[P, R_co]:
         """Lowers to the compiler's input language."""
         return Lowered(self._stage.lower(*args, **kwargs), self.jit_wrapped, self._staged)
 
 
-class Lowered(_Stage):
+class Lowered(_Stage[P, R_co]):
     """A lowered function: `.as_text()`, `.compile()`, and the rest of `jax.stages.Lowered`.
 
     Example:
@@ -60,12 +63,12 @@ class Lowered(_Stage):
       True
     """
 
-    def compile(self, *args: Any, **kwargs: Any) -> Compiled:
+    def compile(self, *args: Any, **kwargs: Any) -> Compiled[P, R_co]:
         """Compiles for the devices at hand."""
         return Compiled(self._stage.compile(*args, **kwargs), self.jit_wrapped, self._staged)
 
 
-class Compiled(_Stage):
+class Compiled(_Stage[P, R_co]):
     """A compiled function: called like the original, with objects of the same structure.
 
     Example:
@@ -82,7 +85,7 @@ class Compiled(_Stage):
         super().__init__(stage, jit_wrapped, staged)
         self._run = jit_wrapped.compiled(staged, stage, self._refuse)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         return self._run(*args, **kwargs)
 
     def _refuse(self, spec: Spec) -> NoReturn:

@@ -7,7 +7,7 @@ returns is differentiated; what it writes comes out beside it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 import jax
 
@@ -28,6 +28,10 @@ from weft._lift.tangents import form_tangent, leaves_by_path, match, tangents_of
 from weft._tracebacks import boundary
 from weft._types import MISSING, Missing
 
+P = ParamSpec("P")
+R = TypeVar("R")
+X = TypeVar("X")
+
 OUT, AUX = "out", "aux"
 
 
@@ -43,6 +47,45 @@ def _results(lift: Lift, call: Any, out: list[Any], rest: Groups, exit: Exit, ha
     return result if has_aux else (result, None)
 
 
+Pull = Callable[[Any], tuple[Any, ...]]
+
+
+@overload
+def vjp(
+    f: Callable[..., tuple[R, X]],
+    *primals: Any,
+    has_aux: Literal[True],
+    reduce_axes: Sequence[str] = (),
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+) -> tuple[R, Pull, X]: ...
+@overload
+def vjp(
+    f: Callable[..., R],
+    *primals: Any,
+    has_aux: Literal[False] = False,
+    reduce_axes: Sequence[str] = (),
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+) -> tuple[R, Pull]: ...
+@overload
+def vjp(
+    f: Callable[..., Any],
+    *primals: Any,
+    has_aux: bool,
+    reduce_axes: Sequence[str] = (),
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+) -> tuple[Any, ...]: ...
+@overload
+def vjp(
+    f: Missing = ...,
+    *,
+    has_aux: bool = False,
+    reduce_axes: Sequence[str] = (),
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+) -> Callable[[Callable[P, Any]], Callable[P, Any]]: ...
 @boundary
 def vjp(
     f: Any = MISSING,
@@ -116,6 +159,44 @@ def vjp(
     return (result, vjp_fun, aux) if has_aux else (result, vjp_fun)
 
 
+@overload
+def jvp(
+    f: Callable[..., tuple[R, X]],
+    primals: Sequence[Any],
+    tangents: Sequence[Any],
+    *,
+    has_aux: Literal[True],
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+) -> tuple[R, Any, X]: ...
+@overload
+def jvp(
+    f: Callable[..., R],
+    primals: Sequence[Any],
+    tangents: Sequence[Any],
+    *,
+    has_aux: Literal[False] = False,
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+) -> tuple[R, Any]: ...
+@overload
+def jvp(
+    f: Callable[..., Any],
+    primals: Sequence[Any],
+    tangents: Sequence[Any],
+    *,
+    has_aux: bool,
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+) -> tuple[Any, ...]: ...
+@overload
+def jvp(
+    f: Missing = ...,
+    *,
+    has_aux: bool = False,
+    graph: bool | None = None,
+    graph_updates: bool | None = None,
+) -> Callable[[Callable[..., Any]], Callable[[Sequence[Any], Sequence[Any]], Any]]: ...
 @boundary
 def jvp(
     f: Any = MISSING,

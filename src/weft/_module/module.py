@@ -15,7 +15,7 @@ from weft import _filters
 from weft._foreign_names import MODULE, give_hints, without_hints
 from weft._module.pytree import Pytree, attributes
 from weft._path import Path, format_path
-from weft._variable import Variable
+from weft._variable import A, Variable
 from weft._variable_types import Perturbation
 
 
@@ -96,8 +96,8 @@ class Module(Pytree):
         return True
 
     def perturb(
-        self, name: str, value: Any, variable_type: type[Variable] | str = Perturbation
-    ) -> Any:
+        self, name: str, value: A, variable_type: type[Variable[Any]] | str = Perturbation
+    ) -> A:
         """Returns the value plus a Variable of zeros, whose gradient is that of the value.
 
         Args:

@@ -12,8 +12,18 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    NamedTuple,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 import jax
 
@@ -21,8 +31,8 @@ from weft import _trace, _watch
 from weft._errors import StructureError, TraceContextError
 from weft._makeup import compare_by_identity
 from weft._module import kinds
-from weft._module.classes import prepare_class, reporting, reports_changes, settle_class
-from weft._module.kinds import holds_data
+from weft._module.classes import prepare_class, reporting, reports_changes
+from weft._module.kinds import Kind, holds_data
 from weft._module.marks import Mark
 from weft._module.protocol import register
 from weft._path import format_path
@@ -38,6 +48,19 @@ from weft._tracebacks import warn
 from weft._types import ARRAY_TYPES, MISSING
 
 A = TypeVar("A")
+
+if TYPE_CHECKING:
+
+    class FieldOptions(TypedDict, total=False):
+        """Arguments of `dataclasses.field` without a default, for the type checker."""
+
+        init: bool
+        repr: bool
+        hash: bool | None
+        compare: bool
+        metadata: Mapping[Any, Any] | None
+        kw_only: bool
+
 
 Data = Annotated[A, "weft.data"]
 """Annotation of a class attribute that always holds data: `child: nnx.Data[Module | None]`."""
@@ -58,6 +81,14 @@ def _mark(value: Any, is_data: bool, field_arguments: dict[str, Any]) -> Any:
     return Mark(value, is_data)
 
 
+@overload
+def data(value: A, /) -> A: ...
+@overload
+def data(*, default: A, **kwargs: Unpack[FieldOptions]) -> A: ...
+@overload
+def data(*, default_factory: Callable[[], A], **kwargs: Unpack[FieldOptions]) -> A: ...
+@overload
+def data(**kwargs: Unpack[FieldOptions]) -> Any: ...
 def data(value: Any = MISSING, /, **kwargs: Any) -> Any:
     """Marks an attribute as data, whatever it holds.
 
@@ -79,6 +110,14 @@ def data(value: Any = MISSING, /, **kwargs: Any) -> Any:
     return _mark(value, True, kwargs)
 
 
+@overload
+def static(value: A, /) -> A: ...
+@overload
+def static(*, default: A, **kwargs: Unpack[FieldOptions]) -> A: ...
+@overload
+def static(*, default_factory: Callable[[], A], **kwargs: Unpack[FieldOptions]) -> A: ...
+@overload
+def static(**kwargs: Unpack[FieldOptions]) -> Any: ...
 def static(value: Any = MISSING, /, **kwargs: Any) -> Any:
     """Marks an attribute as static, whatever it holds.
 
@@ -132,50 +171,50 @@ class Pytree(ObjectStorage):
     _pytree_class_marks: ClassVar[dict[str, bool]] = _NO_MARKS
     _pytree_is_plain: ClassVar[bool] = True  # whether objects hold nothing but attributes
     _pytree_layouts: ClassVar[dict[Any, Any]] = {}
-    _pytree_is_settled: ClassVar[bool] = False  # whether nothing decorates the class any more
-    _pytree_comparison: ClassVar[set[str]] = set()
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        return blank(cls)
+    if not TYPE_CHECKING:  # constructors have the signature of `__init__`
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+            return blank(cls)
 
     def __init_subclass__(cls, *, pytree: bool = True, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._pytree_is_pytree = pytree
         cls._pytree_layouts = {}
-        cls._pytree_is_settled = False
-        cls._pytree_comparison = {"__eq__", "__hash__"} & vars(cls).keys()
         cls._pytree_class_marks = {**cls._pytree_class_marks, **_annotated_marks(cls)}
         prepare_class(cls)
         cls._pytree_is_plain = cls._pytree_items is Pytree._pytree_items
         if pytree:
             register(cls)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        check_write(self, name)
-        if type(value) is Mark:
-            _set_marks(self, {**self._pytree_marks, name: value.is_data})
-            value = value.value
-        else:
-            old = attributes(self).get(name)
-            if isinstance(old, VariableStorage):
-                warn_if_lost(self, name, old, value)
-            if self._pytree_watches and _is_new_array(self, name, value):
-                object.__setattr__(self, name, value)
-                return
-        # Reported before, as an interrupt may come in between, and after, as a thread may.
-        if self._pytree_watches:
-            structure_changed(self)
-        object.__setattr__(self, name, value)
-        if self._pytree_watches:
-            structure_changed(self)
+    if not TYPE_CHECKING:  # an attribute that no method sets is a mistake
 
-    def __delattr__(self, name: str) -> None:
-        check_write(self, name)
-        structure_changed(self)
-        object.__delattr__(self, name)
-        structure_changed(self)
-        if name in self._pytree_marks:
-            _set_marks(self, {k: v for k, v in self._pytree_marks.items() if k != name})
+        def __setattr__(self, name: str, value: Any) -> None:
+            check_write(self, name)
+            if type(value) is Mark:
+                _set_marks(self, {**self._pytree_marks, name: value.is_data})
+                value = value.value
+            else:
+                old = attributes(self).get(name)
+                if isinstance(old, VariableStorage):
+                    warn_if_lost(self, name, old, value)
+                if self._pytree_watches and _is_new_array(self, name, value):
+                    object.__setattr__(self, name, value)
+                    return
+            # Reported before, as an interrupt may come in between, and after, as a thread may.
+            if self._pytree_watches:
+                structure_changed(self)
+            object.__setattr__(self, name, value)
+            if self._pytree_watches:
+                structure_changed(self)
+
+        def __delattr__(self, name: str) -> None:
+            check_write(self, name)
+            structure_changed(self)
+            object.__delattr__(self, name)
+            structure_changed(self)
+            if name in self._pytree_marks:
+                _set_marks(self, {k: v for k, v in self._pytree_marks.items() if k != name})
 
     @property
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
@@ -253,8 +292,6 @@ Pytree.__new__._pytree_fills = True  # type: ignore[attr-defined]
 
 def blank(cls: type) -> Any:
     """Makes an object of the running trace without calling its `__init__`."""
-    if not cls._pytree_is_settled:
-        settle_class(cls)
     return make_object(cls, cls._pytree_class_marks)
 
 
@@ -413,8 +450,6 @@ has_data = is_data
 def register_data_type(type_: type, /) -> type:
     """Declares that instances of a type are data leaves: usable as decorator.
 
-    A type that is registered with JAX stays a pytree; its leaves are data then.
-
     Example:
       >>> import weft as nnx
       >>> @nnx.register_data_type
@@ -423,7 +458,7 @@ def register_data_type(type_: type, /) -> type:
       >>> nnx.is_data(Handle())
       True
     """
-    kinds.declare_data_type(type_)
+    kinds._KINDS[type_] = Kind.ARRAY
     return type_
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 import jax
 import jax.tree_util as jtu
@@ -36,7 +36,26 @@ from weft._rng.streams import RngStream, require_scalar
 from weft._tracebacks import boundary
 from weft._types import MISSING
 
+if TYPE_CHECKING:
+    from weft._rng.options import (  # pyright: ignore[reportMissingModuleSource]
+        ForkOptions,
+        SplitOptions,
+        WithOptions,
+    )
 
+N = TypeVar("N", bound=Pytree)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@overload
+def split_rngs(**options: Unpack[SplitOptions]) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+@overload
+def split_rngs(node: Pytree, /, **options: Unpack[SplitOptions]) -> SplitBackups: ...
+@overload
+def split_rngs(node: Callable[P, R], /, **options: Unpack[SplitOptions]) -> Callable[P, R]: ...
+@overload
+def split_rngs(node: Any, /, **options: Unpack[SplitOptions]) -> Any: ...
 def split_rngs(
     node: Any = MISSING,
     /,
@@ -86,6 +105,14 @@ def split_rngs(
     return _change(node, [(_by_variables(to_predicate(only)), derive)], graph, graph_updates)
 
 
+@overload
+def fork_rngs(**options: Unpack[ForkOptions]) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+@overload
+def fork_rngs(node: Pytree, /, **options: Unpack[ForkOptions]) -> SplitBackups: ...
+@overload
+def fork_rngs(node: Callable[P, R], /, **options: Unpack[ForkOptions]) -> Callable[P, R]: ...
+@overload
+def fork_rngs(node: Any, /, **options: Unpack[ForkOptions]) -> Any: ...
 def fork_rngs(
     node: Any = MISSING,
     /,
@@ -123,6 +150,14 @@ def fork_rngs(
     return _change(node, pairs, graph, graph_updates)
 
 
+@overload
+def with_rngs(**options: Unpack[WithOptions]) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+@overload
+def with_rngs(node: N, /, **options: Unpack[WithOptions]) -> N: ...
+@overload
+def with_rngs(node: Callable[P, R], /, **options: Unpack[WithOptions]) -> Callable[P, R]: ...
+@overload
+def with_rngs(node: Any, /, **options: Unpack[WithOptions]) -> Any: ...
 def with_rngs(
     node: Any = MISSING,
     /,

@@ -119,8 +119,8 @@ class RngStream(KeySource, Pytree):
     """
 
     tag: str
-    key: RngKey
-    count: RngCount
+    key: RngKey[jax.Array]
+    count: RngCount[jax.Array]
 
     def __init__(self, key: Any, *, tag: str):
         if isinstance(key, RngStream):

@@ -6,9 +6,20 @@ Variables of a Module over as collections. Flax is imported when one of these na
 """
 
 import importlib as _importlib
+from typing import TYPE_CHECKING
 from typing import Any as _Any
 
 from weft.nn import initializers as initializers
+
+if TYPE_CHECKING:
+    from weft.bridge import variables as variables
+    from weft.bridge import wrappers as wrappers
+    from weft.bridge.linen_in_nnx import ToNNX as ToNNX
+    from weft.bridge.linen_in_nnx import lazy_init as lazy_init
+    from weft.bridge.nnx_in_linen import ToLinen as ToLinen
+    from weft.bridge.nnx_in_linen import to_linen as to_linen
+    from weft.bridge.variables import NNXMeta as NNXMeta
+    from weft.bridge.variables import with_partitioning as with_partitioning
 
 _LAZY = {
     "NNXMeta": "weft.bridge.variables",

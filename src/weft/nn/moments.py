@@ -202,7 +202,7 @@ def apply_moments(
 
 def per_feature(
     layer: Any, used: bool, rngs: Rngs, init: Initializer, metadata: Mapping[str, Any]
-) -> Param | None:
+) -> Param[jax.Array] | None:
     """Returns a parameter with one number per feature for a layer, or None if it uses none."""
     check_sizes(layer, least=0, num_features=layer.num_features)
     if not used:

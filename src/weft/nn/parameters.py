@@ -80,8 +80,8 @@ def new_param(
     metadata: Mapping[str, Any] = NO_METADATA,
     *,
     drawn_as: Sequence[int] | None = None,
-    param_type: type[Param] = Param,
-) -> Param:
+    param_type: type[Param[Any]] = Param,
+) -> Param[jax.Array]:
     """Makes a parameter from the next key of the stream `params`.
 
     Args:

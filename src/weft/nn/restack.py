@@ -9,12 +9,11 @@ from weft._errors import StructureError
 from weft._graph import State, clone
 from weft._graph.records import NodeDef, Record, ValueDef, VariableDef, describe_difference
 from weft._graph.walk import Builder, Entry, Flattener
-from weft._module import Module
 from weft._module.containers import List
 from weft._path import Path, format_path
 from weft._static import Static
 from weft._variable import Variable, make
-from weft.nn.stack import Policy, Stack, make_stack
+from weft.nn.stack import B, Policy, Stack, make_stack
 from weft.nn.stack_state import (
     REMEDY,
     leaf_difference,
@@ -29,14 +28,14 @@ from weft.nn.stack_state import (
 def stack(blocks: State | Mapping[Any, Any], /, *, like: Any = None) -> State: ...
 @overload
 def stack(
-    blocks: Iterable[Module],
+    blocks: Iterable[B],
     /,
     *,
     remat: bool | Policy | None = None,
     unroll: int | bool = 1,
     has_aux: bool = False,
     partition: str | None = None,
-) -> Stack[Any]: ...
+) -> Stack[B]: ...
 def stack(blocks: Any, /, *, like: Any = None, **options: Any) -> Any:
     """Makes a Stack of blocks, or the State of a Stack from that of a list of blocks.
 
@@ -78,7 +77,7 @@ def stack(blocks: Any, /, *, like: Any = None, **options: Any) -> Any:
 
 
 @overload
-def unstack(stacked: Stack[Any], /) -> List[Any]: ...
+def unstack(stacked: Stack[B], /) -> List[B]: ...
 @overload
 def unstack(stacked: State | Mapping[Any, Any], /, *, like: Any = None) -> State: ...
 def unstack(stacked: Any, /, *, like: Any = None) -> Any:

@@ -59,8 +59,8 @@ class RoPE(Module):
                 f"embedding_size={embedding_size} and max_seq_len={max_seq_len}"
             )
         self.theta = theta
-        self.cached_sin: Variable | None = None
-        self.cached_cos: Variable | None = None
+        self.cached_sin: Variable[jax.Array] | None = None
+        self.cached_cos: Variable[jax.Array] | None = None
         if embedding_size is not None:
             sin, cos = _angles(theta, embedding_size, jnp.arange(max_seq_len, dtype=jnp.float32))
             self.cached_sin, self.cached_cos = Variable(sin), Variable(cos)

@@ -76,7 +76,7 @@ class Stack(Module, Generic[B]):
 
     def __init__(
         self,
-        block: Callable[[Any], B],
+        block: Callable[[Rngs], B],
         n: int,
         *,
         rngs: Rngs | RngStream,

@@ -152,7 +152,8 @@ class EMA(Pytree):
                 "that the EMA was made for: `ema.apply_to(model)`"
             )
         joined = from_flat_state({path: averages.get(path, leaf) for path, leaf in own.items()})
-        return joined if graphdef is None else merge(graphdef, joined, copy=False)
+        result: Any = joined if graphdef is None else merge(graphdef, joined, copy=False)
+        return result
 
 
 def _moves(leaf: Any) -> bool:

@@ -6,13 +6,13 @@ import dataclasses
 import difflib
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
 
 from weft._filters import Filter
-from weft._graph import split
+from weft._graph import GraphDef, State, split
 from weft._module import Pytree
 from weft._variable import Variable, is_variable
 
@@ -83,9 +83,15 @@ class Metric(Pytree):
         """Zeroes the sums; their shapes stay, so that metrics made under `vmap` stay stacked."""
         raise NotImplementedError(f"{type(self).__name__} must define `reset(self)`")
 
-    def update(self, **kwargs: Any) -> None:
-        """Adds a batch."""
-        raise NotImplementedError(f"{type(self).__name__} must define `update(self, **kwargs)`")
+    if TYPE_CHECKING:  # a subclass may take any arguments
+
+        def update(self, *args: Any, **kwargs: Any) -> None: ...
+
+    else:
+
+        def update(self, **kwargs: Any) -> None:
+            """Adds a batch."""
+            raise NotImplementedError(f"{type(self).__name__} must define `update(self, **kwargs)`")
 
     def compute(self) -> Any:
         """Returns the figure."""
@@ -119,6 +125,10 @@ class Metric(Pytree):
                 )
         return others
 
+    @overload
+    def split(self, filter: Filter = ..., /) -> tuple[GraphDef[Self], State]: ...
+    @overload
+    def split(self, *filters: Filter) -> tuple[GraphDef[Self], *tuple[State, ...]]: ...
     def split(self, *filters: Filter) -> Any:
         """Splits the metric as `nnx.split(metric, *filters)` does."""
         return split(self, *filters)
@@ -170,6 +180,10 @@ class MultiMetric(Metric):
                 )
             setattr(self, name, metric)
         self._metric_names = tuple(metrics)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Metric: ...
 
     def keywords(self) -> Keywords:
         taken = [metric.keywords() for metric in self._metrics().values()]

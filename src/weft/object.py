@@ -1,0 +1,3 @@
+"""Another name of `weft.pytreelib`."""
+
+from weft.pytreelib import *  # noqa: F403
