@@ -339,7 +339,7 @@ class Dispatcher:
             raise UntracedError
         program = structure.plain
         if program is None:
-            return self._run_copied(plan, structure.donating, rest, named)
+            return self._run_copied(plan, rest, named)
         operands = plan.operands(program)
         is_outer = is_outermost()
         if structure.has_callbacks or not is_outer:
@@ -375,10 +375,9 @@ class Dispatcher:
             if program.interrupts.held:
                 program.interrupts.release()
 
-    def _run_copied(
-        self, plan: Plan, program: Program, rest: tuple[Any, ...], named: dict[str, Any]
-    ) -> Any:
+    def _run_copied(self, plan: Plan, rest: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Runs a program that donates where the Variables' own arrays may not be overwritten."""
+        program: Program = plan.structure().donating
         operands = plan.operands(program)
         arrays = [_copied(variable._raw) for variable in operands.donated]
         lists = (arrays, gather(operands)) if operands.is_reading else (arrays,)

@@ -20,7 +20,7 @@ from typing import Any
 import jax.tree_util as jtu
 
 from weft._graph.content import Slot, slots_of
-from weft._graph.records import Record, ValueDef
+from weft._graph.records import ValueDef
 from weft._graph.snapshot import Snapshot, observe
 from weft._graph.walk import Flattener
 from weft._lift.arguments import leaf_paths
@@ -275,7 +275,7 @@ def gather(operands: Operands) -> list[Any]:
     arrays = [variable._slot for variable in operands.kept]
     if operands.others:
         for position, value in operands.others:
-            if type(value) is Slot:
+            if isinstance(value, Slot):
                 arrays.insert(position, value.holder[value.key])
             else:
                 raw = value._raw if is_part(value) else get_slot(value)
@@ -353,7 +353,7 @@ def _is(a: Any, b: Any) -> bool:
 
 def _walk(
     lift: Lift, leaves: Sequence[Any], pattern: Pattern, paths: list[Any]
-) -> tuple[Record, tuple[int, ...], Flattener]:
+) -> tuple[ValueDef, tuple[int, ...], Flattener]:
     flattener = Flattener(share=lift.mode.share, arguments=True)
     records, layout = [], []
     for leaf, path in zip(leaves, paths, strict=True):

@@ -293,8 +293,8 @@ class Program:
 
     def outcome_of(self, out: Any) -> Outcome | None:
         """Returns the outcome of what came out, None if it is whole."""
-        is_whole = type(out) is not tuple or len(out) == 2
-        return None if is_whole else self.outcomes[len(out[2])]
+        is_whole = not isinstance(out, tuple) or len(out) == 2
+        return None if is_whole else self.outcomes[len(out[-1])]
 
     def with_compiled(self, compiled: Callable[..., Any]) -> Program:
         """Returns this program with its function compiled ahead of time."""
