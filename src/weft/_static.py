@@ -34,7 +34,12 @@ from weft._makeup import (
 )
 
 _MOST_PARTS = 10_000
-"""How much inside of objects that equal only themselves is looked at, in one value."""
+_BYTES_OF_PART = 256
+"""How much inside of objects that equal only themselves is looked at, in one value.
+
+The rest of such an object is taken to stay: a dataset, a tokenizer or a replay buffer would have to
+be compared on each call.
+"""
 
 
 class PartsKey(NamedTuple):
@@ -123,13 +128,16 @@ class _Look:
             self.watched.append(Watched(aspect, value))
         parts = list(aspect.values(value))
         if self._is_within:
-            self._left -= len(parts)
-            if self._left < 0:
-                raise _TooMuchError
+            self._count(len(parts))
         keys = self._keys(parts)
         if aspect.names is not None:
             return tuple(zip(self._keys(aspect.names(value)), keys, strict=True))
         return tuple(keys) if aspect.is_ordered else frozenset(keys)
+
+    def _count(self, parts: int) -> None:
+        self._left -= parts
+        if self._left < 0:
+            raise _TooMuchError
 
     def _keys(self, values: Iterable[Any]) -> list[Hashable]:
         return [(kind, x) if (kind := type(x)) in ATOMS else self.key(x) for x in values]
@@ -170,13 +178,15 @@ class _Look:
         self._is_within = True
         try:
             return self._parts(value, makeup, head)
-        except _TooMuchError:
+        except (_TooMuchError, RuntimeError):  # also: too deep, or changed by another thread
             del self.watched[before:]
             return head
         finally:
             self._is_within = False
 
     def _array(self, value: Any, makeup: Makeup) -> Hashable:
+        if self._is_within:
+            self._count(value.nbytes // _BYTES_OF_PART)
         if value.dtype.kind == "O":
             head = (value.dtype, value.shape)
             makeup = makeup._replace(aspects=(ELEMENTS, *makeup.aspects))

@@ -55,8 +55,16 @@ class Frame(NamedTuple):
 
 
 class _Frames(threading.local):
+    """The transforms that run in a thread.
+
+    Attributes:
+      stack: the innermost last.
+      has_captured: whether a Variable from outside of one, which holds no array, was read in it.
+    """
+
     def __init__(self) -> None:
         self.stack: list[Frame] = []
+        self.has_captured = False
 
 
 frames = _Frames()

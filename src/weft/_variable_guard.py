@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import jax
 from jax.core import Tracer
 
 from weft import _trace
@@ -40,7 +41,14 @@ _warned_captures: set[tuple[str, str]] = set()
 
 
 def warn_if_captured(variable: Variable) -> None:
+    """Notes the reading of a Variable that is no array; warns if a program of `nnx.jit` reads it.
+
+    An array from outside is found in what JAX traced, a Python number is not.
+    """
     frame = _trace.frames.stack[-1]
+    if not isinstance(variable._slot, jax.Array):
+        made_inside = variable._trace in (frame.trace, _trace.current())
+        _trace.frames.has_captured |= not made_inside
     if frame.transform != "jit" or frame[:2] in _warned_captures:
         return
     made_inside = variable._trace in (frame.trace, _trace.current())

@@ -15,7 +15,8 @@ import pytest
 import weft as nnx
 from weft._graph.snapshot import Snapshot, observe
 from weft._graph.walk import Flattener
-from weft._static import Static, key_of
+from weft._makeup import Aspect
+from weft._static import Static, Watched, key_of
 from weft._watch import Watch
 
 
@@ -178,3 +179,72 @@ def test_metadata_is_looked_into_but_its_dict_is_not() -> None:
     before = nnx.split(model)[0]
     variable.names.append("c")
     assert nnx.split(model)[0] != before
+
+
+def test_large_containers_see_all_but_an_equal_element_of_another_type() -> None:
+    value: list[Any] = list(range(3000))
+    snapshot = snapshot_of(value)
+    assert snapshot is not None
+    value[1] = True
+    assert snapshot.holds()
+    value[2] = 2.5
+    assert not snapshot.holds()
+
+
+def test_read_only_arrays_are_not_copied_and_not_compared() -> None:
+    value = np.arange(4.0)
+    value.setflags(write=False)
+    box, snapshot = Static(value), snapshot_of(value)
+    assert box == Static(np.arange(4.0))
+    assert box != Static(np.arange(4.0) + 1)
+    assert snapshot is not None
+    assert snapshot.holds()
+    value.setflags(write=True)
+    assert not snapshot.holds()
+    value[0] = 5
+    assert box != Static(value)
+    value[0] = 0
+    assert box != Static(np.arange(4.0))  # what it was is not known any more
+
+
+def test_a_view_is_read_only_if_all_below_it_is() -> None:
+    own = np.arange(4.0)
+    view = own[:2]
+    view.setflags(write=False)
+    box, snapshot = Static(view), snapshot_of(view)
+    assert snapshot is not None
+    own[0] = 7
+    assert not snapshot.holds()
+    assert box != Static(view)
+    shared = np.frombuffer(b"abcd", np.uint8)
+    assert Static(shared) == Static(np.frombuffer(b"abcd", np.uint8).copy())
+
+
+def test_a_container_that_another_thread_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def growing(x: dict[Any, Any]) -> Any:
+        for key in x:
+            x[key + 1] = 0
+            yield [key]
+
+    snapshot = snapshot_of({"a": 1})
+    assert snapshot is not None
+    monkeypatch.setattr(Snapshot, "_read", lambda self: growing({0: 0}))
+    assert not snapshot.holds()
+
+
+def test_what_changes_while_a_snapshot_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def grow(*_: Any) -> Any:
+        raise RuntimeError("dictionary changed size during iteration")
+
+    aspect = Aspect(grow)
+    snapshot = Snapshot()
+    snapshot.add_static([Watched(aspect, {"a": 1})])
+    closed = snapshot.close()
+    assert closed is not None
+    assert not closed.holds()
+    snapshot = Snapshot()
+    snapshot.add_container({"a": 1})
+    monkeypatch.setattr(Snapshot, "_read", lambda self: map(grow, [1]))
+    closed = snapshot.close()
+    assert closed is not None
+    assert not closed.holds()

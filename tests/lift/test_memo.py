@@ -137,6 +137,17 @@ def test_objects_that_a_function_reaches_are_read_anew(name):
     MODEL["w"][...] = old
 
 
+@pytest.mark.parametrize("name", SAME)
+def test_numbers_that_a_function_reaches_are_read_anew(name):
+    number = nnx.Variable(1.0)
+    body, run = bodies(lambda x: x + 2.0 * number)[name], SAME[name]
+    outer = bodies(lambda x: run(body, x))["scan"]
+    first, nested = run(body, 1.0), nnx.scan(outer, **CARRY)(1.0, jnp.ones(1))
+    number[...] = 5.0
+    assert run(body, 1.0) > first
+    assert nnx.scan(outer, **CARRY)(1.0, jnp.ones(1)) > nested
+
+
 @pytest.mark.parametrize("name", [name for name in SAME if name != "while_loop"])
 def test_tracers_that_a_function_reaches_are_read_anew(name):
     held = []

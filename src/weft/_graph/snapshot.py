@@ -114,7 +114,10 @@ class Snapshot:
         """Takes the snapshot; returns None if there is nothing that could change."""
         self._seen = {}
         self._lengths = [*map(len, self._sequences), *map(len, self._mappings)]
-        self._before = tuple(map(list, self._read()))
+        try:
+            self._before = tuple(map(list, self._read()))
+        except RuntimeError:  # another thread changes a container
+            self._lengths = [-1]
         return self if self._lengths or self._checks else None
 
     # -- comparing
@@ -147,7 +150,10 @@ def _unchanged(aspect: Aspect, value: Any) -> Callable[[], bool]:
         names = () if aspect.names is None else aspect.names(value)
         return [*names, *aspect.values(value)]
 
-    before = read()
+    try:
+        before = read()
+    except RuntimeError:  # another thread changes it
+        return lambda: False
 
     def check() -> bool:
         try:

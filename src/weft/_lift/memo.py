@@ -20,6 +20,7 @@ import jax
 from jax.core import Tracer
 
 from weft._static import key_of
+from weft._trace import frames
 
 _MOST_FUNCTIONS = 512
 _MOST_OPTIONS = 16
@@ -70,10 +71,14 @@ def run_kept(
         if len(kept.made) >= _MOST_OPTIONS:
             kept.made.clear()
         made = kept.made[key] = _make(options[0], kept.functions, make)
-    before = len(made.traces)
-    out = made.jitted(spec, *arrays)
-    if len(made.traces) > before and _takes_in_more(made.jitted, spec, arrays):
-        kept.made.pop(key, None)
+    before, around, frames.has_captured = len(made.traces), frames.has_captured, False
+    try:
+        out = made.jitted(spec, *arrays)
+        if len(made.traces) > before:
+            if frames.has_captured or _takes_in_more(made.jitted, spec, arrays):
+                kept.made.pop(key, None)
+    finally:
+        frames.has_captured |= around
     return out
 
 
