@@ -93,6 +93,8 @@ def box(value: Any, path: Path, root: str, around: tuple[int, ...] = ()) -> Any:
     pairs = [*kinds.items_in(value, kind)]
     keys = tuple([key for key, _ in pairs])
     children = [box(child, (*path, key), root, around) for key, child in pairs]
+    if cls is list:
+        return children
     has_own = any(type(key) is Own for key in keys)
     if kind is Kind.VALUE:
         if cls is tuple or (_is_named(cls) and not has_own):

@@ -236,6 +236,10 @@ def holds_data(value: Any) -> bool:
     kind = kind_of(value)
     if kind in _LEAVES:
         return True
+    cls = type(value)
+    if cls is list or cls is tuple or cls is dict:
+        if _ATOMS.issuperset(map(type, value.values() if cls is dict else value)):
+            return False
     return _may_hold(value, kind) and _search(value, _is_data) is not None
 
 

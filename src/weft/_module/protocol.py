@@ -71,8 +71,7 @@ def _flatten_items(obj: Any) -> tuple[Sequence[Any], Side]:
             if child is not value:
                 packed.append(name)
         else:
-            is_own = is_bound_to(value, obj)
-            statics[name] = boxed(detach(value, obj) if is_own else value)
+            statics[name] = boxed(detach(value, obj))
     refuse_cycle(obj, itertools.chain.from_iterable(map(nearest_objects, children)))
     keys = [name for name, _ in items]
     return children, Side(keys, tuple(names), tuple(packed), statics, marks)
