@@ -534,3 +534,16 @@ def test_reference_modes_are_refused() -> None:
         nnx.Param(1.0, hijax=True)
     with pytest.raises(ValueError, match="ref=True is not supported"):
         nnx.Variable(1.0, ref=True)
+
+
+def test_a_scalar_is_formatted() -> None:
+    for value in (3.14159, np.float32(3.14159), jnp.float32(3.14159), np.array(3.14159)):
+        assert f"{nnx.Param(value):.3f}" == "3.142"
+    assert f"{nnx.Variable(7):04d}" == "0007"
+    assert f"{nnx.Variable('text'):>6}" == "  text"
+    variable = nnx.Param(jnp.ones(2))
+    assert f"{variable}" == str(variable) == repr(variable)
+    with pytest.raises(TypeError, match="format"):
+        f"{variable:.3f}"
+    doubled = nnx.Param(jnp.float32(1.0), on_get_value=lambda v, x: x * 2)
+    assert f"{doubled:.1f}" == "2.0"

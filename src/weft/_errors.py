@@ -1,10 +1,12 @@
 """The faults that Weft reports: one exception class each.
 
 Every class refines `WeftError` and the builtin exception that fits, so that code which catches
-`ValueError` keeps working.
+`ValueError` keeps working. `surface` is for errors that are not ours.
 """
 
 from __future__ import annotations
+
+from weft._foreign_names import Hint
 
 
 class WeftError(Exception):
@@ -127,3 +129,14 @@ class RetraceError(WeftError, RuntimeError):
         ...
       weft._errors.RetraceError: '<lambda>' would be traced again, with max_traces=1: x: ...
     """
+
+
+def surface(obj: object, name: str) -> None:
+    """Raises what a property of an object has raised, for `__getattr__` to call first.
+
+    Where a property raises AttributeError, Python asks `__getattr__` and forgets that error.
+    """
+    if hasattr(type(obj), name):
+        found = [vars(base)[name] for base in type(obj).__mro__ if name in vars(base)]
+        if found and not isinstance(found[0], Hint):
+            object.__getattribute__(obj, name)

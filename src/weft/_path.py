@@ -1,10 +1,12 @@
 """Paths: where in a model something is.
 
-A *path* is a tuple of attribute names (str), positions (int) and mapping keys (any hashable).
+A *path* is a tuple of attribute names (str), positions (int) and mapping keys (any hashable). An
+attribute of something that has items besides, such as a subclass of `dict`, has an `Own` key.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
@@ -14,6 +16,13 @@ Key = Hashable
 Path = tuple[Any, ...]
 Pair = tuple[Path, Any]
 ByPath = Mapping[Path, Any] | Iterable[Pair]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Own:
+    """Key of an attribute where a plain name would be the key of an item."""
+
+    name: str
 
 
 def sort_key(key: Any) -> tuple:
@@ -43,8 +52,9 @@ def format_path(path: Path, root: str = "") -> str:
     """Writes a path as code: `model.blocks[3].dropout.rate`."""
     text = root
     for key in path:
-        if isinstance(key, str) and key.isidentifier():
-            text += f".{key}" if text else key
+        name = key.name if type(key) is Own else key
+        if isinstance(name, str) and name.isidentifier():
+            text += f".{name}" if text else name
         else:
             text += f"[{key!r}]"
     return text or "the object itself"

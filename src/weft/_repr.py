@@ -198,7 +198,8 @@ def _atom(x: Any, open_ids: set[int]) -> str:
         text = repr(x)
     finally:
         _around.ids = before
-    if text.startswith("<") and hasattr(x, "__name__"):
+    is_named = callable(x) or isinstance(x, types.ModuleType)
+    if text.startswith("<") and is_named and hasattr(x, "__name__"):
         return x.__name__
     return text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..."
 

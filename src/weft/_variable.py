@@ -15,6 +15,7 @@ import jax.tree_util as jtu
 import numpy as np
 
 from weft import _trace, _watch
+from weft._errors import surface
 from weft._foreign_names import VARIABLE
 from weft._makeup import compare_by_identity
 from weft._metadata import (
@@ -339,6 +340,7 @@ class Variable(VariableStorage, ValueOperators[A]):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name in VariableStorage.__slots__:
             raise AttributeError(name)
+        surface(self, name)
         metadata = self._metadata
         if name in metadata:
             return metadata[name]

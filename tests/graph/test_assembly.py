@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax.numpy as jnp
@@ -77,3 +78,15 @@ def test_one_assembly_makes_many_objects() -> None:
     first.size = 8
     first.names.add("new")
     assert second.size == 3 and nnx.merge(graphdef, state).size == 3
+
+
+def test_methods_of_what_comes_later() -> None:
+    part = Box(w=nnx.Param(1.0))
+    box = Box(a=part.iter_modules, b=[functools.partial(nnx.state, part)], part=part)
+    box.pair = Pair(box.iter_children, part.iter_modules)
+    for built in built_both_ways(box):
+        assert built.a.__self__ is built.b[0].args[0] is built.part
+        assert built.pair.left.__self__ is built
+        assert built.pair.right.__self__ is built.part
+    merged = nnx.merge(*nnx.split(box))
+    assert merged.a.__self__ is merged.part

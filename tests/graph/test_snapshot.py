@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -149,6 +150,61 @@ def test_what_holds_itself() -> None:
     assert snapshot.holds()
     value[0] = 2
     assert not snapshot.holds()
+
+
+CONTAINERS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "list": (lambda: [1], lambda x: x.append(2)),
+    "dict": (lambda: {"a": 1}, lambda x: x.update(a=2)),
+    "set": (lambda: {1}, lambda x: x.add(2)),
+    "deque": (lambda: collections.deque([1]), lambda x: x.append(2)),
+    "ordered dict": (
+        lambda: collections.OrderedDict(a=1, b=1),
+        lambda x: x.move_to_end("a"),
+    ),
+    "default factory": (
+        lambda: collections.defaultdict(list),
+        lambda x: setattr(x, "default_factory", None),
+    ),
+    "namespace": (lambda: types.SimpleNamespace(a=1), lambda x: setattr(x, "a", 2)),
+    "new attribute": (lambda: types.SimpleNamespace(a=1), lambda x: setattr(x, "b", 2)),
+    "item of a subclass": (lambda: Words([1]), lambda x: x.append(2)),
+    "attribute of a subclass": (lambda: Words([1]), lambda x: setattr(x, "language", "en")),
+    "another class": (lambda: Words([1]), lambda x: setattr(x, "__class__", OtherWords)),
+    "dataclass": (lambda: Mutable(1), lambda x: setattr(x, "size", 2)),
+    "slots": (lambda: SlottedFields(1), lambda x: setattr(x, "size", 2)),
+    "empty slot": (lambda: SlottedFields(1), lambda x: delattr(x, "size")),
+    "key": (lambda: Vocabulary(a=1), lambda x: x.__setitem__("b", x.pop("a"))),
+}
+
+
+class OtherWords(list):
+    pass
+
+
+class Vocabulary(dict):
+    """A dict that shows nothing of what it holds."""
+
+    def __iter__(self) -> Any:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+@dataclasses.dataclass(slots=True)
+class SlottedFields:
+    size: int
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_changes_of_nodes_are_seen(name: str) -> None:
+    make, change = CONTAINERS[name]
+    value, snapshot = make(), Snapshot()
+    snapshot.add_container(value)
+    closed = snapshot.close()
+    assert closed is not None and closed.holds()
+    change(value)
+    assert not closed.holds()
 
 
 def test_functions_are_taken_as_they_are() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
+import functools
+import types
 from typing import Any
 
 import jax
@@ -14,8 +17,8 @@ from hypothesis import strategies as st
 
 import weft as nnx
 from tests.graph.graphs import Box, Foreign, Pair, buffers, check_same, graphs
-from weft._graph.records import ARRAY, NodeDef, Ref, ValueDef, VariableDef
-from weft._graph.walk import Builder, Flattener, Table, items_of, make_variable
+from weft._graph.records import ARRAY, Late, LateRef, NodeDef, Ref, ValueDef, VariableDef
+from weft._graph.walk import Builder, Flattener, Table, extra_of, items_of, make_variable
 from weft._static import Static
 
 # -- properties of random graphs
@@ -201,11 +204,20 @@ def test_shared_references_refused() -> None:
         found = rf"the same Box is reached at {first} and at {second}: .* `graph=True`"
         with pytest.raises(nnx.SharedReferenceError, match=found):
             record_of(model, share=False, root="Box")
-    own: list[Any] = []
+    own: list[Any] = [jnp.ones(1)]
     own.append(own)
     with pytest.raises(nnx.SharedReferenceError, match="the same list is reached at the object"):
         record_of(own, share=False)
     assert isinstance(record_of(Box(a=child, b=child)).children[1], Ref)
+
+
+def test_static_containers_may_be_shared_in_any_case() -> None:
+    config = {"sizes": [1]}
+    record = record_of(Box(a=config, b=[config]), share=False)
+    assert record.children[1].children == (Ref(1),)
+    config["array"] = jnp.ones(1)
+    with pytest.raises(nnx.SharedReferenceError, match=r"the same dict is reached at a and at b"):
+        record_of(Box(a=config, b=[config]), share=False)
 
 
 def test_arrays_have_no_identity() -> None:
@@ -287,6 +299,106 @@ def test_items() -> None:
     assert items_of([5]) == [(0, 5)]
     assert items_of(nnx.List([5])) == [(0, 5)]
     assert items_of({1}) == [("elements", frozenset({1}))]
+    assert items_of(collections.deque([5])) == [(0, 5)]
+    assert items_of(types.SimpleNamespace(b=1, a=2)) == [("a", 2), ("b", 1)]
+
+
+def test_what_else_nodes_are_made_from() -> None:
+    assert extra_of([5]) == extra_of(Box()) == Static(None)
+    assert extra_of(Box(a=nnx.data(1))) == Static({"a": True})
+    assert extra_of({"a": 1}) == Static((("a",), None))
+    assert extra_of(collections.defaultdict(list)) == Static(((), list))
+    assert extra_of(collections.deque([1], 3)) == Static((None, 3))
+
+
+# -- methods and partials
+
+
+def call(*args: Any) -> Any:
+    return args
+
+
+def test_a_method_refers_to_its_object() -> None:
+    box = Box(w=1)
+    box.f = box.iter_modules
+    assert record_of(box).children[0] == ValueDef(
+        types.MethodType, ("__func__", "__self__"), (Static(nnx.Module.iter_modules), Ref(0))
+    )
+    other = Box(f=box.iter_modules)
+    assert record_of(other).children == (Late(Static(box.iter_modules)),)
+    assert record_of(other).children[0].record.value == box.iter_modules
+
+
+def test_a_method_refers_to_what_comes_later() -> None:
+    part = Box(w=nnx.Param(1.0))
+    box = Box(a=functools.partial(call, part.iter_modules, 3, key=part), b=[part])
+    late = record_of(box).children[0]
+    assert isinstance(late, Late)
+    assert late.record.keys == ("func", 0, 1, "key")
+    _, method, number, keyword = late.record.children
+    assert (number, keyword) == (Static(3), LateRef(2, Box))
+    assert method.children == (Static(nnx.Module.iter_modules), LateRef(2, Box))
+    assert late == record_of(nnx.clone(box)).children[0] != Late(Static(1))
+    assert hash(late) == hash(record_of(nnx.clone(box)).children[0])
+    assert repr(late).startswith("Late(ValueDef(")
+    builder = Builder(lambda record: nnx.Param(2.0), lambda: 0.0)
+    built = builder.build(record_of(box))
+    assert built.a.keywords["key"] is built.a.args[0].__self__ is built.b[0]
+    assert built.b[0].w.value == 2.0
+
+
+def test_a_method_of_a_later_root() -> None:
+    part = Box(w=nnx.Param(1.0))
+    flattener = Flattener(arguments=True)
+    first = flattener.flatten([part.iter_modules], (0,))
+    assert first.children[0].record == Static(part.iter_modules)
+    flattener.flatten(part, (1,))
+    assert first.children[0].record.children[1] == LateRef(0, Box)
+
+
+def test_a_partial_at_two_places_is_no_shared_object() -> None:
+    act = functools.partial(jax.nn.leaky_relu, negative_slope=0.1)
+    model = Box(a=act, b=act)
+    assert record_of(model, share=False).children == (Static(act), Static(act))
+    assert nnx.graphdef(nnx.clone(model)) == nnx.graphdef(model)
+
+
+# -- containers that JAX does not know, as arguments and as results
+
+
+class Chain(list):
+    pass
+
+
+@dataclasses.dataclass
+class Output:
+    loss: Any
+    name: str = "out"
+
+
+def test_own_containers_are_returned() -> None:
+    model = Box(w=nnx.Param(jnp.ones(2)), recent=collections.deque([jnp.ones(2)]))
+
+    @nnx.jit
+    def f(m: Any) -> Any:
+        space = types.SimpleNamespace(model=m, n=3)
+        return Chain([m.w * 2]), Output(m.w.sum()), m.recent, space, collections.deque([m], 2)
+
+    chain, output, recent, space, queue = f(model)
+    assert type(chain) is Chain and chain[0].tolist() == [2.0, 2.0]
+    assert (float(output.loss), output.name) == (2.0, "out")
+    assert recent is model.recent
+    assert (space.model, space.n) == (model, 3)
+    assert (queue[0], queue.maxlen) == (model, 2)
+
+
+def test_own_containers_as_arguments() -> None:
+    chain = Chain([jnp.ones(2), 3.0])
+    grads = nnx.grad(lambda c: (c[0] * c[1]).sum())(chain)
+    assert grads[0].tolist() == [3.0, 3.0]
+    space = types.SimpleNamespace(model=Box(w=nnx.Param(jnp.ones(2))))
+    nnx.grad(lambda x, s: s.model.w[...].sum() * x)(1.0, space)
+    assert nnx.eval_shape(lambda s: s.model.w * 2, space).shape == (2,)
 
 
 def test_foreign_pytrees_and_their_static_part() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import types
 from typing import Any
 
 import jax
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 import weft as nnx
+from tests.laws.attribute_values import AttrDict, Frozen, Locked
 from tests.laws.cases import Box, Foreign, Pair, Run, case, param, stat, values_of
 from tests.laws.transforms import FULL, TREE, VALUES
 
@@ -299,6 +302,33 @@ def plain_containers_hold_data(run: Run) -> None:
     assert values_of(model.layers[0].w) == [2.0, 2.0]
     assert values_of(model.pair.right[0]) == [1.0, 1.0]
     assert values_of(model.foreign.x[0]) == [0.0, 0.0]
+
+
+@case(10, FULL, TREE)
+def other_containers_hold_data(run: Run) -> None:
+    model = Box(
+        config=AttrDict(scale=2.0, w=param()),
+        locked=Locked({"w": param()}, "why"),
+        recent=collections.deque([param(), jnp.zeros(2)], 3),
+        space=types.SimpleNamespace(n=1, w=param()),
+        stats=Frozen(param()),
+    )
+    kept = dict(vars(model))
+
+    def body(m: Box) -> None:
+        assert m.config.scale == 2.0
+        assert m.recent.maxlen == 3
+        m.config.w[...] = m.config.w[...] + 1.0
+        dict.__getitem__(m.locked, "w")[...] = m.config.w[...]
+        m.recent[1] = m.recent[1] + m.space.w[...]
+        m.recent[0][...] = m.stats.mean[...] * 3.0
+
+    run(body)(model)
+    assert all(value is kept[name] for name, value in vars(model).items())
+    assert values_of(model.config.w) == [2.0, 2.0]
+    assert values_of(dict.__getitem__(model.locked, "w")) == [2.0, 2.0]
+    assert [values_of(x) for x in model.recent] == [[3.0, 3.0], [1.0, 1.0]]
+    assert values_of(model.stats.mean) == [1.0, 1.0]
 
 
 @case(10, FULL, VALUES)

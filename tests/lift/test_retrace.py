@@ -170,7 +170,7 @@ CHANGES: dict[str, tuple[Callable[[Model], Any], str]] = {
     ),
     "inside of a partial": (
         lambda m: setattr(m, "update", functools.partial(m.update, factors=(1.0, 3.0))),
-        "model.update.keywords.factors: (1.0, 2.0) -> (1.0, 3.0) (static)",
+        "model.update.factors[1]: 2.0 -> 3.0 (static)",
     ),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from typing import Any
 
 import jax
@@ -31,6 +33,14 @@ LIST_STEPS = st.one_of(
     st.tuples(st.just("remove"), st.integers(0, 3)),
     st.tuples(st.just("extend"), st.lists(st.integers(), max_size=3)),
     st.tuples(st.just("__iadd__"), st.lists(st.integers(), max_size=3)),
+    st.tuples(st.just("__imul__"), st.integers(-1, 3)),
+    st.tuples(st.just("__add__"), st.lists(st.integers(), max_size=3)),
+    st.tuples(st.sampled_from(["__mul__", "__rmul__"]), st.integers(-1, 3)),
+    st.tuples(st.just("sort")),
+    st.tuples(st.just("copy")),
+    st.tuples(st.just("__len__")),
+    st.tuples(st.just("__reversed__")),
+    st.tuples(st.just("index"), st.integers(0, 3), st.integers(0, 2), st.integers(0, 4)),
     st.tuples(st.just("reverse")),
     st.tuples(st.just("clear")),
     st.tuples(st.just("index"), st.integers(0, 3)),
@@ -45,7 +55,11 @@ def outcome(obj: Any, name: str, *arguments: Any) -> Any:
         found = getattr(obj, name)(*arguments)
     except (IndexError, KeyError, ValueError) as error:
         return type(error)
-    return None if found is obj else found
+    if found is obj:
+        return None
+    if isinstance(found, nnx.List) or hasattr(found, "__next__"):
+        return list(found)
+    return dict(found) if isinstance(found, nnx.Dict) else found
 
 
 @given(st.lists(st.integers(0, 3), max_size=5), st.lists(LIST_STEPS, max_size=8))
@@ -106,6 +120,94 @@ def test_a_list_in_place_of_an_attribute_list() -> None:
     ]
 
 
+# They have the identity of a Module, and so no order. The rest is of all objects.
+ELSEWHERE = {"__eq__", "__ge__", "__gt__", "__hash__", "__le__", "__lt__", "__ne__"}
+ELSEWHERE |= {"__doc__", "__getattribute__", "__sizeof__"}
+
+
+@pytest.mark.parametrize(("peer", "kind"), [(list, nnx.List), (dict, nnx.Dict)])
+def test_every_method_is_there(peer: type, kind: type) -> None:
+    assert all(callable(getattr(kind, name, None)) for name in dir(peer) if name != "__doc__")
+    for name in set(vars(peer)) - ELSEWHERE:
+        assert getattr(kind, name) is not getattr(object, name, None), name
+
+
+PLAIN: list[Any] = [3.0]
+
+
+def test_lists_are_joined_and_repeated() -> None:
+    a, b = nnx.List([nnx.data(1.0), 2.0]), nnx.List([nnx.static(jnp.ones(1))])
+    a.label = "x"
+    for joined, expected in (
+        (a + b, [1.0, 2.0, b[0]]),
+        (a + PLAIN, [1.0, 2.0, 3.0]),
+        (PLAIN + a, [3.0, 1.0, 2.0]),
+        (2 * a, [1.0, 2.0, 1.0, 2.0]),
+    ):
+        assert type(joined) is nnx.List
+        assert list(joined) == expected
+    assert nnx.to_flat_state(nnx.state(a + b)).paths == ((0,),)
+    assert nnx.to_flat_state(nnx.state(PLAIN + a)).paths == ((1,),)
+    assert nnx.to_flat_state(nnx.state(a * 2)).paths == ((0,), (2,))
+    twin = a.copy()
+    assert (type(twin), list(twin), twin.label) == (nnx.List, [1.0, 2.0], "x")
+    twin.append(3.0)
+    a *= 2
+    a += b
+    assert list(a) == [1.0, 2.0, 1.0, 2.0, b[0]]
+    assert list(twin) == [1.0, 2.0, 3.0]
+    for wrong in (lambda: a + tuple(PLAIN), lambda: tuple(PLAIN) + a, lambda: a * 1.5):
+        with pytest.raises(TypeError):
+            wrong()
+
+
+def test_lists_are_sorted_with_their_marks() -> None:
+    items = nnx.List([3.0, nnx.data(1.0), 2.0])
+    items.sort()
+    assert list(items) == [1.0, 2.0, 3.0]
+    assert nnx.to_flat_state(nnx.state(items)).paths == ((0,),)
+    items.sort(key=lambda x: -x)
+    assert list(items) == [3.0, 2.0, 1.0]
+    items.reverse()
+    assert list(items) == [1.0, 2.0, 3.0]
+    assert nnx.to_flat_state(nnx.state(items)).paths == ((0,),)
+    items.sort(reverse=True)
+    assert nnx.to_flat_state(nnx.state(items)).paths == ((2,),)
+
+
+class Blocks(nnx.List):
+    """A List with attributes, and arguments of its own."""
+
+    def __init__(self, number: int):
+        super().__init__([nnx.Param(float(i)) for i in range(number)])
+        self.scale = nnx.Param(9.0)
+        self.label = "blocks"
+
+
+class Heads(nnx.Dict):
+    """A Dict with an attribute set past `__setattr__`."""
+
+    def __init__(self, label: Any, /, **heads: Any):
+        super().__init__(**heads)
+        object.__setattr__(self, "label", label)
+        object.__setattr__(self, "other", [1])
+
+
+def test_subclasses_keep_their_attributes() -> None:
+    blocks, heads = Blocks(2), Heads("x", b=nnx.Param(1.0), a=2, label=3)
+    for new in [blocks, *roundtrips(blocks), copy.deepcopy(blocks), blocks.copy()]:
+        assert (type(new), len(new), new.label) == (Blocks, 2, "blocks")
+        assert new.scale.value == 9.0
+    for new in [heads, *roundtrips(heads), copy.deepcopy(heads), heads.copy()]:
+        assert (type(new), list(new)) == (Heads, ["b", "a", "label"])
+        assert (new.label, new["label"], new.other) == ("x", 3, [1])
+    assert type(blocks + PLAIN) is nnx.List
+    deep = Heads(nnx.Param(5.0))
+    assert len(jax.tree.leaves(nnx.state(deep))) == len(jax.tree.leaves(deep)) == 1
+    nnx.jit(lambda m: m.label.set_value(6.0))(deep)
+    assert float(deep.label.value) == 6.0
+
+
 # -- Dict
 
 
@@ -119,6 +221,13 @@ DICT_STEPS = st.one_of(
     st.tuples(st.just("pop"), NAMES),
     st.tuples(st.just("setdefault"), NAMES, st.integers()),
     st.tuples(st.just("update"), st.dictionaries(NAMES, st.integers(), max_size=3)),
+    st.tuples(st.just("__ior__"), st.dictionaries(NAMES, st.integers(), max_size=3)),
+    st.tuples(st.just("__or__"), st.dictionaries(NAMES, st.integers(), max_size=3)),
+    st.tuples(st.just("__ror__"), st.dictionaries(NAMES, st.integers(), max_size=3)),
+    st.tuples(st.just("popitem")),
+    st.tuples(st.just("copy")),
+    st.tuples(st.just("__len__")),
+    st.tuples(st.just("__reversed__")),
     st.tuples(st.just("clear")),
 )
 
@@ -148,6 +257,67 @@ def test_keys_are_attributes() -> None:
         del heads.a
     with pytest.raises(KeyError):
         _ = heads["a"]
+
+
+def test_dicts_are_joined() -> None:
+    a, b = nnx.Dict(x=nnx.data(1.0), y=2), nnx.Dict(y=nnx.data(3.0))
+    for joined, expected in (
+        (a | b, {"x": 1.0, "y": 3.0}),
+        (a | {"z": 1}, {"x": 1.0, "y": 2, "z": 1}),
+        ({"z": 1} | a, {"z": 1, "x": 1.0, "y": 2}),
+    ):
+        assert type(joined) is nnx.Dict
+        assert list(joined.items()) == list(expected.items())
+    assert nnx.to_flat_state(nnx.state(a | b)).paths == (("x",), ("y",))
+    assert nnx.to_flat_state(nnx.state(a)).paths == (("x",),)
+    a |= [("z", 5)]
+    a.update(b, w=6)
+    assert dict(a) == {"x": 1.0, "y": 3.0, "z": 5, "w": 6}
+    twin = a.copy()
+    assert twin.popitem() == ("w", 6)
+    assert "w" in a
+    assert type(nnx.Dict.fromkeys("ab", 1)) is nnx.Dict
+    assert dict(nnx.Dict.fromkeys("ab")) == {"a": None, "b": None}
+    assert dict(nnx.Dict(self=1, args=2)) == {"self": 1, "args": 2}
+    assert nnx.Dict({None: 1}).popitem() == (None, 1)
+    for wrong in (lambda: a | 1, lambda: 1 | a, lambda: nnx.Dict(1), lambda: nnx.Dict({}, {})):
+        with pytest.raises(TypeError):
+            wrong()
+    with pytest.raises(KeyError, match=r"popitem\(\): the Dict is empty"):
+        nnx.Dict().popitem()
+
+
+def test_views_of_a_dict() -> None:
+    heads = nnx.Dict(b=1, a=2)
+    keys, values, items = heads.keys(), heads.values(), heads.items()
+    assert list(reversed(keys)) == ["a", "b"]
+    assert list(reversed(values)) == [2, 1]
+    assert list(reversed(items)) == [("a", 2), ("b", 1)]
+    heads.c = 3
+    assert (list(keys), list(values)) == (["b", "a", "c"], [1, 2, 3])
+    assert keys & {"a", "z"} == {"a"}
+
+
+class Named(nnx.Dict):
+    @property
+    def broken(self) -> Any:
+        return self.missing
+
+    @property
+    def mirrored(self) -> Any:
+        return 1
+
+
+def test_an_error_inside_of_a_property_is_not_hidden() -> None:
+    named = Named(a=1)
+    with pytest.raises(AttributeError, match="Named has no attribute or key 'missing'"):
+        _ = named.broken
+    named["broken"] = named["mirrored"] = 2
+    with pytest.raises(AttributeError, match="'missing'"):
+        _ = named.broken
+    assert named.mirrored == 1
+    named["mro"] = 3  # what only the class has hides no key
+    assert named.mro == 3
 
 
 def test_a_key_named_like_a_method() -> None:
@@ -229,5 +399,43 @@ def test_sequential_hands_rngs_to_those_that_take_it() -> None:
 def test_sequential_errors() -> None:
     with pytest.raises(TypeError, match=r"expects callables, found int at position 1: `nnx\.Seq"):
         nnx.Sequential(nnx.relu, 3)
-    with pytest.raises(ValueError, match="an empty Sequential cannot be called: give it at least"):
-        nnx.Sequential()(1)
+    found = r"an empty Sequential .* one positional argument, found 2 and the keywords \['a'\]"
+    with pytest.raises(TypeError, match=found):
+        nnx.Sequential()(1, 2, a=3)
+
+
+def test_an_empty_sequential_is_the_identity() -> None:
+    model = nnx.Sequential()
+    assert model(3.0) == 3.0
+    assert model((1, 2)) == (1, 2)
+    assert model(3.0, rngs=nnx.Rngs(0)) == 3.0
+    assert float(nnx.jit(model)(3.0)) == 3.0
+
+
+def test_a_sequential_of_methods_and_partials() -> None:
+    dropout = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+    linear = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+    without_dropout = functools.partial(dropout, deterministic=True)
+    model = nnx.Sequential(without_dropout, linear.__call__, nnx.relu)
+    assert len(jax.tree.leaves(nnx.state(model, nnx.Param))) == 2
+    x = jnp.ones((1, 2))
+    grads = nnx.grad(lambda m: nnx.jit(lambda m, x: m(x).sum())(m, x))(model)
+    assert float(jnp.abs(grads["parts"][1]["bias"][...]).sum()) > 0
+    twin = nnx.clone(model)
+    assert twin[1].__self__ is twin.parts[1] is not linear
+    assert not hasattr(nnx.Sequential(linear), "parts")
+
+
+def test_a_sequential_is_a_sequence() -> None:
+    layers = [nnx.Linear(2, 2, rngs=nnx.Rngs(i)) for i in range(4)]
+    model = nnx.Sequential(layers)
+    assert len(model) == 4
+    assert model[0] is layers[0] and model[-1] is layers[3]
+    assert [*model] == [*reversed([*reversed(model)])] == layers
+    part = model[1:3]
+    assert type(part) is nnx.Sequential and [*part] == layers[1:3]
+    assert layers[2] in model
+    x = jnp.ones((1, 2))
+    assert (model[2:](model[:2](x)) == model(x)).all()
+    with pytest.raises(IndexError):
+        model[4]

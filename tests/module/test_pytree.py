@@ -150,21 +150,29 @@ def test_marks_by_value() -> None:
     assert leaf_paths(box) == []
 
 
-def test_marks_reach_into_containers() -> None:
-    box = Box(x=nnx.data([1.0, ("text", 2), {"a": 3, "b": None}]), child=nnx.data(Box(y=1.0)))
-    assert leaf_paths(box) == [".x[0]", ".x[1][1]", ".x[2]['a']"]
-    state = nnx.state(box)
-    assert nnx.to_flat_state(state).paths == (("x", 0), ("x", 1, 1), ("x", 2, "a"))
+def test_marks_do_not_reach_into_containers() -> None:
+    box = Box(x=nnx.data([1.0, jnp.ones(()), ("text", 2)]), child=nnx.data(Box(y=1.0)))
+    assert leaf_paths(box) == [".x[1]"]
+    assert nnx.to_flat_state(nnx.state(box)).paths == (("x", 1),)
     doubled = jax.tree.map(lambda x: x * 2, box)
-    assert doubled.x == [2.0, ("text", 4), {"a": 6, "b": None}]
+    assert doubled.x == [1.0, 2.0, ("text", 2)]
     assert nnx.clone(box).x == box.x
 
     def step(b: Box) -> None:
-        b.x[0] = b.x[0] + 1.0
+        b.x[1] = b.x[1] + b.x[0]
+        assert b.x[2] == ("text", 2)
 
     nnx.jit(step)(box)
-    assert float(box.x[0]) == 2.0
-    assert box.x[1] == ("text", 2)
+    assert float(box.x[1]) == 2.0
+    assert box.x[0] == 1.0
+
+
+def test_a_mark_on_what_is_no_number() -> None:
+    box = Box(x=nnx.data("text"), y=nnx.data(2), z=nnx.data({"deep": [1]}))
+    assert leaf_paths(box) == [".y"]
+    assert nnx.to_flat_state(nnx.state(box)).paths == (("y",),)
+    twin = jax.tree.map(lambda x: x + 1, box)
+    assert (twin.x, twin.y, twin.z) == ("text", 3, {"deep": [1]})
 
 
 def test_marks_are_part_of_the_structure() -> None:

@@ -61,6 +61,16 @@ def test_decoding_in_low_precision_with_a_table_under_jit():
     assert int(layer.cache_index[...]) == 5
 
 
+def test_the_table_of_a_rope_is_a_part_of_the_layer():
+    layer = mha(attention_fn=with_rope(embedding_size=2, max_seq_len=5))
+    found = nnx.to_flat_state(nnx.state(layer)).paths
+    paths = [path for path in found if "attention_parts" in path]
+    assert paths == [("attention_parts", 0, "cached_cos"), ("attention_parts", 0, "cached_sin")]
+    twin = nnx.clone(layer)
+    assert twin.attention_fn.keywords["rope"] is twin.attention_parts[0]
+    assert not hasattr(mha(), "attention_parts")
+
+
 def test_decoding_with_its_own_mask_rows():
     causal = nnx.make_causal_mask(X[..., 0], dtype=bool)
     layer = mha()

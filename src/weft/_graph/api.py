@@ -35,6 +35,7 @@ from weft._graph.state import (
     nested_dict,
 )
 from weft._graph.walk import Flattener, Table, items_of, make_variable
+from weft._module.node_types import refill
 from weft._module.pytree import Pytree
 from weft._module.pytree import check_write as check_object_write
 from weft._path import Path, format_path, path_sort_key
@@ -392,8 +393,10 @@ def _check_removable(root: Record, table: Table, taken: set[int], name: str) -> 
 def _remove(container: Any, key: Any) -> None:
     if _is_attribute(container, key):
         delattr(container, key)
+    elif isinstance(container, Pytree):
+        del container[key]  # type: ignore[attr-defined]  # of a List or Dict
     else:
-        del container[key]
+        refill(container, [item for item in items_of(container) if item[0] != key])
 
 
 def _is_attribute(container: Any, key: Any) -> bool:

@@ -16,6 +16,8 @@ from weft._graph.levels import Levels
 from weft._graph.records import (
     ArrayDef,
     GraphDef,
+    Late,
+    LateRef,
     NodeDef,
     Record,
     Ref,
@@ -24,6 +26,7 @@ from weft._graph.records import (
     leaves_of,
 )
 from weft._graph.walk import fill_node, join_value
+from weft._module.instances import blank
 from weft._module.pytree import Pytree
 from weft._path import Path
 from weft._static import Static
@@ -110,6 +113,11 @@ class Assembly:
             if len(self.leaves) == before:
                 self._levels.drop()
             return found
+        if kind is Late:
+            return self._visit(record.record, level, key)
+        if kind is LateRef:  # its place is known when the objects are made
+            places, index = self._places, record.index
+            return lambda pool: pool[places[index]]
         return self._places[record.index] if kind is Ref else _constant(record.value)
 
     def _node(self, record: NodeDef, level: int) -> int:
@@ -162,7 +170,7 @@ class Assembly:
         owns = [own.copy() for own in self._attributes]
         nodes = make_objects(self._classes, self._marks, owns)
         for number, cls in self._containers:
-            nodes.insert(number, cls.__new__(cls))
+            nodes.insert(number, blank(cls))
         pool = [*leaves, *reversed(nodes)]
         for ordinal, name, place in zip(*self._links, strict=True):
             owns[ordinal][name] = pool[place]

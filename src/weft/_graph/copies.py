@@ -56,6 +56,6 @@ def _is_usual(sharding: Any) -> bool:
 def _copy(leaf: Any) -> Any:
     if isinstance(leaf, jax.Array):
         return jnp.copy(leaf)
-    if isinstance(leaf, jax.ShapeDtypeStruct) or not hasattr(leaf, "copy"):
+    if isinstance(leaf, jax.ShapeDtypeStruct) or not hasattr(type(leaf), "copy"):
         return leaf
     return leaf.copy()

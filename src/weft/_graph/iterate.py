@@ -145,7 +145,7 @@ def map(
     """
 
     def on_leaf(path: Path, value: Any) -> Any:
-        if kind_of(value) in (Kind.OBJECT, Kind.NODE):
+        if kind_of(value) in (Kind.OBJECT, Kind.NODE, Kind.INSTANCE):
             return value
         new = f(path, value)
         is_same = isinstance(new, Variable) and new is value

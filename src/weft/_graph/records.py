@@ -4,7 +4,8 @@ An object's *index* is its place in the order in which the walk first meets obje
 describes one value: an object (`NodeDef`), a Variable (`VariableDef`), something immutable that
 holds data (`ValueDef`), an array (`ARRAY`), a reference to what has an index already (`Ref`), or a
 static value (`Static`). Records are tuples, so that comparing and hashing run in C; the tag that
-ends each keeps records of different classes apart. A `GraphDef` is the record of the root.
+ends each keeps records of different classes apart. A method or partial of an object that is met
+only later (`Late`) is the one exception. A `GraphDef` is the record of the root.
 """
 
 # A record's `index` hides the method of that name that tuples have.
@@ -113,8 +114,38 @@ class OldLeaf(NamedTuple):
     tag: str = "old leaf"
 
 
+class LateRef(NamedTuple):
+    """An object of this type that is met later."""
+
+    index: int
+    type: type
+    tag: str = "late ref"
+
+
+class Late:
+    """A method or partial of an object that has no index yet: static, until it gets one.
+
+    Attributes:
+      record: what it is: static, or a `ValueDef` that refers to the object.
+    """
+
+    __slots__ = ("record",)
+
+    def __init__(self, record: Record):
+        self.record = record
+
+    def __hash__(self) -> int:
+        return hash(self.record)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Late and self.record == other.record
+
+    def __repr__(self) -> str:
+        return f"Late({self.record!r})"
+
+
 ARRAY = ArrayDef()
-Record = Ref | ArrayDef | VariableDef | NodeDef | ValueDef | Old | OldLeaf | Static
+Record = Ref | ArrayDef | VariableDef | NodeDef | ValueDef | Old | OldLeaf | Static | LateRef | Late
 
 
 def children_of(record: Record) -> Iterator[tuple[Any, Record]]:
@@ -255,6 +286,8 @@ def _describe(record: Record) -> str:
             return f"a {record.type.__name__}{tree}{metadata}"
         case ValueDef():
             return f"a {getattr(record.how, '__name__', record.how)}"
-        case Ref():
+        case Ref() | LateRef():
             return f"a reference to object {record.index}"
+        case Late():
+            return _describe(record.record)
     return "an array"

@@ -21,6 +21,7 @@ from weft._graph.records import Record, VariableDef, iter_records
 from weft._graph.state import State, watch_state
 from weft._graph.walk import Flattener
 from weft._makeup import Aspect, own_dict
+from weft._module.node_types import node_type
 from weft._module.pytree import Pytree, attributes, watch_object
 from weft._static import Static, Watched
 from weft._variable import Variable, get_slot, is_leaf, watch_variable
@@ -55,14 +56,25 @@ class Snapshot:
 
     # -- making one
     def add_container(self, value: Any) -> None:
-        """Adds a list, dict or set, but nothing inside of it."""
-        if isinstance(value, dict):
-            self._mappings.append(value)
-            if isinstance(value, collections.defaultdict):
-                factory = value.default_factory
-                self._checks.append(lambda: value.default_factory is factory)
-        else:
+        """Adds a mutable container, but nothing inside of it."""
+        kind = type(value)
+        if kind in (list, set, collections.deque):
             self._sequences.append(value)
+        elif kind is dict:
+            self._mappings.append(value)
+        else:  # what it is made of is not for its own methods to say
+            handler = node_type(kind)
+            before, extra = handler.items(value), handler.extra(value)
+
+            def check() -> bool:
+                now = handler.items(value)
+                same_values = len(now) == len(before) and all(
+                    a is b for (_, a), (_, b) in zip(before, now, strict=True)
+                )
+                same_keys = same_values and [k for k, _ in before] == [k for k, _ in now]
+                return same_keys and type(value) is kind and handler.extra(value) == extra
+
+            self._checks.append(check)
 
     def add_levels(self, mapping: dict[Any, Any]) -> None:
         """Adds a nested dict, and the dicts below it."""

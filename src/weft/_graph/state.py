@@ -13,7 +13,7 @@ from typing import Any, overload
 import jax.tree_util as jtu
 
 from weft import _filters, _watch
-from weft._errors import FilterError, StructureError
+from weft._errors import FilterError, StructureError, surface
 from weft._filters import Filter
 from weft._makeup import compare_as_mapping
 from weft._operators import same_tree
@@ -79,6 +79,7 @@ class State(MutableMapping[Any, Any]):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name in State.__slots__:
             raise AttributeError(name)
+        surface(self, name)
         try:
             return self[name]
         except KeyError:

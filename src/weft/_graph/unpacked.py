@@ -8,6 +8,7 @@ from typing import Any, overload
 import jax.tree_util as jtu
 
 from weft import _filters
+from weft._errors import surface
 from weft._graph.api import split
 from weft._graph.records import GraphDef
 from weft._graph.state import State
@@ -53,6 +54,7 @@ class GraphState(MutableMapping[Any, Any]):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name in GraphState.__slots__:
             raise AttributeError(name)
+        surface(self, name)
         return getattr(self._state, name)
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -19,6 +19,7 @@ from weft._graph.state import holds_tree
 from weft._graph.walk import items_of
 from weft._module import kinds
 from weft._module.kinds import Kind, kind_of
+from weft._module.node_types import refill, value_type
 from weft._module.pytree import Pytree
 from weft._module.pytree import check_write as check_object_write
 from weft._part import check_part_write
@@ -112,7 +113,7 @@ class _Writes:
     def _add_item(self, path: Path, chain: list[Any] | None, value: Any) -> None:
         for i in reversed(range(len(chain or ()))):
             container = chain[i]  # type: ignore[index]
-            if kind_of(container) in (Kind.OBJECT, Kind.NODE):
+            if kind_of(container) in _HOLDERS:
                 holder = self.holders.setdefault(id(container), _Holder(container, {}))
                 holder.items.setdefault(path[i], {})[path[i + 1 :]] = value
                 return
@@ -176,12 +177,12 @@ def _with(value: Any, changes: dict[Path, Any]) -> Any:
     if kind_of(value) is Kind.FOREIGN:
         keys, parts, treedef = kinds.split_foreign(value)
     else:
-        keys, parts = kinds.value_type(type(value)).split(value)
+        keys, parts = value_type(type(value)).split(value)
     pairs = zip(keys, parts, strict=True)
     made = tuple(_with(part, below[key]) if key in below else part for key, part in pairs)
     if treedef is not None:
         return jtu.tree_unflatten(treedef, made)
-    return kinds.value_type(type(value)).join(type(value), made)
+    return value_type(type(value)).join(type(value), keys, made)
 
 
 def _store_items(container: Any, items: dict[Any, Any]) -> None:
@@ -193,7 +194,7 @@ def _store_items(container: Any, items: dict[Any, Any]) -> None:
     if isinstance(container, Pytree):
         container._pytree_replace(list(whole.items()))
     else:
-        kinds.node_type(type(container)).replace(container, list(whole.items()))
+        refill(container, list(whole.items()))
 
 
 def _containers(node: Any, path: Path) -> list[Any] | None:
@@ -209,15 +210,13 @@ def _containers(node: Any, path: Path) -> list[Any] | None:
 
 def _items(container: Any) -> list[tuple[Any, Any]]:
     kind = kind_of(container)
-    if kind in (Kind.OBJECT, Kind.NODE):
+    if kind is Kind.OBJECT:
         return items_of(container)
-    if kind is Kind.VALUE:
-        keys, parts = kinds.value_type(type(container)).split(container)
-    elif kind is Kind.FOREIGN:
-        keys, parts, _ = kinds.split_foreign(container)
-    else:
-        return []
-    return list(zip(keys, parts, strict=True))
+    return list(kinds.items_in(container, kind)) if kind in _CONTAINERS else []
+
+
+_HOLDERS = (Kind.OBJECT, Kind.NODE, Kind.INSTANCE)
+_CONTAINERS = (Kind.NODE, Kind.INSTANCE, Kind.VALUE, Kind.FOREIGN)
 
 
 def _takes_new(chain: list[Any] | None, path: Path) -> bool:

@@ -8,6 +8,7 @@ same object in both.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ from weft._graph import prefix as prefixes
 from weft._graph.records import (
     ARRAY,
     ArrayDef,
+    Late,
+    LateRef,
     NodeDef,
     Old,
     OldLeaf,
@@ -28,12 +31,13 @@ from weft._graph.records import (
     ValueTree,
     VariableDef,
 )
-from weft._module import kinds
+from weft._module import instances, kinds
+from weft._module.boxes import hidden_data_error, hides_all
 from weft._module.kinds import Kind, kind_of
 from weft._module.layout import Layout, layout_of
-from weft._module.protocol import set_of_data_error
+from weft._module.node_types import make_node, node_type, value_type
 from weft._module.pytree import Pytree, attributes, blank, set_marks
-from weft._path import Path, format_path, sort_key, sorted_keys
+from weft._path import Own, Path, format_path, sort_key, sorted_keys
 from weft._static import Static, are_atoms, boxed
 from weft._types import SCALAR_TYPES
 from weft._variable import NO_METADATA, Variable, make, metadata_key
@@ -117,13 +121,16 @@ class Flattener:
         self.foreign: list[Any] = []  # foreign pytrees inside objects
         self._checked: set[tuple[int, int]] = set()
         self._met_again: list[tuple[Any, int, Spot]] = []
-        self._marked = False  # inside an attribute marked as data, where numbers are data
+        self._boxes: dict[int, Static] = {}  # of static instances, which many layers may share
+        self._late: list[tuple[Late, Any]] = []  # methods and partials of objects not met so far
 
     def flatten(self, value: Any, path: Path = (), prefix: Any = None) -> Record:
         """Takes one value apart; entries and table grow."""
         record = self.visit(value, Spot(path, prefix, -1), self.arguments)
         while self._met_again:  # only now is known all that is in them
             self._check_prefix(*self._met_again.pop())
+        if self._late:
+            self._settle_late()
         return record
 
     def visit(self, x: Any, spot: Spot, argument: bool = False) -> Record:
@@ -133,11 +140,34 @@ class Flattener:
     def _static(self, x: Any, spot: Spot, argument: bool) -> Record:
         if x is None:
             return NOTHING
-        if argument or (self._marked and isinstance(x, SCALAR_TYPES)):
+        if argument:
             return self._emit(x, spot)
-        if isinstance(x, frozenset) and kinds.holds_data(x):
-            raise set_of_data_error(spot.path, self.root)
+        if kinds.is_closed(x) and kinds.holds_data(x):
+            raise hidden_data_error(x, spot.path, self.root)
         return boxed(x)
+
+    def _instance(self, x: Any, spot: Spot, argument: bool) -> Record:
+        if id(x) in self.table.indices:  # it may have lost its data meanwhile
+            return self._node(x, spot, argument)
+        box = self._boxes.get(id(x))
+        if box is not None and not argument:
+            return box
+        if not kinds.holds_data(x):
+            if argument:
+                return self._emit(x, spot)
+            box = self._boxes[id(x)] = boxed(x)
+            return box
+        if kinds.lists_fields(type(x)):
+            return self._node(x, spot, argument)
+        raise hidden_data_error(x, spot.path, self.root)
+
+    def _marked(self, x: Any, kind: Kind, spot: Spot) -> Record:
+        """Visits an attribute marked as data: a number is a leaf."""
+        if isinstance(x, SCALAR_TYPES):
+            return self._emit(x, spot)
+        if kind is Kind.INSTANCE and kinds.hides_data(x):
+            raise hidden_data_error(x, spot.path, self.root)
+        return _VISITS[kind](self, x, spot, False)
 
     def _emit(self, x: Any, spot: Spot) -> Record:
         position = self.known_arrays.get(id(x))
@@ -200,31 +230,31 @@ class Flattener:
         records = layout.records(own)
         path, prefix, base = spot
         keys = None if prefixes.is_leaf(prefix) else layout.keys
-        around = self._marked
         for i, name, kind, marked in layout.open:
             child = own[name]
             if kind is None:
                 kind = kind_of(child)
             below = Spot((*path, name), prefix, base)
-            if keys is not None and kind is not Kind.STATIC:
+            if keys is not None and (marked or kind is not Kind.STATIC):
                 below = self._below(spot, name, keys)
-            self._marked = marked
-            records[i] = _VISITS[kind](self, child, below, False)
-        self._marked = around
+            visit = _VISITS[kind]
+            records[i] = (
+                self._marked(child, kind, below) if marked else visit(self, child, below, False)
+            )
         return tuple(records)
 
     def _node(self, x: Any, spot: Spot, argument: bool) -> Record:
-        handler = kinds.node_type(type(x))
-        items = handler.items(x)
         index = self.table.indices.get(id(x))
         if index is not None:
             return self._again(x, index, spot)
-        if argument and not isinstance(x, set):
-            if type(x) not in (list, dict) and not jtu.all_leaves((x,)):
-                return self._foreign(x, spot, argument)  # JAX knows its order and its factory
-            return self._argument_container(x, items, spot)
-        if isinstance(x, set) and kinds.holds_data(x):
-            raise set_of_data_error(spot.path, self.root)
+        if argument and type(x) in (list, dict):
+            return self._argument_container(x, spot)
+        if argument and not jtu.all_leaves((x,)):
+            return self._foreign(x, spot, argument)  # JAX knows its order and its factory
+        if hides_all(x, Kind.NODE):
+            raise hidden_data_error(x, spot.path, self.root)
+        handler = node_type(type(x))
+        items, extra = handler.items(x), handler.extra(x)
         index = self.table.add(x)
         self.table.spots.append(spot)
         order: Any = None
@@ -233,24 +263,23 @@ class Flattener:
             if sorted_keys(keys) != keys:  # code may depend on the order of insertion
                 order = tuple(keys)
                 items.sort(key=lambda item: sort_key(item[0]))
-        children = self._children(items, spot, {})
-        factory = getattr(x, "default_factory", None)
-        extra = NOTHING if order is None and factory is None else Static((order, factory))
-        return NodeDef(index, type(x), tuple([key for key, _ in items]), children, extra)
+        has_items = isinstance(x, (list, dict, collections.deque))
+        children = self._children(items, spot, {}, argument and has_items)
+        keys = tuple([key for key, _ in items])
+        return NodeDef(index, type(x), keys, children, _extra(order, extra))
 
-    def _argument_container(self, x: Any, items: list[tuple[Any, Any]], spot: Spot) -> Record:
-        if isinstance(x, dict):
+    def _argument_container(self, x: Any, spot: Spot) -> Record:
+        items: Any = enumerate(x) if type(x) is list else x.items()
+        if type(x) is dict:
             items = sorted(items, key=lambda item: sort_key(item[0]))
-        keys = tuple(key for key, _ in items)
-        children = tuple(
-            self.visit(child, self._below(spot, key, keys), True) for key, child in items
-        )
-        return ValueDef(type(x), keys, children)
+        pairs = [*items]
+        children = self._children(pairs, spot, {}, True)
+        return ValueDef(type(x), tuple([key for key, _ in pairs]), children)
 
     def _value(self, x: Any, spot: Spot, argument: bool) -> Record:
-        if type(x) is tuple and not argument and not self._marked and are_atoms(x):
+        if type(x) is tuple and not argument and are_atoms(x):
             return boxed(x)
-        keys, parts = kinds.value_type(type(x)).split(x)
+        keys, parts = value_type(type(x)).split(x)
         return self._parts(x, type(x), keys, parts, spot, argument)
 
     def _foreign(self, x: Any, spot: Spot, argument: bool) -> Record:
@@ -270,30 +299,73 @@ class Flattener:
             return Static(x)
         return ValueDef(how, keys, children)
 
+    def _bound(self, x: Any, spot: Spot, argument: bool) -> Record:
+        record, is_complete = self._bound_to(x, lambda index, obj: Ref(index))
+        if is_complete:
+            return record
+        late = Late(record)
+        self._late.append((late, x))
+        return late
+
+    def _bound_to(self, x: Any, refer: Callable[[int, Any], Record]) -> tuple[Record, bool]:
+        """Returns what a method or partial is, and whether all its objects have an index.
+
+        It belongs to the graph, but the graph does not consist of what it is bound to: what is
+        met nowhere else is static.
+        """
+        keys, parts = value_type(type(x)).split(x)
+        children: list[Record] = []
+        is_complete = True
+        for part in parts:
+            kind = kind_of(part)
+            index = self.table.indices.get(id(part)) if kind is Kind.OBJECT else None
+            if kind is Kind.BOUND:
+                child, inside = self._bound_to(part, refer)
+                is_complete = is_complete and inside
+            else:
+                child = boxed(part) if index is None else refer(index, part)
+                is_complete = is_complete and (kind is not Kind.OBJECT or index is not None)
+            children.append(child)
+        if all(type(child) is Static for child in children):
+            return boxed(x), is_complete
+        return ValueDef(type(x), keys, tuple(children)), is_complete
+
+    def _settle_late(self) -> None:
+        """Lets methods and partials refer to objects that were met after them."""
+        late = self._late
+        self._late = []
+        for place, x in late:
+            place.record, is_complete = self._bound_to(x, lambda index, o: LateRef(index, type(o)))
+            if not is_complete:  # another root may bring the object
+                self._late.append((place, x))
+
     def _children(
-        self, items: list[tuple[Any, Any]], spot: Spot, marks: dict[Any, bool]
+        self,
+        items: list[tuple[Any, Any]],
+        spot: Spot,
+        marks: dict[Any, bool],
+        argument: bool = False,
     ) -> tuple[Record, ...]:
         children: list[Record] = []
         keys: tuple[Any, ...] | None = None
         for key, child in items:
             mark = marks.get(key) if marks else None
             kind = kind_of(child)
-            is_plain = kind is Kind.STATIC and mark is None and not self._marked
-            if mark is False or (is_plain and child is not None):
-                is_set = isinstance(child, frozenset) and mark is None
-                below = self._below(spot, key, None) if is_set else spot
-                children.append(self._static(child, below, False) if is_set else boxed(child))
-                continue
             if child is None:
                 children.append(NOTHING)
                 continue
+            is_static = kind is Kind.STATIC and mark is None and not argument
+            if mark is False or (is_static and not kinds.is_closed(child)):
+                children.append(boxed(child))
+                continue
             if keys is None and not prefixes.is_leaf(spot.prefix):
                 keys = tuple([key for key, _ in items])
-            below = self._below(spot, key, keys)
-            around = self._marked
-            self._marked = kind is not Kind.OBJECT and (around or mark is True)
-            children.append(self.visit(child, below))
-            self._marked = around
+            below = self._below(spot, key, None if is_static else keys)
+            if mark:
+                children.append(self._marked(child, kind, below))
+            else:
+                is_argument = argument and type(key) is not Own
+                children.append(_VISITS[kind](self, child, below, is_argument))
         return tuple(children)
 
     def visit_changed(
@@ -314,7 +386,7 @@ class Flattener:
 
     def _again(self, x: Any, index: int, spot: Spot) -> Record:
         """Handles an object that has an index: shares it, or says why that may not be."""
-        if not self.share:
+        if not self.share and kinds.holds_data(x):
             first = self.table.spots[index].path if index < len(self.table.spots) else ()
             raise SharedReferenceError(
                 f"the same {type(x).__name__} is reached at {format_path(first, self.root)} and at "
@@ -335,8 +407,7 @@ class Flattener:
             self._checked.add((index, id(spot.prefix)))
             if spot.base < 0:
                 spot = Spot(spot.path, spot.prefix, len(spot.path))
-            is_object = kind_of(x) is Kind.OBJECT
-            items = x._pytree_items() if is_object else kinds.node_type(type(x)).items(x)
+            items = items_of(x)
             keys = tuple(key for key, _ in items)
             for key, child in items:
                 below = self.table.indices.get(id(child))
@@ -361,6 +432,8 @@ _VISITS: dict[Kind, Callable[[Flattener, Any, Spot, bool], Record]] = {
     Kind.NODE: Flattener._node,
     Kind.VALUE: Flattener._value,
     Kind.FOREIGN: Flattener._foreign,
+    Kind.BOUND: Flattener._bound,
+    Kind.INSTANCE: Flattener._instance,
 }
 
 
@@ -389,6 +462,7 @@ class Builder:
         self.objects = {} if objects is None else objects
         self.old_leaf = old_leaf
         self.on_build = on_build
+        self._early: dict[int, Any] = {}  # made before their turn, and still blank
 
     def build(self, record: Record, old: dict[Any, Any] | None = None) -> Any:
         """Makes one value; `old` is what the object that will hold it has now."""
@@ -403,6 +477,15 @@ class Builder:
     def _ref(self, record: Ref, old: Any) -> Any:
         return self.objects[record.index]
 
+    def _late(self, record: Late, old: Any) -> Any:
+        return self.build(record.record, old)
+
+    def _late_ref(self, record: LateRef, old: Any) -> Any:
+        index = record.index
+        if index not in self.objects:
+            self.objects[index] = self._early[index] = blank(record.type)
+        return self.objects[index]
+
     def _old(self, record: Old, old: Any) -> Any:
         return old[record.key]
 
@@ -415,10 +498,9 @@ class Builder:
 
     def _node(self, record: NodeDef, old: Any) -> Any:
         # The object is known before its children are made: they may refer to it.
-        cls: Any = record.type
-        is_object = issubclass(cls, Pytree)
-        new = blank(cls) if is_object else cls.__new__(cls)
-        self.objects[record.index] = new
+        new = self._early.pop(record.index, None)
+        if new is None:
+            new = self.objects[record.index] = blank_node(record.type)
         build = self.build
         pairs = zip(record.keys, record.children, strict=True)
         items = [(k, build(child, old)) for k, child in pairs]
@@ -435,12 +517,9 @@ def join_value(record: ValueDef, parts: tuple[Any, ...]) -> Any:
     """Puts the parts of an immutable value or foreign pytree together."""
     if not isinstance(record.how, type):
         return jtu.tree_unflatten(record.how, parts)
-    if issubclass(record.how, tuple(kinds.NODE_TYPES)):
-        cls: Any = record.how
-        new = cls.__new__(cls)
-        kinds.node_type(record.how).replace(new, list(zip(record.keys, parts, strict=True)))
-        return new
-    return kinds.value_type(record.how).join(record.how, parts)
+    if record.how in (list, dict):  # an argument, which has no identity
+        return make_node(record.how, list(zip(record.keys, parts, strict=True)), None)
+    return value_type(record.how).join(record.how, record.keys, parts)
 
 
 _BUILDS: dict[type, Callable[[Builder, Any, Any], Any]] = {
@@ -449,10 +528,17 @@ _BUILDS: dict[type, Callable[[Builder, Any, Any], Any]] = {
     Ref: Builder._ref,
     Old: Builder._old,
     OldLeaf: Builder._old_leaf,
+    Late: Builder._late,
+    LateRef: Builder._late_ref,
     VariableDef: Builder._variable,
     NodeDef: Builder._node,
     ValueDef: Builder._value,
 }
+
+
+def blank_node(cls: type) -> Any:
+    """Makes an object or container with nothing in it."""
+    return blank(cls) if issubclass(cls, Pytree) else instances.blank(cls)
 
 
 def fill_node(node: Any, items: list[tuple[Any, Any]], extra: Static) -> None:
@@ -461,20 +547,32 @@ def fill_node(node: Any, items: list[tuple[Any, Any]], extra: Static) -> None:
         set_marks(node, extra.value or {})
         node._pytree_replace(items)
         return
-    order, factory = extra.value or (None, None)
+    order, inner = extra.value or (None, None)
     if order is not None:
         values = dict(items)
         items = [(key, values[key]) for key in order]
-    if factory is not None:
-        node.default_factory = factory
-    kinds.node_type(type(node)).replace(node, items)
+    node_type(type(node)).fill(node, items, inner)
 
 
 def items_of(node: Any) -> list[tuple[Any, Any]]:
     """Returns what is directly in an object or container, in its own order."""
     if isinstance(node, Pytree):
         return node._pytree_items()
-    return kinds.node_type(type(node)).items(node)
+    return node_type(type(node)).items(node)
+
+
+def extra_of(node: Any) -> Static:
+    """Returns what a node is made from besides what is in it; the order of a dict in any case."""
+    if isinstance(node, Pytree):
+        marks = node._pytree_marks
+        return Static(marks) if marks else NOTHING
+    handler = node_type(type(node))
+    order = tuple([key for key, _ in handler.items(node)]) if isinstance(node, dict) else None
+    return _extra(order, handler.extra(node))
+
+
+def _extra(order: tuple[Any, ...] | None, inner: Any) -> Static:
+    return NOTHING if order is None and inner is None else Static((order, inner))
 
 
 def make_variable(record: VariableDef, raw: Any) -> Variable:

@@ -34,6 +34,7 @@ from weft._graph.walk import (
     Flattener,
     Spot,
     Table,
+    extra_of,
     fill_node,
     items_of,
     make_variable,
@@ -360,7 +361,7 @@ class Lift:
 
         def remember(index: int, node: Any, items: list[tuple[Any, Any]]) -> Any:
             noted = [(k, v, _inner_of(v)) for k, v in items]
-            before[index] = noted, (type(node), _extra_of(node))
+            before[index] = noted, (type(node), extra_of(node))
             return node
 
         builder = Builder(variable, array, on_build=remember)
@@ -439,7 +440,7 @@ class Lift:
             if isinstance(obj, Variable):
                 continue
             old, old_extra = inside.before[index]
-            items, extra = items_of(obj), (type(obj), _extra_of(obj))
+            items, extra = items_of(obj), (type(obj), extra_of(obj))
             unchanged = {k: value for k, value, inner in old if _same(inner, _inner_of(value))}
             kept = [k in unchanged and _is_kept(unchanged[k], value) for k, value in items]
             if also:
@@ -565,6 +566,8 @@ def _inner_of(value: Any) -> list[Any]:
         inner: list[Any] = [treedef]
     elif kind is Kind.VALUE:
         parts, inner = kinds.children_of(value, kind), []
+    elif kind is Kind.INSTANCE:  # static until it holds data
+        return [kinds.holds_data(value)]
     else:
         return []
     for part in parts:
@@ -577,12 +580,3 @@ def _same(before: list[Any], after: list[Any]) -> bool:
         a is b or (isinstance(a, jtu.PyTreeDef) and a == b)
         for a, b in zip(before, after, strict=True)
     )
-
-
-def _extra_of(node: Any) -> Static:
-    """Returns what a node's record says besides its children."""
-    if isinstance(node, Pytree):
-        return Static(node._pytree_marks) if node._pytree_marks else Static(None)
-    order = tuple(node) if isinstance(node, dict) else None
-    factory = getattr(node, "default_factory", None)
-    return Static(None) if order is None and factory is None else Static((order, factory))

@@ -38,6 +38,21 @@ def prepare_class(cls: type) -> None:
     abc.update_abstractmethods(cls)
 
 
+def settle_class(cls: type) -> None:
+    """Takes the comparison off a class that `dataclasses.dataclass` has made for it.
+
+    Objects compare by identity: what they hold, arrays, has no truth. A comparison that a class
+    defines itself stays. To be called before the first instance is made, as decorators come after
+    `prepare_class`.
+    """
+    for base in cls.__mro__:
+        if issubclass(base, ObjectStorage) and "__dataclass_params__" in vars(base):
+            own = base._pytree_comparison  # type: ignore[attr-defined]
+            for name in {"__eq__", "__hash__"} & vars(base).keys() - own:
+                delattr(base, name)
+    cls._pytree_is_settled = True  # type: ignore[attr-defined]
+
+
 def reports_changes(cls: type) -> bool:
     """Returns whether instances of a class report all changes of their attributes.
 

@@ -7,22 +7,35 @@ attributes too, save those that are methods.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import (
     Callable,
+    ItemsView,
     Iterable,
     Iterator,
+    KeysView,
     Mapping,
     MutableMapping,
     MutableSequence,
     Sequence,
+    ValuesView,
 )
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
+from weft._errors import surface
 from weft._module.classes import reporting
+from weft._module.kinds import bound_objects
 from weft._module.module import Module
-from weft._module.pytree import Mark, check_write, set_marks, structure_changed, warn_if_lost
-from weft._path import sorted_keys
+from weft._module.pytree import (
+    Mark,
+    attributes,
+    check_write,
+    set_marks,
+    structure_changed,
+    warn_if_lost,
+)
+from weft._path import Own, sorted_keys
 from weft._storage import VariableStorage
 
 A = TypeVar("A")
@@ -59,8 +72,7 @@ class List(Module, MutableSequence[A]):
             return new
 
     def __init__(self, it: Iterable[A] | None = None, /):
-        for item in it or ():
-            self.append(item)
+        self._change([*self._with_marks(), *(it or ())])
 
     def _pytree_items(self) -> list[tuple[Any, Any]]:
         return [*enumerate(self._items), *super()._pytree_items()]
@@ -119,6 +131,55 @@ class List(Module, MutableSequence[A]):
         items.insert(index, value)
         self._change(items)
 
+    def extend(self, values: Iterable[A]) -> None:
+        """Adds items at the end."""
+        check_write(self, len(self))
+        self._change([*self._with_marks(), *_items_of(values)])
+
+    def clear(self) -> None:
+        """Removes all items."""
+        check_write(self, 0)
+        self._change([])
+
+    def sort(self, *, key: Callable[[A], Any] | None = None, reverse: bool = False) -> None:
+        """Sorts the items in place; each keeps its mark."""
+        check_write(self, 0)
+        of: Callable[[Any], Any] = (lambda x: x) if key is None else key
+        by = lambda x: of(x.value if type(x) is Mark else x)  # noqa: E731
+        self._change(sorted(self._with_marks(), key=by, reverse=reverse))
+
+    def reverse(self) -> None:
+        """Reverses the order of the items in place; each keeps its mark."""
+        check_write(self, 0)
+        self._change(self._with_marks()[::-1])
+
+    def copy(self) -> List[A]:
+        """Returns another List with the same items."""
+        return copy.copy(self)
+
+    def __add__(self, other: Any) -> List[A]:
+        if not isinstance(other, (list, List)):
+            return NotImplemented
+        return _list_of([*self._with_marks(), *_items_of(other)])
+
+    def __radd__(self, other: Any) -> List[A]:
+        return (
+            _list_of([*other, *self._with_marks()]) if isinstance(other, list) else NotImplemented
+        )
+
+    def __mul__(self, number: Any) -> List[A]:
+        try:
+            return _list_of(self._with_marks() * number)
+        except TypeError:
+            return NotImplemented
+
+    __rmul__ = __mul__
+
+    def __imul__(self, number: Any) -> List[A]:
+        check_write(self, 0)
+        self._change(self._with_marks() * number)
+        return self
+
     def __nnx_repr__(self) -> Iterator[Any]:
         from weft._repr import Attr, Object
 
@@ -133,6 +194,17 @@ class List(Module, MutableSequence[A]):
 
 
 _set_items = List._items.__set__  # type: ignore[attr-defined]
+
+
+def _items_of(values: Iterable[Any]) -> list[Any]:
+    """Returns items, those of a List with their marks."""
+    return values._with_marks() if isinstance(values, List) else [*values]
+
+
+def _list_of(items: list[Any]) -> List:
+    new = List()
+    new._change(items)
+    return new
 
 
 DICT_ORDER = "<order>"
@@ -168,25 +240,42 @@ class Dict(Module, MutableMapping[str, A]):
     def __init__(self, /, **kwargs: A): ...
     @overload
     def __init__(self, items: Mapping[str, A] | Iterable[tuple[str, A]], /, **kwargs: A): ...
-    def __init__(self, *args: Any, **kwargs: Any):
-        self.update(dict(*args, **kwargs))
+    def __init__(self, /, *args: Any, **kwargs: Any):
+        self.update(*args, **kwargs)
+
+    @classmethod
+    def fromkeys(cls, iterable: Iterable[Any], value: Any = None, /) -> Dict[Any]:
+        """Returns a Dict that has one value under all of these keys."""
+        return cls(dict.fromkeys(iterable, value))
 
     def _pytree_items(self) -> list[tuple[Any, Any]]:
         items = self._items if self._order is None else {**self._items, DICT_ORDER: self._order}
-        return [(key, items[key]) for key in sorted_keys(items)]
+        found = [(key, items[key]) for key in sorted_keys(items)]
+        if attributes(self):  # of a subclass, set past `__setattr__`
+            found += [(Own(name), value) for name, value in super()._pytree_items()]
+        return found
 
     def _pytree_replace(self, items: list[tuple[Any, Any]]) -> None:
-        new = dict(items)
+        own = [(key.name, value) for key, value in items if type(key) is Own]
+        new = {key: value for key, value in items if type(key) is not Own}
         order = new.pop(DICT_ORDER, None)
-        structure_changed(self)
+        super()._pytree_replace(own)
         _set_dict(self, new if order is None else {key: new[key] for key in order})
         _set_order(self, order)
 
-    def _change(self, items: dict[Any, A]) -> None:
-        """Takes new items; their order is noted where it is not the sorted one."""
+    def __getstate__(self) -> dict[Any, Any]:
+        return dict(self._pytree_items())
+
+    def _change(self, items: dict[Any, Any]) -> None:
+        """Takes new items, in marks where that is new; their order is noted unless sorted."""
+        gone = self._items.keys() - items.keys()
+        marks = {key: mark for key, mark in self._pytree_marks.items() if key not in gone}
+        marks.update((key, x.is_data) for key, x in items.items() if type(x) is Mark)
+        if marks != self._pytree_marks:
+            set_marks(self, marks)
         order = tuple(items)
         structure_changed(self)
-        _set_dict(self, items)
+        _set_dict(self, {k: x.value if type(x) is Mark else x for k, x in items.items()})
         _set_order(self, None if sorted_keys(items) == [*order] else order)
 
     def __getitem__(self, key: Any) -> A:
@@ -194,10 +283,8 @@ class Dict(Module, MutableMapping[str, A]):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         check_write(self, key)
-        if type(value) is Mark:
-            set_marks(self, {**self._pytree_marks, key: value.is_data})
-            value = value.value
-        elif isinstance(old := self._items.get(key), VariableStorage):
+        old = self._items.get(key)
+        if isinstance(old, VariableStorage) and type(value) is not Mark:
             warn_if_lost(self, key, old, value)
         self._change({**self._items, key: value})
 
@@ -205,11 +292,57 @@ class Dict(Module, MutableMapping[str, A]):
         check_write(self, key)
         items = dict(self._items)
         del items[key]
-        set_marks(self, {k: mark for k, mark in self._pytree_marks.items() if k != key})
         self._change(items)
 
+    def update(self, /, *args: Any, **kwargs: Any) -> None:
+        """Adds the items of a mapping or of an iterable of pairs, and keyword arguments."""
+        new = dict(*(_marked_items(x) for x in args), **kwargs)
+        check_write(self, next(iter(new), "items"))
+        self._change({**self._items, **new})
+
+    def clear(self) -> None:
+        """Removes all items."""
+        check_write(self, next(iter(self._items), "items"))
+        self._change({})
+
+    def popitem(self) -> tuple[Any, A]:
+        """Removes the item that was added last; returns its key and value."""
+        key = next(reversed(self._items), None)
+        if key is None and None not in self._items:
+            raise KeyError("popitem(): the Dict is empty")
+        return key, self.pop(key)
+
+    def copy(self) -> Dict[A]:
+        """Returns another Dict with the same items."""
+        return copy.copy(self)
+
+    def __or__(self, other: Any) -> Dict[A]:
+        return _merged(self, other) if isinstance(other, Mapping) else NotImplemented
+
+    def __ror__(self, other: Any) -> Dict[A]:
+        return _merged(other, self) if isinstance(other, Mapping) else NotImplemented
+
+    def __ior__(self, other: Any) -> Dict[A]:
+        self.update(other)
+        return self
+
+    def keys(self) -> KeysView[Any]:
+        """Returns a view of the keys."""
+        return _Keys(self)
+
+    def values(self) -> ValuesView[A]:
+        """Returns a view of the values."""
+        return _Values(self)
+
+    def items(self) -> ItemsView[Any, A]:
+        """Returns a view of the items: pairs of key and value."""
+        return _Items(self)
+
     def __getattr__(self, name: str) -> A:
-        if name.startswith("__") or name in Dict.__slots__ or name not in self._items:
+        if name.startswith("__") or name in Dict.__slots__:
+            raise AttributeError(name)
+        surface(self, name)
+        if name not in self._items:
             raise AttributeError(f"{type(self).__name__} has no attribute or key {name!r}")
         return self._items[name]
 
@@ -223,6 +356,9 @@ class Dict(Module, MutableMapping[str, A]):
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._items)
+
+    def __reversed__(self) -> Iterator[Any]:
+        return reversed(self._items)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -244,6 +380,36 @@ class Dict(Module, MutableMapping[str, A]):
     __hash__ = object.__hash__  # type: ignore[assignment]  # a Module: equal to itself only
 
 
+class _Keys(KeysView):
+    def __reversed__(self) -> Iterator[Any]:
+        return reversed([*self])
+
+
+class _Values(ValuesView):
+    def __reversed__(self) -> Iterator[Any]:
+        return reversed([*self])
+
+
+class _Items(ItemsView):
+    def __reversed__(self) -> Iterator[Any]:
+        return reversed([*self])
+
+
+def _marked_items(values: Any) -> Any:
+    """Returns a mapping, that of a Dict with its marks."""
+    if not isinstance(values, Dict):
+        return values
+    marks = values._pytree_marks
+    return {k: Mark(x, marks[k]) if k in marks else x for k, x in values._items.items()}
+
+
+def _merged(*mappings: Any) -> Dict:
+    new = Dict()
+    for mapping in mappings:
+        new.update(mapping)
+    return new
+
+
 _set_dict = Dict._items.__set__  # type: ignore[attr-defined]
 _set_order = Dict._order.__set__  # type: ignore[attr-defined]
 reporting.update((Dict.__setattr__, Dict.__delattr__))
@@ -253,7 +419,8 @@ class Sequential(Module, Generic[R]):
     """Applies callables in turn.
 
     A tuple that one returns is spread over the positional arguments of the next, a dict over its
-    keyword arguments.
+    keyword arguments. It is indexed and iterated like a list; a slice is a Sequential again. What
+    methods and partials among them are bound to is a part of it, too.
 
     Args:
       *fns: callables: Modules or functions; or one list or tuple of them.
@@ -283,15 +450,39 @@ class Sequential(Module, Generic[R]):
                     "`nnx.Sequential(layer, nnx.relu, layer)`"
                 )
         self.layers: List[Callable[..., Any]] = List(fns)
+        parts = [obj for fn in fns for obj in bound_objects(fn)]
+        if parts:  # methods and partials only refer to objects
+            self.parts = parts
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.layers)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequential[Any]: ...
+    def __getitem__(self, index: Any) -> Any:
+        found = self.layers[index]
+        return Sequential(*found) if isinstance(index, slice) else found
 
     def __call__(self, *args: Any, rngs: Any = None, **kwargs: Any) -> R:
         """Applies the callables; `rngs` is handed to those that take it.
 
+        Without callables it is the identity.
+
         Raises:
-          ValueError: if there are no callables.
+          TypeError: without callables, for anything but one positional argument.
         """
         if not self.layers:
-            raise ValueError("an empty Sequential cannot be called: give it at least one callable")
+            if len(args) != 1 or kwargs:
+                raise TypeError(
+                    "an empty Sequential returns its only argument: expected one positional "
+                    f"argument, found {len(args)} and the keywords {sorted(kwargs)}"
+                )
+            return args[0]
         output: Any = None
         for i, layer in enumerate(self.layers):
             if i:

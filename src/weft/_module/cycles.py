@@ -19,6 +19,8 @@ from weft._module.kinds import Kind, kind_of
 from weft._path import Path, format_path
 from weft._storage import ObjectStorage
 
+_WITHOUT_OBJECTS = (Kind.STATIC, Kind.ARRAY, Kind.VARIABLE, Kind.BOUND)
+
 
 class _Open(threading.local):
     def __init__(self) -> None:
@@ -49,15 +51,20 @@ def refuse_cycle(obj: Any, below: Iterable[Any]) -> None:
             if path is not None:
                 stack.clear()
                 name = type(obj).__name__
-                raise CycleError(
-                    f"{format_path(path, name)} is the {name} itself: a cycle has no pytree form. "
-                    "Use `nnx.split`, `nnx.jit` and the other transforms of Weft, which allow "
-                    "cycles, or remove the reference before using `jax.tree` or `jax.jit`"
-                )
+                raise cycle_error(path, name, f"the {name} itself")
     ids = list(map(id, below))
     if ids:
         counts = dict.fromkeys(ids, 1)
         stack.append((address, counts if len(counts) == len(ids) else Counter(ids)))
+
+
+def cycle_error(path: Path, root: str, what: str) -> CycleError:
+    """Explains that JAX cannot flatten what contains itself."""
+    return CycleError(
+        f"{format_path(path, root)} is {what}: a cycle has no pytree form. Use `nnx.split`, "
+        "`nnx.jit` and the other transforms of Weft, which allow cycles, or remove the reference "
+        "before using `jax.tree` or `jax.jit`"
+    )
 
 
 objects_among: Callable[[Iterable[Any]], Iterator[Any]] = functools.partial(
@@ -71,7 +78,7 @@ def nearest_objects(value: Any) -> list[Any]:
     kind = kind_of(value)
     if kind is Kind.OBJECT:
         return [value]
-    if kind in (Kind.STATIC, Kind.ARRAY, Kind.VARIABLE):
+    if kind in _WITHOUT_OBJECTS:
         return []
     found: list[Any] = []
     for child in kinds.children_of(value, kind):
@@ -81,24 +88,20 @@ def nearest_objects(value: Any) -> list[Any]:
 
 def _path_to_itself(target: Any) -> Path | None:
     """Finds a path from an object back to it, by depth-first search."""
-    return _search(target, target, (), set())
+    return _search(target, target, (), {})
 
 
-def _search(target: Any, value: Any, path: Path, seen: set[int]) -> Path | None:
+def _search(target: Any, value: Any, path: Path, seen: dict[int, Any]) -> Path | None:
     kind = kind_of(value)
-    if kind is Kind.OBJECT:
-        if value is target and path:
-            return path
-        if id(value) in seen:
-            return None
-        seen.add(id(value))
-        items = value._pytree_items()
-    elif kind in (Kind.STATIC, Kind.ARRAY, Kind.VARIABLE):
+    if kind in _WITHOUT_OBJECTS:
         return None
-    elif kind is Kind.NODE:
-        items = kinds.node_type(type(value)).items(value)
-    else:
-        items = list(enumerate(kinds.children_of(value, kind)))
+    if value is target and path:
+        return path
+    if id(value) in seen:
+        return None
+    seen[id(value)] = value  # alive, so that no address is used twice
+    is_object = kind is Kind.OBJECT
+    items = value._pytree_items() if is_object else kinds.items_in(value, kind)
     for key, child in items:
         found = _search(target, child, (*path, key), seen)
         if found is not None:

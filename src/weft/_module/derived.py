@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from weft import _trace, _watch
-from weft._module.kinds import Kind, children_of, holds_data, kind_of
+from weft._module.kinds import Kind, holds_arrays, holds_data, kind_of
 from weft._storage import attributes
 
 
@@ -44,15 +44,7 @@ class Derived(functools.cached_property):
 
 
 def _is_kept(instance: Any, value: Any) -> bool:
-    if instance._pytree_trace != _trace.current() or _holds_arrays(value):
+    if instance._pytree_trace != _trace.current() or holds_arrays(value):
         return False
     # Inside a trace even a function may hold tracers; but what may be changed later has to stay.
     return _trace.is_outermost() or holds_data(value) or kind_of(value) is Kind.NODE
-
-
-def _holds_arrays(value: Any) -> bool:
-    """Returns whether arrays that no Variable or object holds are in a value."""
-    kind = kind_of(value)
-    if kind in (Kind.STATIC, Kind.VARIABLE, Kind.OBJECT):
-        return False
-    return kind is Kind.ARRAY or any(map(_holds_arrays, children_of(value, kind)))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from weft._module.boxes import Detached
 from weft._module.kinds import Kind
 from weft._module.layout import MOST, Layout
 from weft._static import Static, boxed
@@ -31,9 +32,10 @@ class Side:
       statics: the other attributes, with their values in boxes.
       marks: which attributes are marked.
       blank: all attributes in their order, without the children.
+      detached: those of the static ones that are bound to the object itself.
     """
 
-    __slots__ = ("_hash", "_parts", "blank", "marks", "names", "packed", "statics")
+    __slots__ = ("_hash", "_parts", "blank", "detached", "marks", "names", "packed", "statics")
 
     def __init__(
         self,
@@ -48,6 +50,7 @@ class Side:
         self.statics = statics
         self.marks = marks
         self.blank = {key: statics[key].value if key in statics else None for key in keys}
+        self.detached = [key for key in statics if type(statics[key].value) is Detached]
         self._parts = (names, packed, *statics.items(), *marks.items())
         self._hash: int | None = None
 

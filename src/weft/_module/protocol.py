@@ -12,74 +12,21 @@ from typing import Any
 
 import jax.tree_util as jtu
 
-from weft._errors import StructureError
 from weft._module import kinds
+from weft._module.boxes import attach, box, detach, hidden_data_error, is_bound_to, unbox
 from weft._module.cycles import nearest_objects, objects_among, refuse_cycle
 from weft._module.flat import Flat, Side
 from weft._module.kinds import Kind, holds_data, kind_of
 from weft._module.layout import MOST, layout_of
-from weft._path import format_path
-from weft._static import Static, are_atoms, boxed
+from weft._static import are_atoms, boxed
 from weft._storage import attributes, make_objects
 from weft._types import SCALAR_TYPES
 
 
 def is_data_attribute(obj: Any, name: Any, value: Any) -> bool:
-    """Returns whether an attribute is data: by its mark, else by what it holds.
-
-    Raises:
-      StructureError: for a set that holds data, which has no order to walk it in.
-    """
+    """Returns whether an attribute is data: by its mark, else by what it holds."""
     mark = obj._pytree_marks.get(name)
-    if mark is not None:
-        return mark
-    if not holds_data(value):
-        return False
-    if isinstance(value, (set, frozenset)):
-        raise set_of_data_error((name,), type(obj).__name__)
-    return True
-
-
-def set_of_data_error(path: tuple, root: str = "") -> StructureError:
-    """Explains that sets cannot hold data."""
-    where = format_path(path, root)
-    return StructureError(
-        f"{where} is a set that holds arrays, Variables or Modules: a set has no order, so its "
-        f"elements cannot be told apart. Use a list, `{where} = list(...)`, or a dict"
-    )
-
-
-def _box(value: Any, is_marked: bool) -> Any:
-    """Puts what is static inside a container into boxes, for JAX not to see it."""
-    kind = kind_of(value)
-    if kind is Kind.NODE and not isinstance(value, set):
-        handler = kinds.node_type(type(value))
-        new = handler.blank(value)
-        handler.replace(new, [(k, _box(child, is_marked)) for k, child in handler.items(value)])
-        return new
-    if kind is Kind.VALUE and isinstance(value, tuple):
-        handler = kinds.value_type(type(value))
-        parts = handler.split(value)[1]
-        return handler.join(type(value), tuple([_box(part, is_marked) for part in parts]))
-    is_number = is_marked and isinstance(value, SCALAR_TYPES)
-    is_static = kind is Kind.NODE or (kind is Kind.STATIC and value is not None and not is_number)
-    return Static(value) if is_static else value
-
-
-def _unbox(value: Any) -> Any:
-    if type(value) is Static:
-        return value.value
-    kind = kind_of(value)
-    if kind is Kind.NODE:
-        handler = kinds.node_type(type(value))
-        handler.replace(value, [(key, _unbox(child)) for key, child in handler.items(value)])
-    elif kind is Kind.VALUE and isinstance(value, tuple):
-        handler = kinds.value_type(type(value))
-        return handler.join(type(value), tuple(map(_unbox, handler.split(value)[1])))
-    return value
-
-
-_CONTAINERS = (Kind.NODE, Kind.VALUE)
+    return holds_data(value) if mark is None else mark
 
 
 def flatten(obj: Any) -> tuple[Sequence[Any], Side]:
@@ -99,7 +46,7 @@ def flatten(obj: Any) -> tuple[Sequence[Any], Side]:
     for name in flat.unsure:
         value = own[name]
         is_fixed = type(value) is tuple and are_atoms(value)
-        if not is_fixed and is_data_attribute(obj, name, value):
+        if not is_fixed and (is_data_attribute(obj, name, value) or is_bound_to(value, obj)):
             return _flatten_items(obj)
     children = flat.children(own)
     if flat.has_objects:
@@ -118,16 +65,26 @@ def _flatten_items(obj: Any) -> tuple[Sequence[Any], Side]:
     children, names, packed, statics = [], [], [], {}
     for name, value in items:
         if is_data_attribute(obj, name, value):
-            is_packed = kind_of(value) in _CONTAINERS
-            children.append(_box(value, marks.get(name) is True) if is_packed else value)
+            child = _child(value, name, bool(marks.get(name)), type(obj).__name__)
+            children.append(child)
             names.append(name)
-            if is_packed:
+            if child is not value:
                 packed.append(name)
         else:
-            statics[name] = boxed(value)
+            statics[name] = boxed(detach(value, obj))
     refuse_cycle(obj, itertools.chain.from_iterable(map(nearest_objects, children)))
     keys = [name for name, _ in items]
     return children, Side(keys, tuple(names), tuple(packed), statics, marks)
+
+
+def _child(value: Any, name: Any, is_marked: bool, root: str) -> Any:
+    """Returns what JAX sees of an attribute that is data."""
+    if is_marked:
+        if isinstance(value, SCALAR_TYPES):
+            return value
+        if kind_of(value) is Kind.INSTANCE and kinds.hides_data(value):
+            raise hidden_data_error(value, (name,), root)
+    return box(value, (name,), root)
 
 
 def _side_of_leaves(kind: Any, names: tuple[Any, ...]) -> Side:
@@ -153,9 +110,11 @@ def _unflatten(cls: Any, side: Side, children: Iterable[Any]) -> Any:
     own = side.blank.copy()
     own.update(zip(side.names, children, strict=True))
     for name in side.packed:
-        own[name] = _unbox(own[name])
+        own[name] = unbox(own[name])
     is_plain = cls._pytree_is_plain
     (obj,) = make_objects((cls,), (side.marks,), (own if is_plain else {},))
+    for name in side.detached:
+        own[name] = attach(own[name], obj)
     if not is_plain:
         obj._pytree_replace(list(own.items()))
     return obj

@@ -31,8 +31,8 @@ from weft import _trace, _watch
 from weft._errors import StructureError, TraceContextError
 from weft._makeup import compare_by_identity
 from weft._module import kinds
-from weft._module.classes import prepare_class, reporting, reports_changes
-from weft._module.kinds import Kind, holds_data
+from weft._module.classes import prepare_class, reporting, reports_changes, settle_class
+from weft._module.kinds import holds_data
 from weft._module.marks import Mark
 from weft._module.protocol import register
 from weft._path import format_path
@@ -171,6 +171,8 @@ class Pytree(ObjectStorage):
     _pytree_class_marks: ClassVar[dict[str, bool]] = _NO_MARKS
     _pytree_is_plain: ClassVar[bool] = True  # whether objects hold nothing but attributes
     _pytree_layouts: ClassVar[dict[Any, Any]] = {}
+    _pytree_is_settled: ClassVar[bool] = False  # whether nothing decorates the class any more
+    _pytree_comparison: ClassVar[set[str]] = set()
 
     if not TYPE_CHECKING:  # constructors have the signature of `__init__`
 
@@ -181,6 +183,8 @@ class Pytree(ObjectStorage):
         super().__init_subclass__(**kwargs)
         cls._pytree_is_pytree = pytree
         cls._pytree_layouts = {}
+        cls._pytree_is_settled = False
+        cls._pytree_comparison = {"__eq__", "__hash__"} & vars(cls).keys()
         cls._pytree_class_marks = {**cls._pytree_class_marks, **_annotated_marks(cls)}
         prepare_class(cls)
         cls._pytree_is_plain = cls._pytree_items is Pytree._pytree_items
@@ -292,6 +296,8 @@ Pytree.__new__._pytree_fills = True  # type: ignore[attr-defined]
 
 def blank(cls: type) -> Any:
     """Makes an object of the running trace without calling its `__init__`."""
+    if not cls._pytree_is_settled:
+        settle_class(cls)
     return make_object(cls, cls._pytree_class_marks)
 
 
@@ -450,6 +456,8 @@ has_data = is_data
 def register_data_type(type_: type, /) -> type:
     """Declares that instances of a type are data leaves: usable as decorator.
 
+    A type that is registered with JAX stays a pytree; its leaves are data then.
+
     Example:
       >>> import weft as nnx
       >>> @nnx.register_data_type
@@ -458,7 +466,7 @@ def register_data_type(type_: type, /) -> type:
       >>> nnx.is_data(Handle())
       True
     """
-    kinds._KINDS[type_] = Kind.ARRAY
+    kinds.declare_data_type(type_)
     return type_
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from weft._errors import WeftError
+from weft._errors import WeftError, surface
 from weft._module.pytree import Pytree, attributes
 from weft._rng.draws import KeySource
 from weft._rng.seeds import (
@@ -86,6 +86,7 @@ class Rngs(KeySource, Pytree):
         # Private names are what protocols (copy, pickle, notebooks) probe for, never streams.
         if name.startswith("_"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        surface(self, name)
         return self[name]
 
     def __call__(self) -> jax.Array:

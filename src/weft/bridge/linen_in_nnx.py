@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import flax.linen as linen
 import jax
 
+from weft._errors import surface
 from weft._module.module import Module
 from weft._module.pytree import attributes
 from weft._path import Path, format_path
@@ -76,6 +77,7 @@ class ToNNX(Module):
         return self.to_nnx__module
 
     def __getattr__(self, name: str) -> Any:
+        surface(self, name)
         module = attributes(self).get(_MODULE)
         kind = type(module)
         if module is None or name.startswith("__") or hasattr(linen.Module, name):

@@ -13,6 +13,7 @@ from jax import lax
 
 from weft._elsewhere import names_from
 from weft._module import Module, data
+from weft._module.kinds import bound_objects
 from weft._rng import Rngs, RngStream
 from weft._variable import Variable
 from weft._variable_types import Cache
@@ -108,6 +109,7 @@ class MultiHeadAttention(Module):
       cached_key: `Cache` of keys before rotation, or None.
       cached_value: `Cache` of values, or None.
       cache_index: `Cache` with the number of positions seen, int32, or None.
+      attention_parts: the objects that `attention_fn` is bound to, such as a `RoPE`, if it is.
 
     Raises:
       ValueError: if `num_heads` does not divide `qkv_features`, or `num_kv_heads` not `num_heads`.
@@ -188,6 +190,9 @@ class MultiHeadAttention(Module):
         self.precision = precision
         self.use_bias = use_bias
         self.attention_fn = attention_fn
+        parts = bound_objects(attention_fn)
+        if parts:  # a partial only refers to objects, such as a RoPE
+            self.attention_parts = parts
         self.decode = decode
         self.normalize_qk = normalize_qk
         self.qkv_promote_dtype = qkv_promote_dtype

@@ -233,7 +233,7 @@ def _lines(value: Any) -> Iterable[str]:
         return [value.__name__]
     if isinstance(value, Mapping) and value:
         return [t for k, v in value.items() for t in _labelled(f"{k}:", list(_lines(v)))]
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
+    if isinstance(value, tuple) and hasattr(type(value), "_fields"):
         return _lines(value._asdict())  # type: ignore[attr-defined]
     if isinstance(value, (list, tuple)) and value:
         return [text for item in value for text in _labelled("-", list(_lines(item)))]
