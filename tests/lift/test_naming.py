@@ -132,7 +132,9 @@ NO_ARRAYS = {
 
 
 @pytest.mark.parametrize("transform", NO_ARRAYS)
-@pytest.mark.parametrize("value", ["text", np.array(["text"]), object()], ids=repr)
+@pytest.mark.parametrize(
+    "value", ["text", np.array(["text"]), object()], ids=["text", "texts", "object"]
+)
 def test_what_is_no_array_goes_in_or_comes_out(transform, value):
     expected = rf"nnx\.{transform} of .* was given .*, as c, which is no array\. Bind it"
     with pytest.raises(TypeError, match=expected):
