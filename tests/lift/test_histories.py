@@ -318,6 +318,22 @@ class Histories(RuleBasedStateMachine):
         self.other.scale = 2
         self.check()
 
+    @rule()
+    def enter_loops_and_branches(self) -> None:
+        """They keep traces by the function, which is the same each time."""
+        roots, turns = (self.root, self.other), jnp.zeros(2)
+        run = nnx.scan(zoo.shaped_in_turn, length=2)
+        calls: list[Callable[[], Any]] = [
+            lambda: nnx.cond(True, zoo.shaped, zoo.shaped, *roots),
+            lambda: nnx.switch(0, [zoo.shaped, zoo.shaped], *roots),
+            lambda: run(roots, turns)[1],
+        ]
+        arrays, text = zoo.look(*roots)
+        expected = (len(arrays), zoo.fingerprint(text) % 9973)
+        for call in calls:
+            for _ in range(2):
+                assert jax.eval_shape(call).shape[-2:] == expected
+
     @rule(mode=st.booleans())
     def train_or_eval(self, mode: bool) -> None:
         self.root.train() if mode else self.root.eval()

@@ -137,6 +137,29 @@ class Described(Describes, Leaf):
     pass
 
 
+class AttrDict(dict):
+    """The common dict with attributes: it finds whatever it is asked for, or raises KeyError."""
+
+    __getattr__ = dict.__getitem__
+    __setattr__ = dict.__setitem__
+
+
+class Tracked(list):
+    """A list with an attribute, and mutators of its own that do more."""
+
+    def __init__(self, *items: Any) -> None:
+        super().__init__(items)
+        self.changes = 0
+
+    def append(self, item: Any) -> None:
+        self.changes += 1
+        super().append(item)
+
+    def __setitem__(self, index: Any, item: Any) -> None:
+        self.changes += 1
+        super().__setitem__(index, item)
+
+
 class Zoo(nnx.Module):
     def __init__(self) -> None:
         self.weight = nnx.Param(jnp.ones(2), axes=["a"], hook=scaled)
@@ -167,6 +190,11 @@ class Zoo(nnx.Module):
         self.space = types.SimpleNamespace(rate=1)
         self.recent = nnx.static(collections.deque([1, 2]))
         self.counts = nnx.static(collections.Counter("ab"))
+        self.settings = AttrDict(rate=1, sizes=[1])
+        self.heads = AttrDict(a=Leaf())
+        self.tracked = Tracked(Leaf(), 1)
+        self.tracked_numbers = Tracked(1, 2)
+        self.buffer = collections.deque([jnp.ones(1)], maxlen=3)
         self.method = self.layers[0].apply
         self.tree = nnx.Variable({"a": jnp.ones(1), "b": (jnp.ones(1),)})
         self.fixed = nnx.static(jnp.arange(2))
@@ -206,7 +234,8 @@ def _variable_text(x: Any, visit: Callable[[Any], str]) -> str:
 
 def _dict_text(x: Any, visit: Callable[[Any], str]) -> str:
     pairs = sorted(x.items(), key=lambda pair: str(pair[0]))
-    return f"{tuple(x)}, {_all(pairs, visit)}, {getattr(x, 'default_factory', None)}"
+    factory = x.default_factory if isinstance(x, collections.defaultdict) else None
+    return f"{tuple(x)}, {_all(pairs, visit)}, {factory}"
 
 
 def _state_text(x: dict[Any, Any], visit: Callable[[Any], str]) -> str:
@@ -232,6 +261,7 @@ _TEXTS: list[tuple[Any, Callable[[Any, Callable[[Any], str]], str]]] = [
     (nnx.State, lambda x, visit: _state_text(x._mapping, visit)),
     (dict, _dict_text),
     ((set, frozenset), lambda x, visit: str(sorted(x))),
+    (Tracked, lambda x, visit: f"{_all(x, visit)}, {x.changes}"),
     ((list, tuple), _all),
     (Foreign, lambda x, visit: f"{visit(x.value)}, {x.tag}"),
     (functools.partial, _partial_text),
@@ -251,6 +281,16 @@ def describe(*roots: Any) -> Any:
     """Returns the arrays of a graph and, as a number, all else about it."""
     arrays, text = look(*roots)
     return [jnp.asarray(x) for x in arrays], jnp.asarray(np.uint32(fingerprint(text)))
+
+
+def shaped(*roots: Any) -> Any:
+    """Returns an array whose shape says what is in a graph: to see it, nothing has to be run."""
+    arrays, text = look(*roots)
+    return jnp.zeros((len(arrays), fingerprint(text) % 9973), jnp.int8)
+
+
+def shaped_in_turn(roots: Any, x: Any) -> Any:
+    return roots, shaped(*roots)
 
 
 def bump(root: Any) -> Any:
