@@ -467,6 +467,17 @@ class SlotsByIdentity:
     __slots__ = ("x",)
 
 
+def test_filters_that_cannot_be_hashed() -> None:
+    def axes(kind: Any) -> Any:
+        return nnx.StateAxes([([nnx.Param, kind], 0), (..., None)])
+
+    assert Static(axes("a")) == Static(axes("a")) != Static(axes("b"))
+    assert hash(Static(axes("a"))) == hash(Static(axes("a")))
+    for _ in range(2):
+        run = nnx.scan(lambda x, m: x + m.a, in_axes=(nnx.Carry, axes("a")), out_axes=nnx.Carry)
+        assert run(0.0, nnx.Dict(a=nnx.Param(jnp.arange(3.0)))) == 3.0
+
+
 def test_what_cannot_be_noticed() -> None:
     value = SlotsByIdentity()
     value.x = 1

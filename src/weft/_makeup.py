@@ -197,8 +197,10 @@ def _find(kind: type) -> Makeup:
         first, *others = base.aspects or (None,)
         if first is not None and hasattr(kind, "_fields"):
             first = first._replace(names=lambda x: x._fields)
-        aspects = () if package in LIBRARIES else aspects
-        return Makeup(base.compare, (*filter(None, (first, *others)), *aspects))
+        if package in LIBRARIES:
+            aspects = ()
+        own = (aspect for aspect in aspects if aspect not in base.aspects)
+        return Makeup(base.compare, (*filter(None, (first, *others)), *own))
     if kind.__hash__ is None:
         is_closed = not aspects or _has_hidden_state(kind)
         return Makeup(Compare.COPY if is_closed else Compare.PARTS, aspects)
@@ -207,7 +209,7 @@ def _find(kind: type) -> Makeup:
         return Makeup(Compare.PARTS, aspects)
     if package in ("jax", "jaxlib", "weft"):
         is_own = kind.__eq__ is not object.__eq__
-        return Makeup(Compare.ATOM if is_own else Compare.IDENTITY)
+        return Makeup(Compare.OWN if is_own else Compare.IDENTITY)
     if base is not None and base.compare is Compare.BITS:
         return Makeup(Compare.BITS, aspects)
     if kind.__eq__ is not object.__eq__ or kind.__hash__ is not object.__hash__:
