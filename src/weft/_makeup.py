@@ -47,7 +47,8 @@ class Aspect(NamedTuple):
       names: returns their names, in the same order; None where they have none but their place.
       is_ordered: whether the order counts.
       changes: whether other parts may be there later.
-      home: returns the very list, set, deque or dict that has them, if there is one.
+      home: returns the very list, set, deque or dict that has them, if there is always one; None
+        where there is none yet, which is taken to stay so.
     """
 
     values: Callable[[Any], Iterable[Any]]
@@ -81,6 +82,14 @@ def _fixed(*names: str) -> Aspect:
 
 
 _ATTRIBUTES = Aspect(lambda x: own_dict(x).values(), own_dict, home=own_dict)
+
+
+def _attributes_of_partial(partial: functools.partial) -> dict[str, Any] | None:
+    """Returns the attributes of a partial, None for one that never had any.
+
+    To ask for its `__dict__` would make one, and a partial of such a partial is not joined with it.
+    """
+    return functools.partial.__reduce__(partial)[2][3]
 
 
 def _closure(function: types.FunctionType) -> dict[str, Any]:
@@ -123,7 +132,11 @@ _TYPES: dict[type, Makeup] = {
         (
             _fixed("func", "args"),
             Aspect(lambda x: x.keywords.values(), lambda x: x.keywords, home=lambda x: x.keywords),
-            _ATTRIBUTES,
+            Aspect(
+                lambda x: (_attributes_of_partial(x) or {}).values(),
+                lambda x: _attributes_of_partial(x) or (),
+                home=_attributes_of_partial,
+            ),
         ),
     ),
     types.MethodType: Makeup(Compare.PARTS, (_fixed("__func__", "__self__"),)),
@@ -199,8 +212,9 @@ def _find(kind: type) -> Makeup:
             first = first._replace(names=lambda x: x._fields)
         if package in LIBRARIES:
             aspects = ()
-        own = (aspect for aspect in aspects if aspect not in base.aspects)
-        return Makeup(base.compare, (*filter(None, (first, *others)), *own))
+        elif issubclass(kind, functools.partial):
+            aspects = tuple(aspect for aspect in aspects if aspect.home is not own_dict)
+        return Makeup(base.compare, (*filter(None, (first, *others)), *aspects))
     if kind.__hash__ is None:
         is_closed = not aspects or _has_hidden_state(kind)
         return Makeup(Compare.COPY if is_closed else Compare.PARTS, aspects)
