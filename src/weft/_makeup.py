@@ -47,7 +47,8 @@ class Aspect(NamedTuple):
       names: returns their names, in the same order; None where they have none but their place.
       is_ordered: whether the order counts.
       changes: whether other parts may be there later.
-      home: returns the very list, set, deque or dict that has them, if there is one.
+      home: returns the very list, set, deque or dict that has them, if there is always one; None
+        where there is none yet, which is taken to stay so.
     """
 
     values: Callable[[Any], Iterable[Any]]
@@ -81,6 +82,14 @@ def _fixed(*names: str) -> Aspect:
 
 
 _ATTRIBUTES = Aspect(lambda x: own_dict(x).values(), own_dict, home=own_dict)
+
+
+def _attributes_of_partial(partial: functools.partial) -> dict[str, Any] | None:
+    """Returns the attributes of a partial, None for one that never had any.
+
+    To ask for its `__dict__` would make one, and a partial of such a partial is not joined with it.
+    """
+    return functools.partial.__reduce__(partial)[2][3]
 
 
 def _closure(function: types.FunctionType) -> dict[str, Any]:
@@ -123,7 +132,11 @@ _TYPES: dict[type, Makeup] = {
         (
             _fixed("func", "args"),
             Aspect(lambda x: x.keywords.values(), lambda x: x.keywords, home=lambda x: x.keywords),
-            _ATTRIBUTES,
+            Aspect(
+                lambda x: (_attributes_of_partial(x) or {}).values(),
+                lambda x: _attributes_of_partial(x) or (),
+                home=_attributes_of_partial,
+            ),
         ),
     ),
     types.MethodType: Makeup(Compare.PARTS, (_fixed("__func__", "__self__"),)),
@@ -197,7 +210,10 @@ def _find(kind: type) -> Makeup:
         first, *others = base.aspects or (None,)
         if first is not None and hasattr(kind, "_fields"):
             first = first._replace(names=lambda x: x._fields)
-        aspects = () if package in LIBRARIES else aspects
+        if package in LIBRARIES:
+            aspects = ()
+        elif issubclass(kind, functools.partial):
+            aspects = tuple(aspect for aspect in aspects if aspect.home is not own_dict)
         return Makeup(base.compare, (*filter(None, (first, *others)), *aspects))
     if kind.__hash__ is None:
         is_closed = not aspects or _has_hidden_state(kind)
@@ -207,7 +223,7 @@ def _find(kind: type) -> Makeup:
         return Makeup(Compare.PARTS, aspects)
     if package in ("jax", "jaxlib", "weft"):
         is_own = kind.__eq__ is not object.__eq__
-        return Makeup(Compare.ATOM if is_own else Compare.IDENTITY)
+        return Makeup(Compare.OWN if is_own else Compare.IDENTITY)
     if base is not None and base.compare is Compare.BITS:
         return Makeup(Compare.BITS, aspects)
     if kind.__eq__ is not object.__eq__ or kind.__hash__ is not object.__hash__:

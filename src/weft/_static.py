@@ -72,6 +72,9 @@ class Watched(NamedTuple):
     value: Any
 
 
+_OPAQUE = Makeup(Compare.OWN)
+
+
 class _TooMuchError(Exception):
     """Ends the look into an object that holds more than can be compared on each call."""
 
@@ -85,6 +88,7 @@ class _Look:
 
     Args:
       alike: whether functions compare by code, defaults and closure, whoever made them.
+      as_jax: whether objects compare by their `==` or identity alone.
       around: the values around what is looked at, by `id` with their level.
 
     Attributes:
@@ -92,12 +96,15 @@ class _Look:
       lowest: the level of the outermost value that was met again inside of itself.
     """
 
-    __slots__ = ("_active", "_alike", "_is_within", "_left", "_met", "lowest", "watched")
+    __slots__ = ("_active", "_alike", "_as_jax", "_is_within", "_left", "_met", "lowest", "watched")
 
-    def __init__(self, alike: bool = False, around: dict[int, int] | None = None):
+    def __init__(
+        self, alike: bool = False, as_jax: bool = False, around: dict[int, int] | None = None
+    ):
         self.watched: list[Watched] = []
         self.lowest = sys.maxsize
         self._alike = alike
+        self._as_jax = as_jax
         self._active: dict[int, int] = {} if around is None else around
         self._met: set[int] | None = None  # objects that equal only themselves
         self._is_within = False  # one of these
@@ -154,7 +161,7 @@ class _Look:
             head = ByEquality(value)
         except Exception:  # what its hash needs cannot be hashed
             return self._copy(value, makeup)
-        return self._parts(value, makeup, head)
+        return self._parts(value, _OPAQUE if self._as_jax else makeup, head)
 
     def _copy(self, value: Any, makeup: Makeup) -> Hashable:
         try:
@@ -166,7 +173,7 @@ class _Look:
 
     def _identity(self, value: Any, makeup: Makeup) -> Hashable:
         head = ByIdentity(value)
-        if not makeup.aspects:
+        if self._as_jax or not makeup.aspects:
             return head
         met = self._met = set() if self._met is None else self._met
         if id(value) in met:
@@ -254,6 +261,8 @@ class Static:
     Args:
       value: the value.
       alike: whether functions in it compare by code, defaults and closure, as they are now.
+      as_jax: whether objects in it compare by their `==` or identity alone, whatever changes in
+        them, as JAX compares static arguments: `self` may be one, and is another at each call.
 
     Attributes:
       value: the value.
@@ -271,7 +280,7 @@ class Static:
     __slots__ = ("__weakref__", "_hash", "key", "value", "watched")
     __class_getitem__ = classmethod(types.GenericAlias)  # as an annotation: `Static[int]`
 
-    def __init__(self, value: Any, *, alike: bool = False):
+    def __init__(self, value: Any, *, alike: bool = False, as_jax: bool = False):
         self.value = value
         self._hash: int | None = None
         kind = type(value)
@@ -279,7 +288,7 @@ class Static:
             self.key: Hashable = (kind, value)
             self.watched: Sequence[Watched] = ()
             return
-        look = _Look(alike)
+        look = _Look(alike, as_jax)
         self.key = look.key(value)
         self.watched = look.watched
 
@@ -296,6 +305,11 @@ class Static:
 
     def __repr__(self) -> str:
         return f"Static({self.value!r})"
+
+
+def static_argument(value: Any) -> Static:
+    """Puts a static argument of a call into a box."""
+    return Static(value, as_jax=True)
 
 
 def are_atoms(values: Iterable[Any]) -> bool:

@@ -122,6 +122,26 @@ def test_static_arguments() -> None:
         assert traces == [({"a": [1]}, "a"), ({"a": [2]}, "a"), ({"a": [2]}, "b")]
 
 
+def test_static_self_may_hold_what_changes_at_each_call() -> None:
+    """An object that equals only itself is one static argument, as for `jax.jit`."""
+
+    class Trainer:
+        def __init__(self) -> None:
+            self.scale, self.history = 2.0, []
+
+        @functools.partial(nnx.jit, static_argnums=0)
+        def step(self, model: Any, x: Any) -> Any:
+            return model(x).sum() * self.scale
+
+    trainer, model = Trainer(), layer()
+    for _ in range(3):
+        trainer.history.append(trainer.step(model, X))
+        trainer.last = trainer.history[-1]
+    assert Trainer.step.cache_info().traces == 1
+    Trainer().step(model, X)
+    assert Trainer.step.cache_info().traces == 2
+
+
 def test_negative_static_positions() -> None:
     f = nnx.jit(lambda x, n: x * n, static_argnums=-1)
     assert float(f(1.0, 3)) == 3.0

@@ -111,7 +111,11 @@ class Snapshot:
                 self._checks.append(functools.partial(how.matches, value))
 
     def _add_aspect(self, aspect: Aspect, value: Any) -> None:
-        home: Any = None if aspect.home is None else aspect.home(value)
+        home: Any = None
+        if aspect.home is not None:
+            home = aspect.home(value)
+            if home is None:
+                return
         if type(home) not in _PLAIN or len(home) >= _MANY:
             self._checks.append(_unchanged(aspect, value))
             return

@@ -16,7 +16,7 @@ import jax.tree_util as jtu
 import numpy as np
 
 from weft._path import Path, format_path, key_of_entry
-from weft._static import Static
+from weft._static import Static, static_argument
 from weft._types import ARRAY_TYPES, SCALAR_TYPES
 from weft._variable import Variable
 
@@ -84,9 +84,9 @@ class Selection(NamedTuple):
         if self.positions:
             number = len(args)
             chosen = {i + number if i < 0 else i for i in self.positions}
-            args = tuple(Static(x) if i in chosen else x for i, x in enumerate(args))
+            args = tuple(static_argument(x) if i in chosen else x for i, x in enumerate(args))
         names = self.names
-        return args, {k: Static(x) if k in names else x for k, x in kwargs.items()}
+        return args, {k: static_argument(x) if k in names else x for k, x in kwargs.items()}
 
 
 def select_arguments(

@@ -34,7 +34,7 @@ from weft._lift.retrace import see
 from weft._lift.stages import Lowered, Traced
 from weft._lift.trace_log import CacheInfo, Log, OnRetrace
 from weft._path import Path
-from weft._static import Static
+from weft._static import static_argument
 from weft._tracebacks import trim
 from weft._types import MISSING, Missing
 
@@ -293,10 +293,10 @@ class Jitted:
         args = (*self._bound, *args)
         if self._static.positions:
             positions = self._static.positions
-            args = tuple(Static(x) if i in positions else x for i, x in enumerate(args))
+            args = tuple(static_argument(x) if i in positions else x for i, x in enumerate(args))
         if self._static.names and kwargs:
             names = self._static.names
-            kwargs = {k: Static(x) if k in names else x for k, x in kwargs.items()}
+            kwargs = {k: static_argument(x) if k in names else x for k, x in kwargs.items()}
         return self.lift.place(args, kwargs) if self._is_sharded else (args, kwargs)
 
     # -- what users call besides the function: see `JitWrapped`
