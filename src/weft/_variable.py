@@ -16,6 +16,7 @@ import numpy as np
 
 from weft import _trace, _watch
 from weft._errors import surface
+from weft._exported import register_export
 from weft._foreign_names import VARIABLE
 from weft._makeup import compare_by_identity
 from weft._metadata import (
@@ -550,6 +551,11 @@ def _register(kind: type[Variable]) -> None:
         return make(kind, raw, (NO_METADATA if metadata is None else metadata).value)
 
     jtu.register_pytree_with_keys(kind, _flatten_with_keys, unflatten, _flatten)
+    register_export(
+        kind,
+        lambda metadata: {} if metadata is None else metadata.value,
+        lambda metadata, children: make(kind, children[0], metadata),
+    )
 
 
 _register(Variable)

@@ -236,3 +236,52 @@ def test_marks_are_part_of_the_side() -> None:
     assert jax.tree.structure(Box(x=nnx.data(1.0))) != jax.tree.structure(Box(x=jnp.ones(())))
     new = jax.tree.map(lambda x: x + 1, Annotated(1.0))
     assert new.scale == 2.0 and new._pytree_marks == {"scale": True, "table": False}
+
+
+# -- whatever JAX puts in the place of data
+
+
+OTHERS: dict[str, Any] = {
+    "axis": 0,
+    "text": "text",
+    "object": object(),
+    "shape": jax.ShapeDtypeStruct((2,), jnp.float32),
+    "aval": jax.typeof(jnp.ones(2)),
+    "True": True,
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("name", OBJECTS)
+def test_a_treedef_gives_objects_of_that_treedef(name: str, other: str) -> None:
+    treedef = jax.tree.structure(OBJECTS[name])
+    leaves = [OTHERS[other]] * treedef.num_leaves
+    for _ in range(2):
+        made = jax.tree.unflatten(treedef, leaves)
+        assert jax.tree.structure(made) == treedef
+        assert all(x is y for x, y in zip(jax.tree.leaves(made), leaves, strict=True))
+        made = jax.tree.map(lambda x: x, made)
+        assert jax.tree.structure(made) == treedef
+    again = jax.tree.map(lambda _, x: x, made, OBJECTS[name])
+    assert flatten(again)[1] == flatten(OBJECTS[name])[1]
+    assert nnx.graphdef(again) == nnx.graphdef(OBJECTS[name])
+
+
+def test_nothing_in_the_place_of_data() -> None:
+    box = Box(x=jnp.ones(2), items=[jnp.ones(1), "a"], w=nnx.Param(1.0))
+    nothing = jax.tree.map(lambda x: None, box)
+    assert nothing.x is nothing.w.value is None
+    is_none = lambda x: x is None  # noqa: E731
+    assert jax.tree.structure(nothing, is_leaf=is_none) == jax.tree.structure(box)
+    assert len(jax.tree.leaves(nothing)) == 0
+    whole = jax.tree.map(lambda x: 7, box, is_leaf=lambda x: isinstance(x, list))
+    assert whole.items == 7
+    assert len(jax.tree.leaves(whole)) == 3
+
+
+def test_axes_in_the_form_of_a_model() -> None:
+    box = Box(x=jnp.ones((3, 2)), w=nnx.Param(jnp.ones((3, 2))), size=3, items=[jnp.ones(3)])
+    axes = jax.tree.map(lambda x: 0, box)
+    assert axes.x == axes.items[0] == 0
+    out = jax.vmap(lambda m: m.x + m.w[...] + m.items[0], in_axes=(axes,))(box)
+    assert out.shape == (3, 2)

@@ -14,6 +14,7 @@ import jax.tree_util as jtu
 
 from weft import _filters, _watch
 from weft._errors import FilterError, StructureError, surface
+from weft._exported import register_export
 from weft._filters import Filter
 from weft._makeup import compare_as_mapping
 from weft._operators import same_tree
@@ -230,6 +231,7 @@ def _unflatten_state(keys: tuple[Any, ...], children: Iterable[Any]) -> State:
 
 
 jtu.register_pytree_with_keys(State, _flatten_state_with_keys, _unflatten_state, _flatten_state)
+register_export(State, lambda keys: keys, _unflatten_state)
 
 
 class FlatState(Sequence[tuple[Path, Any]]):
@@ -316,6 +318,7 @@ jtu.register_pytree_with_keys(
     lambda paths, leaves: FlatState.from_sorted_keys_values(paths, leaves),
     lambda f: (f.leaves, f.paths),
 )
+register_export(FlatState, lambda paths: paths, FlatState.from_sorted_keys_values)
 
 
 def _one_or_all(states: list[Any]) -> Any:
@@ -397,10 +400,8 @@ def to_pure_dict(state: Any, extract_fn: Callable[[Any], Any] | None = None) -> 
       >>> nnx.to_pure_dict(nnx.State({"a": nnx.Param(1.0)}))
       {'a': 1.0}
     """
-    if extract_fn is None:
-        extract_fn = pure_value
-    pairs = ((path, extract_fn(leaf)) for path, leaf in to_flat_state(state))
-    return from_flat_state(pairs, cls=dict)
+    extract = pure_value if extract_fn is None else extract_fn
+    return from_flat_state(((p, extract(leaf)) for p, leaf in to_flat_state(state)), cls=dict)
 
 
 def restore_int_paths(pure_dict: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -411,10 +412,8 @@ def restore_int_paths(pure_dict: Mapping[Any, Any]) -> dict[Any, Any]:
       >>> nnx.restore_int_paths({"layers": {"0": 1.0}})
       {'layers': {0: 1.0}}
     """
-    pairs = to_flat_state(pure_dict)
-    return from_flat_state(
-        ((tuple(_as_int(key) for key in path), leaf) for path, leaf in pairs), cls=dict
-    )
+    pairs = ((tuple(map(_as_int, path)), leaf) for path, leaf in to_flat_state(pure_dict))
+    return from_flat_state(pairs, cls=dict)
 
 
 def _as_int(key: Any) -> Any:

@@ -16,6 +16,7 @@ import jax.tree_util as jtu
 import numpy as np
 
 from weft._errors import StructureError
+from weft._exported import register_export
 from weft._module import kinds
 from weft._module.cycles import cycle_error
 from weft._module.kinds import Kind, holds_data, kind_of
@@ -61,6 +62,11 @@ jtu.register_pytree_with_keys(
     lambda x: ([*zip(_entries_of(x), x.children, strict=True)], (x.how, x.keys, x.extra)),
     _pack,
     lambda x: (x.children, (x.how, x.keys, x.extra)),
+)
+register_export(
+    Packed,
+    lambda aux: (aux[0], aux[1], aux[2].value),
+    lambda parts, children: Packed(parts[0], parts[1], Static(parts[2]), children),
 )
 
 _KNOWN_TO_JAX = frozenset({list, dict, collections.OrderedDict, collections.defaultdict})
@@ -127,6 +133,18 @@ def unbox(value: Any) -> Any:
     elif cls is tuple or (issubclass(cls, tuple) and _is_named(cls)):
         return tuple.__new__(cls, map(unbox, value))
     return value
+
+
+def is_boxed(value: Any) -> bool:
+    """Returns whether `box` may have returned a value: whether all leaves in it are data."""
+    cls: Any = type(value)
+    if cls is Packed:
+        return all(map(is_boxed, value.children))
+    if cls in _KNOWN_TO_JAX:
+        return all(is_boxed(child) for _, child in node_type(cls).items(value))
+    if cls is tuple or (issubclass(cls, tuple) and _is_named(cls)):
+        return all(map(is_boxed, value))
+    return value is None or kind_of(value) in _AS_THEY_ARE
 
 
 def hides_all(value: Any, kind: Kind) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 from weft._module.boxes import Detached
 from weft._module.kinds import Kind
 from weft._module.layout import MOST, Layout
+from weft._module.marks import Placed, without_placed
 from weft._static import Static, boxed
 from weft._types import SCALAR_TYPES
 
@@ -84,9 +85,13 @@ class Flat:
 
     def __init__(self, layout: Layout, own: dict[str, Any], marks: dict[str, bool]):
         kind_by_name = {name: kind for _, name, kind, _ in layout.open}
-        self._keys, self._marks = layout.keys, marks
+        self._keys, self._marks = layout.keys, without_placed(marks)
         self._names = tuple(
-            [name for name in layout.keys if self._is_child(name, own, kind_by_name)]
+            [
+                name
+                for name in layout.keys
+                if self._is_child(name, own, kind_by_name) or _is_placed_leaf(marks.get(name))
+            ]
         )
         self.children = _getter(self._names, always_tuple=True)
         self.has_objects = Kind.OBJECT in kind_by_name.values()
@@ -131,6 +136,10 @@ class Flat:
         names = [name for name in self._keys if name not in self._names]
         statics = {name: boxes[name] if name in boxes else boxed(own[name]) for name in names}
         return Side(self._keys, self._names, (), statics, self._marks)
+
+
+def _is_placed_leaf(mark: Any) -> bool:
+    return type(mark) is Placed and not mark.is_packed
 
 
 def _getter(names: Sequence[str], *, always_tuple: bool = False) -> Callable[[Any], Any]:

@@ -19,6 +19,28 @@ class Mark(NamedTuple):
     is_data: bool
 
 
+class Placed(NamedTuple):
+    """Marks an attribute that JAX put something else into than data: a shape, an axis, nothing.
+
+    It stays data, so that what is made of a treedef has that treedef, but that is no part of it.
+
+    Attributes:
+      is_packed: whether it was a container; its parts are in the form for JAX then.
+      mark: the mark that it has besides.
+    """
+
+    is_packed: bool
+    mark: bool | None
+
+
+def without_placed(marks: dict[Any, Any]) -> dict[Any, bool]:
+    """Returns the marks that are a user's decisions."""
+    if any(type(mark) is Placed for mark in marks.values()):
+        own = {name: m.mark if type(m) is Placed else m for name, m in marks.items()}
+        return {name: mark for name, mark in own.items() if mark is not None}
+    return marks
+
+
 def refuse_marks(own: dict[str, Any], kind: str) -> None:
     """Raises if a mark was stored with the value that it marks.
 

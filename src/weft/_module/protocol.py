@@ -12,13 +12,15 @@ from typing import Any
 
 import jax.tree_util as jtu
 
+from weft._exported import register_export
 from weft._module import kinds
-from weft._module.boxes import attach, box, detach, hidden_data_error, is_bound_to, unbox
+from weft._module.boxes import attach, box, detach, hidden_data_error, is_bound_to, is_boxed, unbox
 from weft._module.cycles import nearest_objects, objects_among, refuse_cycle
 from weft._module.flat import Flat, Side
 from weft._module.kinds import Kind, holds_data, kind_of
 from weft._module.layout import MOST, layout_of
-from weft._static import are_atoms, boxed
+from weft._module.marks import Placed, without_placed
+from weft._static import Static, are_atoms, boxed
 from weft._storage import attributes, make_objects
 from weft._types import SCALAR_TYPES
 
@@ -64,8 +66,14 @@ def _flatten_items(obj: Any) -> tuple[Sequence[Any], Side]:
             return values, _side_of_leaves(type(obj), keys)
     children, names, packed, statics = [], [], [], {}
     for name, value in items:
-        if is_data_attribute(obj, name, value):
-            child = _child(value, name, bool(marks.get(name)), type(obj).__name__)
+        mark: Any = marks.get(name)
+        if type(mark) is Placed:
+            children.append(value)
+            names.append(name)
+            if mark.is_packed:
+                packed.append(name)
+        elif is_data_attribute(obj, name, value):
+            child = _child(value, name, bool(mark), type(obj).__name__)
             children.append(child)
             names.append(name)
             if child is not value:
@@ -74,7 +82,7 @@ def _flatten_items(obj: Any) -> tuple[Sequence[Any], Side]:
             statics[name] = boxed(detach(value, obj))
     refuse_cycle(obj, itertools.chain.from_iterable(map(nearest_objects, children)))
     keys = [name for name, _ in items]
-    return children, Side(keys, tuple(names), tuple(packed), statics, marks)
+    return children, Side(keys, tuple(names), tuple(packed), statics, without_placed(marks))
 
 
 def _child(value: Any, name: Any, is_marked: bool, root: str) -> Any:
@@ -106,13 +114,30 @@ def _flatten_with_keys(obj: Any) -> tuple[list[tuple[Any, Any]], Side]:
     return list(zip(keys, children, strict=True)), side
 
 
+def _placed_in(child: Any, name: Any, side: Side) -> Placed | None:
+    """Returns the mark for what JAX put in the place of data; None where that is data itself."""
+    mark, is_packed = side.marks.get(name), name in side.packed
+    if is_packed:
+        is_data = is_boxed(child) and (bool(mark) or holds_data(child))
+    else:
+        is_number = child is None or isinstance(child, SCALAR_TYPES)
+        is_data = (bool(mark) and is_number) or holds_data(child)
+    return None if is_data else Placed(is_packed, mark)
+
+
 def _unflatten(cls: Any, side: Side, children: Iterable[Any]) -> Any:
-    own = side.blank.copy()
+    own, marks = side.blank.copy(), side.marks
+    children = tuple(children)
     own.update(zip(side.names, children, strict=True))
-    for name in side.packed:
-        own[name] = unbox(own[name])
+    if side.packed or not kinds.are_leaves(children):
+        placed = {name: _placed_in(own[name], name, side) for name in side.names}
+        placed = {name: mark for name, mark in placed.items() if mark is not None}
+        marks = {**marks, **placed} if placed else marks
+        for name in side.packed:
+            if name not in placed:
+                own[name] = unbox(own[name])
     is_plain = cls._pytree_is_plain
-    (obj,) = make_objects((cls,), (side.marks,), (own if is_plain else {},))
+    (obj,) = make_objects((cls,), (marks,), (own if is_plain else {},))
     for name in side.detached:
         own[name] = attach(own[name], obj)
     if not is_plain:
@@ -125,3 +150,15 @@ def register(cls: Any) -> None:
     jtu.register_pytree_with_keys(
         cls, _flatten_with_keys, lambda side, children: _unflatten(cls, side, children), flatten
     )
+    register_export(cls, _parts_of, lambda parts, children: _build(cls, parts, children))
+
+
+def _parts_of(side: Side) -> Any:
+    statics = {name: box.value for name, box in side.statics.items()}
+    return [list(side.blank), side.names, side.packed, statics, side.marks]
+
+
+def _build(cls: Any, parts: Any, children: Sequence[Any]) -> Any:
+    keys, names, packed, values, marks = parts
+    statics = {name: Static(value) for name, value in values.items()}
+    return _unflatten(cls, Side(keys, names, packed, statics, marks), children)

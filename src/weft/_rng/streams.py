@@ -23,45 +23,9 @@ from weft._rng.seeds import (
     split_key,
     start_of,
 )
-from weft._variable import A, Variable
-
-
-class RngState(Variable[A]):
-    """State of a random stream; the base of `RngKey` and `RngCount`.
-
-    Example:
-      >>> import weft as nnx
-      >>> len(nnx.to_flat_state(nnx.state(nnx.Rngs(0), nnx.RngState)))
-      2
-    """
-
-    __slots__ = ()
-
-
-class RngCount(RngState[A]):
-    """The number of keys drawn from a stream so far, uint32.
-
-    Example:
-      >>> import weft as nnx
-      >>> stream = nnx.Rngs(0).default
-      >>> key = stream()
-      >>> int(stream.count[...])
-      1
-    """
-
-    __slots__ = ()
-
-
-class RngKey(RngState[A]):
-    """The base key of a stream: a typed JAX PRNG key.
-
-    Example:
-      >>> import weft as nnx
-      >>> nnx.Rngs(0).default.key.shape
-      ()
-    """
-
-    __slots__ = ()
+from weft._variable_types import RngCount as RngCount
+from weft._variable_types import RngKey as RngKey
+from weft._variable_types import RngState as RngState
 
 
 def require_scalar(stream: RngStream, where: str = "") -> None:

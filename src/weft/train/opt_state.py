@@ -1,4 +1,4 @@
-"""The state of an optimizer: its Variable types, and the trees that Optax is given.
+"""The state of an optimizer: the Variables in it, and the trees that Optax is given.
 
 Optax's transformations are pure functions on trees of arrays. Their *state* is kept as the tree
 that Optax made, with a Variable around each array: an `OptVariable` where the array *mirrors* a
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.tree_util as jtu
@@ -20,55 +20,10 @@ from weft._graph import from_flat_state
 from weft._metadata import HOOKS, axis_names
 from weft._path import Path, format_path
 from weft._variable import Variable, is_variable
+from weft._variable_types import OptArray as OptArray
+from weft._variable_types import OptState as OptState
+from weft._variable_types import OptVariable as OptVariable
 from weft.train.leaves import raw_value, strip
-
-A = TypeVar("A")
-
-
-class OptState(Variable[A]):
-    """State of an optimizer; the base type of all of it, and the type of the step count.
-
-    Example:
-      >>> import optax
-      >>> import weft as nnx
-      >>> model = nnx.Linear(2, 3, use_bias=False, rngs=nnx.Rngs(0))
-      >>> optimizer = nnx.Optimizer(model, optax.adam(0.1), wrt=nnx.Param)
-      >>> len(nnx.to_flat_state(nnx.state(optimizer, nnx.OptState)))
-      4
-    """
-
-    __slots__ = ()
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError(
-            f"a {type(self).__name__} is an array and no function: `optimizer.step` is the number "
-            "of steps so far, and a step is `optimizer.update(model, grads)`"
-        )
-
-
-class OptArray(OptState[A]):
-    """State of an optimizer that belongs to no single parameter, such as a count.
-
-    Example:
-      >>> import weft as nnx
-      >>> nnx.OptArray(0).value
-      0
-    """
-
-    __slots__ = ()
-
-
-class OptVariable(OptState[A]):
-    """State of an optimizer that mirrors a parameter, such as a moment; carries its metadata.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> import weft as nnx
-      >>> nnx.OptVariable(jnp.zeros((2, 3))).shape
-      (2, 3)
-    """
-
-    __slots__ = ()
 
 
 def to_opt_state(tree: Any) -> Any:
