@@ -62,6 +62,7 @@ TRANSFORMS: dict[str, Callable[[], Any]] = {
     "switch": lambda: nnx.switch(0, [fail, fail], X),
     "while_loop": lambda: nnx.while_loop(fail, fail, X),
     "fori_loop": lambda: nnx.fori_loop(0, 3, fail, X),
+    "scan": lambda: nnx.scan(fail)(X, X),
     "remat": lambda: nnx.remat(fail)(X),
     "eval_shape": lambda: nnx.eval_shape(fail, X),
     "make_jaxpr": lambda: nnx.make_jaxpr(fail)(X),

@@ -430,6 +430,43 @@ def test_a_result_without_the_place_of_the_carry():
     assert "out_axes: (nnx.Carry, 0)" in message
 
 
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (
+            lambda c, x: c,
+            r"returns f32\[2\] without the place that out_axes gives to ",
+        ),
+        (lambda c, x: None, r"returns None without the place that out_axes gives to nnx\.Carry"),
+        (
+            lambda c, x: (c,),
+            r"returns a tuple of one value\. `out_axes` has 2 places: ",
+        ),
+        (
+            lambda c, x: (c, x, x),
+            r"returns 3 values\. .*`return carry, y`, or .*`out_axes=nnx",
+        ),
+    ],
+)
+def test_a_body_that_returns_too_little_or_too_much(body, found):
+    f = nnx.scan(body, in_axes=(nnx.Carry, 0), out_axes=(nnx.Carry, 0))
+    with pytest.raises(nnx.PrefixError, match=found):
+        f(jnp.zeros(2), jnp.ones((3, 2)))
+
+
+def test_axes_that_are_not_there():
+    scan = lambda i, o: nnx.scan(lambda c, x: (c, x), in_axes=i, out_axes=o)  # noqa: E731
+    x = jnp.ones((3, 2))
+    with pytest.raises(nnx.PrefixError, match=r"maps x over axis 2, but its shape is \(3, 2\)"):
+        scan((nnx.Carry, 2), (nnx.Carry, 0))(jnp.zeros(()), x)
+    with pytest.raises(nnx.PrefixError, match=r"maps c over axis 0.*or nnx\.Carry if it is"):
+        scan((0, nnx.Carry), (nnx.Carry, 0))(jnp.zeros(()), x)
+    for axis in (2, -3):
+        found = rf"puts output\[1\] together over axis {axis}, but one slice .* the shape \(2,\)"
+        with pytest.raises(nnx.PrefixError, match=found):
+            scan((nnx.Carry, 0), (nnx.Carry, axis))(jnp.zeros(()), x)
+
+
 def test_a_new_value_under_the_axis_none():
     f = nnx.scan(lambda c, x: (c, x), out_axes=(nnx.Carry, None))
     message = error_of(nnx.PrefixError, f, jnp.zeros(()), jnp.ones(3))

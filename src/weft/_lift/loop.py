@@ -32,8 +32,10 @@ from weft._lift.map import AxesLift, axis_names, check_axes
 from weft._lift.memo import run_kept
 from weft._lift.naming import names_by_group, shown_as
 from weft._module.containers import DICT_ORDER
+from weft._part import aval_text
 from weft._path import Path, format_path
 from weft._static import Static
+from weft._tracebacks import transformed
 from weft._types import MISSING, Missing
 from weft._variable import Variable
 
@@ -144,6 +146,27 @@ class ScanLift(AxesLift):
         paths = argument_paths(self.f, number + self.bound)
         return (*paths[first + self.bound], *inner)
 
+    def _check_places(self, out: Any) -> None:
+        """Raises unless as many values are returned as `out_axes` has places.
+
+        Raises:
+          PrefixError: see above.
+        """
+        places = self.out_prefix
+        number = len(out) if isinstance(out, (tuple, list)) else -1
+        if type(places) not in (tuple, list) or number == len(places):
+            return
+        found = f"{number} values" if number != 1 else "a tuple of one value"
+        if number < 0:
+            found = "None" if out is None else aval_text(out)
+        missing = self.carry_out is not None and number <= self.carry_out[0]
+        raise PrefixError(
+            f"nnx.scan of {self.name!r} returns {found}"
+            + (" without the place that out_axes gives to nnx.Carry" if missing else "")
+            + f". `out_axes` has {len(places)} places: return as many values, as in `return carry, "
+            f"y`, or the carry alone with `out_axes=nnx.Carry`: {self.signature()}"
+        )
+
     def body(self, spec: Any, carried: Carried, xs: Groups) -> Any:
         """Runs one iteration: returns what goes on to the next, and what is stacked."""
         inside = self.rebuild(spec, self._groups(carried, xs))
@@ -154,6 +177,7 @@ class ScanLift(AxesLift):
             carry_path = self.carry_path(len(inside.args) - self.bound)
             before = look_at(_get(inside.args[first + self.bound], tuple(inner)))
         out = self.run(inside)
+        self._check_places(out)
         after = None
         if before is not None:
             try:
@@ -167,6 +191,7 @@ class ScanLift(AxesLift):
         carried = self._next(spec, inside, before, after)
         out_groups, exit = self.collect(spec, inside, out)
         check_arrays_out(self, spec, exit, out_groups)
+        self.check_ranks(spec, out_groups, exit)
         self._check_exit(spec, exit)
         origins = []
         for key, arrays in zip(_CARRIED, carried, strict=True):
@@ -338,7 +363,7 @@ def scan(
         chosen = ("scan", options, *given)
         make = functools.partial(_make, options, given)
 
-        @functools.wraps(function, updated=())
+        @transformed(function)
         def scan_of(*args: Any, **kwargs: Any) -> Any:
             call = lift.enter((*bound, *args), kwargs)
             check_arrays("scan", lift.name, call.entries)

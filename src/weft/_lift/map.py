@@ -96,6 +96,28 @@ class AxesLift(Lift):
         options = dict(zip(self.options, (self.in_prefix, self.out_prefix), strict=True))
         return signature_beside(self.f, self.name, self.bound, **options)
 
+    def check_ranks(self, spec: Spec, groups: Groups, exit: Exit) -> None:
+        """Raises if an output has not as many axes as its prefix needs.
+
+        Raises:
+          PrefixError: naming the output and the shape of one slice of it.
+        """
+        remaining = [iter(group) for group in groups]
+        for (path, treedef), group in zip(outcome(spec, exit), exit.layout, strict=True):
+            key = self.out_keys[group]
+            for leaf in jax.tree.leaves(take(treedef, remaining[group])):
+                rank = getattr(leaf, "ndim", 0)
+                is_axis = isinstance(key, int)  # of one more axis than there is inside
+                needed = len(key) if hasattr(key, "__len__") else 0
+                fits = -rank - 1 <= key <= rank if is_axis else needed <= rank
+                if not fits:
+                    what = f"over axis {key}" if is_axis else f"as {key!r} says"
+                    raise PrefixError(
+                        f"nnx.{self.transform} of {self.name!r} puts {format_path(path)} together "
+                        f"{what}, but one slice of it has the shape "
+                        f"{tuple(leaf.shape) if rank else ()}: {self.signature()}"
+                    )
+
 
 def check_axes(
     call: Call, lift: AxesLift, length: int | None = None, option: str = "axis_size"
@@ -147,7 +169,11 @@ def _missing_axis(lift: AxesLift, path: Any, value: Any, axis: int, shape: Any) 
             f"each: decorate with `@nnx.split_rngs(splits=N)` above `@nnx.{lift.transform}`, or "
             f"share it with `in_axes=nnx.StateAxes({{nnx.RngState: None, ...: {axis}}})`"
         )
-    return f"{text}. Give it the axis None, or stack what belongs together: {lift.signature()}"
+    carried = ", or nnx.Carry if it is carried" if lift.transform == "scan" else ""
+    return (
+        f"{text}. Give it the axis None{carried}, or stack what belongs together: "
+        f"{lift.signature()}"
+    )
 
 
 def _name_of_written(path: Path) -> str:
@@ -202,7 +228,7 @@ class MapLift(AxesLift):
 
         def pure(*groups: list[Any]) -> Any:  # JAX may keep it: it must not hold the call
             out = self.pure(spec, *groups)
-            self._check_outputs(spec, *out)
+            self.check_ranks(spec, *out)
             exits.append(out[1])
             return out
 
@@ -215,23 +241,6 @@ class MapLift(AxesLift):
             if exits and ("out_axes" in str(error) or "out_specs" in str(error)):
                 raise PrefixError(self._unmapped_outputs(call, exits[-1])) from None
             raise
-
-    def _check_outputs(self, spec: Spec, groups: Groups, exit: Exit) -> None:
-        """Raises if an output has not as many axes as its prefix needs."""
-        remaining = [iter(group) for group in groups]
-        for (path, treedef), group in zip(outcome(spec, exit), exit.layout, strict=True):
-            key = self.out_keys[group]
-            for leaf in jax.tree.leaves(take(treedef, remaining[group])):
-                rank = getattr(leaf, "ndim", 0)
-                is_axis = isinstance(key, int)  # of one more axis than there is inside
-                fits = -rank - 1 <= key <= rank if is_axis else len(key or ()) <= rank
-                if not fits:
-                    what = f"over axis {key}" if is_axis else f"as {key!r} says"
-                    raise PrefixError(
-                        f"nnx.{self.transform} of {self.name!r} puts {format_path(path)} together "
-                        f"{what}, but one slice of it has the shape "
-                        f"{tuple(leaf.shape) if rank else ()}: {self.signature()}"
-                    )
 
     def _unmapped_outputs(self, call: Call, exit: Exit) -> str:
         spots = call.spec.spots
