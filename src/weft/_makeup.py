@@ -89,7 +89,8 @@ def _attributes_of_partial(partial: functools.partial) -> dict[str, Any] | None:
 
     To ask for its `__dict__` would make one, and a partial of such a partial is not joined with it.
     """
-    return functools.partial.__reduce__(partial)[2][3]
+    state: Any = functools.partial.__reduce__(partial)[2]
+    return state[3]
 
 
 def _closure(function: types.FunctionType) -> dict[str, Any]:

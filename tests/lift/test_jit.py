@@ -128,6 +128,7 @@ def test_static_self_may_hold_what_changes_at_each_call() -> None:
     class Trainer:
         def __init__(self) -> None:
             self.scale, self.history = 2.0, []
+            self.last: Any = None
 
         @functools.partial(nnx.jit, static_argnums=0)
         def step(self, model: Any, x: Any) -> Any:
