@@ -454,19 +454,6 @@ def test_a_body_that_returns_too_little_or_too_much(body, found):
         f(jnp.zeros(2), jnp.ones((3, 2)))
 
 
-def test_axes_that_are_not_there():
-    scan = lambda i, o: nnx.scan(lambda c, x: (c, x), in_axes=i, out_axes=o)  # noqa: E731
-    x = jnp.ones((3, 2))
-    with pytest.raises(nnx.PrefixError, match=r"maps x over axis 2, but its shape is \(3, 2\)"):
-        scan((nnx.Carry, 2), (nnx.Carry, 0))(jnp.zeros(()), x)
-    with pytest.raises(nnx.PrefixError, match=r"maps c over axis 0.*or nnx\.Carry if it is"):
-        scan((0, nnx.Carry), (nnx.Carry, 0))(jnp.zeros(()), x)
-    for axis in (2, -3):
-        found = rf"puts output\[1\] together over axis {axis}, but one slice .* the shape \(2,\)"
-        with pytest.raises(nnx.PrefixError, match=found):
-            scan((nnx.Carry, 0), (nnx.Carry, axis))(jnp.zeros(()), x)
-
-
 def test_a_new_value_under_the_axis_none():
     f = nnx.scan(lambda c, x: (c, x), out_axes=(nnx.Carry, None))
     message = error_of(nnx.PrefixError, f, jnp.zeros(()), jnp.ones(3))

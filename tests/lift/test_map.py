@@ -444,3 +444,16 @@ def test_transform_metadata_around_plain_jax():
     out = inside(model, 2.0)
     assert model["w"].out_sharding == out["v"].out_sharding == ("layers", "model")
     assert model["w"][0, 0] == 2.0
+
+
+def test_axes_of_scan_that_are_not_there():
+    scan = lambda i, o: nnx.scan(lambda c, x: (c, x), in_axes=i, out_axes=o)  # noqa: E731
+    x = jnp.ones((3, 2))
+    with pytest.raises(nnx.PrefixError, match=r"maps x over axis 2, but its shape is \(3, 2\)"):
+        scan((nnx.Carry, 2), (nnx.Carry, 0))(jnp.zeros(()), x)
+    with pytest.raises(nnx.PrefixError, match=r"maps c over axis 0.*or nnx\.Carry if it is"):
+        scan((0, nnx.Carry), (nnx.Carry, 0))(jnp.zeros(()), x)
+    for axis in (2, -3):
+        found = rf"puts output\[1\] together over axis {axis}, but one slice .* the shape \(2,\)"
+        with pytest.raises(nnx.PrefixError, match=found):
+            scan((nnx.Carry, 0), (nnx.Carry, axis))(jnp.zeros(()), x)
