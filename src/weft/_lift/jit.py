@@ -27,6 +27,7 @@ import jax
 from weft._config import set_retrace_limit
 from weft._graph import prefix as prefixes
 from weft._lift.arguments import argument_paths
+from weft._lift.bound import BoundJit
 from weft._lift.dispatch import Dispatcher, Staged
 from weft._lift.lift import Lift, Mode, Spec, mode_of, name_of, unbind
 from weft._lift.program import Options
@@ -178,28 +179,6 @@ class JitWrapped(Protocol[P, R_co]):
         ...
 
 
-class BoundJit:
-    """What `nnx.jit` returns for a bound method or a callable object.
-
-    Attributes:
-      __self__: the object. Copies of what holds this would go on changing that very object.
-    """
-
-    def __init__(self, call: Callable[..., Any], obj: Any):
-        self.__self__ = obj
-        self._call = call
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return self._call(*args, **kwargs)
-        except Exception as error:
-            trim(error)
-            raise
-
-    def __get__(self, obj: Any, kind: type | None = None, /) -> BoundJit:
-        return self  # as a bound method
-
-
 class Jitted:
     """A function with the options that it is compiled with.
 
@@ -223,9 +202,9 @@ class Jitted:
         on_retrace: OnRetrace,
         options: dict[str, Any],
     ):
-        f, self._bound = unbind(fun)
+        f, bound = unbind(fun)
         # Positions given for a bound method do not count the object it is bound to.
-        shift = len(self._bound)
+        self._shift = shift = len(bound)
 
         def shifted(nums: Any) -> list[int] | None:
             if nums is None:
@@ -260,13 +239,20 @@ class Jitted:
           dispatcher: what runs the calls; by default by what is compiled when needed.
         """
         call = (self._dispatcher if dispatcher is None else dispatcher).make_function()
-        if self._bound or any(self._static) or self._is_sharded:
+        if any(self._static) or self._is_sharded:
             call = self._make_arranging(call)
-        made: Any = BoundJit(call, *self._bound) if self._bound else call
-        functools.update_wrapper(made, self.lift.f, updated=())
+        made: Any = functools.update_wrapper(call, self.lift.f, updated=())
         for method in (self.cache_info, self.trace, self.lower, self.eval_shape):
             setattr(made, method.__name__, method)
         return made
+
+    def bind(self, fun: Callable[..., Any]) -> JitWrapped[..., Any]:
+        """Returns what is called instead of a function, a bound method or a callable object."""
+        _, bound = unbind(fun)
+        made = self.make_function()
+        if not bound:
+            return made
+        return functools.update_wrapper(BoundJit(made, *bound), self.lift.f, updated=())
 
     def _make_arranging(self, run: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -285,12 +271,11 @@ class Jitted:
             return in_shardings
         aligned = list(in_shardings)
         for position in sorted(self._static.positions):
-            aligned.insert(position - len(self._bound), None)
+            aligned.insert(position - self._shift, None)
         return tuple(aligned)
 
     def _arrange(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple, dict]:
-        """Puts the object of a bound method first, and marks what is static."""
-        args = (*self._bound, *args)
+        """Marks what is static, and puts arguments where their shardings are."""
         if self._static.positions:
             positions = self._static.positions
             args = tuple(static_argument(x) if i in positions else x for i, x in enumerate(args))
@@ -429,6 +414,6 @@ def jit(
             on_retrace=on_retrace,
             options=options,
         )
-        return jitted.make_function()
+        return jitted.bind(f)
 
     return wrap if isinstance(fun, Missing) else wrap(fun)

@@ -11,48 +11,15 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
+from weft._lift.bound import BoundJit
 from weft._lift.jit import JitWrapped, jit
 
 R = TypeVar("R")
 
 
-class BoundStage:
-    """A stage of compiling ahead of time, and those after it, with bound leading arguments."""
-
-    def __init__(self, stage: Any, bound: tuple[Any, ...]):
-        self._stage = stage
-        self._bound = bound
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(self._stage, name)
-
-    def lower(self, *args: Any, **kwargs: Any) -> BoundStage:
-        """Lowers to the compiler's input language."""
-        return BoundStage(self._stage.lower(*args, **kwargs), self._bound)
-
-    def compile(self, *args: Any, **kwargs: Any) -> BoundStage:
-        """Compiles for the devices at hand."""
-        return BoundStage(self._stage.compile(*args, **kwargs), self._bound)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._stage(*self._bound, *args, **kwargs)
-
-
 def _bind(f: Callable[..., Any], bound: tuple[Any, ...]) -> Any:
-    made: Any = functools.partial(f, *bound)
-    if not isinstance(f, JitWrapped):
-        return made
-
-    def trace(*args: Any, **kwargs: Any) -> BoundStage:
-        return BoundStage(f.trace(*bound, *args, **kwargs), bound)
-
-    made.trace = trace
-    made.lower = lambda *args, **kwargs: trace(*args, **kwargs).lower()
-    made.eval_shape = functools.partial(f.eval_shape, *bound)
-    made.cache_info = f.cache_info
-    return made
+    kind = BoundJit if isinstance(f, JitWrapped) else functools.partial
+    return kind(f, *bound)
 
 
 @overload
