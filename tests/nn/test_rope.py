@@ -105,3 +105,23 @@ def test_attention_with_rope():
 def test_mistakes(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("table", [{}, {"embedding_size": 4, "max_seq_len": 300}])
+def test_float64_has_the_digits_of_float64(table):
+    with jax.enable_x64(True):
+        x = np.random.default_rng(0).normal(size=(300, 4))
+        rope = nnx.RoPE(**table)
+        found = rope(jnp.asarray(x))
+        angles = np.arange(300)[:, None] / 10000.0 ** (np.arange(2) / 2)
+        turned = (x[:, :2] + 1j * x[:, 2:]) * np.exp(1j * angles)
+        assert found.dtype == jnp.float64
+        np.testing.assert_allclose(found, np.hstack([turned.real, turned.imag]), atol=1e-13)
+        assert rope(jnp.asarray(x, jnp.float32)).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_attention_with_rope_stays_in_its_dtype(dtype):
+    q, k, v = jax.random.normal(jax.random.key(0), (3, 1, 5, 2, 4)).astype(dtype)
+    y = nnx.dot_product_attention_with_rope(q, k, v, rope=nnx.RoPE())
+    assert y.dtype == dtype

@@ -6,7 +6,7 @@ lists, and integers as `jax.numpy` does, where JAX's own refuse them.
 
 Some are not finite in JAX where they have a limit: x * sigmoid(x) is NaN at minus infinity, and so
 is the gradient, even of an element that a `where` leaves out. These have *tails* here: beyond a
-bound the limit stands for the function.
+bound, where they are equal in the dtype, the limit stands for the function.
 """
 
 from __future__ import annotations
@@ -82,17 +82,19 @@ def _glu(x: jax.Array, axis: int) -> jax.Array:
 
 @jax.jit
 def _hard_silu(x: jax.Array) -> jax.Array:
-    return _with_tails(jax.nn.hard_silu, x)
+    return _with_tails(jax.nn.hard_silu, x, bound=4.0)
 
 
 @jax.jit
 def _silu(x: jax.Array) -> jax.Array:
-    return _with_tails(jax.nn.silu, x)
+    # Where x exp(x) is 0: a gradient times x may overflow, and is multiplied by 0 from there on.
+    smallest = float(jnp.finfo(x.dtype).smallest_subnormal)
+    return _with_tails(jax.nn.silu, x, bound=8.0 - math.log(smallest))
 
 
 @jax.jit
 def _soft_sign(x: jax.Array) -> jax.Array:
-    return _with_tails(jax.nn.soft_sign, x, jnp.sign)
+    return _with_tails(jax.nn.soft_sign, x, jnp.sign, bound=4.0 / float(jnp.finfo(x.dtype).eps))
 
 
 def celu(x: ArrayLike, alpha: ArrayLike = 1.0) -> jax.Array:

@@ -320,7 +320,10 @@ def _read(
         with jax.numpy_dtype_promotion("standard"):
             bias = bias + added
     if bias is not None and jnp.issubdtype(bias.dtype, jnp.floating):
-        # Minus infinity becomes a number: there is no softmax of a row of infinities.
+        # Minus infinity becomes a number beside which logits are nothing: there is no softmax of a
+        # row of infinities.
+        with jax.numpy_dtype_promotion("standard"):
+            bias = bias.astype(jnp.promote_types(bias.dtype, jnp.float32))
         bias = jnp.maximum(bias, 0.7 * float(jnp.finfo(bias.dtype).min))
     return bias, mask
 

@@ -128,7 +128,7 @@ class GroupNorm(Module):
                 f"shape {x.shape}: add the batch axis, `layer(x[None])[0]`"
             )
         channels = x.ndim - 1
-        check_features(self, x, (channels,), self.num_features)
+        check_features(self, x, (channels,), self.num_groups * self.group_size)
         reduced = (
             tuple(range(1, x.ndim))
             if self.reduction_axes is None

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from weft._module import Module
 from weft._variable import Variable
 from weft.nn.dot_product import dot_product_attention
-from weft.nn.dtypes import as_array
+from weft.nn.dtypes import as_array, inexact_dtype
 
 
 class RoPE(Module):
@@ -62,7 +62,9 @@ class RoPE(Module):
         self.cached_sin: Variable[jax.Array] | None = None
         self.cached_cos: Variable[jax.Array] | None = None
         if embedding_size is not None:
-            sin, cos = _angles(theta, embedding_size, jnp.arange(max_seq_len, dtype=jnp.float32))
+            # In the widest floats there are: they are rounded to what an input needs.
+            dtype = jax.dtypes.canonicalize_dtype(jnp.float64)
+            sin, cos = _angles(theta, embedding_size, jnp.arange(max_seq_len), dtype)
             self.cached_sin, self.cached_cos = Variable(sin), Variable(cos)
 
     def __call__(self, x: jax.Array, input_positions: jax.Array | None = None) -> jax.Array:
@@ -84,57 +86,64 @@ class RoPE(Module):
                 f"RoPE expects an input of shape (..., length, features), found shape {x.shape}"
             )
         half = x.shape[-1] // 2
-        sin, cos = self._rotation(x.shape, input_positions)
+        with jax.numpy_dtype_promotion("standard"):
+            wide = jnp.promote_types(x.dtype, jnp.float32)
+        sin, cos = _rotation(self, x.shape, input_positions, wide)
         sin, cos = (jnp.concatenate([table, table], axis=-1) for table in (sin, cos))
         with jax.numpy_dtype_promotion("standard"):  # the angles are float32 whatever x is
             straight = x * _with_rank(cos, x.ndim)
             turned = jnp.concatenate([-x[..., half:], x[..., :half]], axis=-1)
             return straight + turned * _with_rank(sin, x.ndim)
 
-    def _rotation(self, shape: tuple[int, ...], positions: Any) -> tuple[jax.Array, jax.Array]:
-        """Returns sine and cosine for an input of a shape, (..., length, features / 2)."""
-        *_, length, size = shape
-        if positions is not None:
-            positions = jnp.asarray(positions)
-            _check_positions(positions.shape, shape[:-1])
-        if self.cached_sin is None or self.cached_cos is None:
-            if positions is None:
-                positions = jnp.arange(length, dtype=jnp.float32)
-            return _angles(self.theta, size, positions)
-        sin, cos = self.cached_sin.get_value(), self.cached_cos.get_value()
-        max_seq_len, half = sin.shape
-        if size != 2 * half:
-            raise ValueError(
-                f"this RoPE has a table for embedding_size={2 * half}, found {size} features: "
-                f"make `nnx.RoPE(embedding_size={size}, max_seq_len={max_seq_len})`, or one "
-                "without a table, `nnx.RoPE()`"
-            )
-        low, high = _range_of(positions, length)
-        if low < 0 or high >= max_seq_len:
-            raise ValueError(
-                f"this RoPE has a table for max_seq_len={max_seq_len}, positions 0 to "
-                f"{max_seq_len - 1}, found positions {low} to {high}: make it longer, "
-                f"`nnx.RoPE(embedding_size={size}, max_seq_len={high + 1})`"
-            )
+
+def _rotation(
+    layer: Any, shape: tuple[int, ...], positions: Any, dtype: Any
+) -> tuple[jax.Array, jax.Array]:
+    """Returns sine and cosine for an input of a shape, (..., length, features / 2)."""
+    *_, length, size = shape
+    if positions is not None:
+        positions = jnp.asarray(positions)
+        _check_positions(positions.shape, shape[:-1])
+    if layer.cached_sin is None or layer.cached_cos is None:
         if positions is None:
-            return sin[:length], cos[:length]
-        # Negative positions would count from the end.
-        inside = jnp.where(positions < 0, max_seq_len, positions.astype(jnp.int32))
-        sin, cos = (
-            jnp.take(table, inside, axis=0, mode="fill", fill_value=jnp.nan) for table in (sin, cos)
+            positions = jnp.arange(length)
+        return _angles(layer.theta, size, positions, dtype)
+    sin, cos = (t.get_value().astype(dtype) for t in (layer.cached_sin, layer.cached_cos))
+    max_seq_len, half = sin.shape
+    if size != 2 * half:
+        raise ValueError(
+            f"this RoPE has a table for embedding_size={2 * half}, found {size} features: "
+            f"make `nnx.RoPE(embedding_size={size}, max_seq_len={max_seq_len})`, or one "
+            "without a table, `nnx.RoPE()`"
         )
-        return sin, cos
+    low, high = _range_of(positions, length)
+    if low < 0 or high >= max_seq_len:
+        raise ValueError(
+            f"this RoPE has a table for max_seq_len={max_seq_len}, positions 0 to "
+            f"{max_seq_len - 1}, found positions {low} to {high}: make it longer, "
+            f"`nnx.RoPE(embedding_size={size}, max_seq_len={high + 1})`"
+        )
+    if positions is None:
+        return sin[:length], cos[:length]
+    # Negative positions would count from the end.
+    inside = jnp.where(positions < 0, max_seq_len, positions.astype(jnp.int32))
+    sin, cos = (
+        jnp.take(table, inside, axis=0, mode="fill", fill_value=jnp.nan) for table in (sin, cos)
+    )
+    return sin, cos
 
 
-def _angles(theta: float, size: int, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _angles(
+    theta: float, size: int, positions: jax.Array, dtype: Any
+) -> tuple[jax.Array, jax.Array]:
     """Returns sine and cosine of the angles of all pairs, of shape (positions..., size / 2)."""
     if size <= 0 or size % 2:
         raise ValueError(
             f"RoPE rotates pairs of features, so that their number must be even, found {size}"
         )
-    powers = jnp.arange(0, size, 2, dtype=jnp.float32) / size
+    powers = jnp.arange(0, size, 2, dtype=dtype) / size
     frequencies = 1.0 / (theta**powers)
-    angles = jnp.expand_dims(positions.astype(jnp.float32), -1) * frequencies
+    angles = jnp.expand_dims(positions.astype(dtype), -1) * frequencies
     return jnp.sin(angles), jnp.cos(angles)
 
 
@@ -202,6 +211,10 @@ def dot_product_attention_with_rope(
     query, key = as_array(query), as_array(key)
     same_length = query.shape[-3] == key.shape[-3]
     key_positions = input_positions if same_length else None
-    query = jax.vmap(lambda head: rope(head, input_positions), in_axes=-2, out_axes=-2)(query)
-    key = jax.vmap(lambda head: rope(head, key_positions), in_axes=-2, out_axes=-2)(key)
+
+    def rotate(heads: jax.Array, positions: jax.Array | None) -> jax.Array:
+        rotated = jax.vmap(lambda head: rope(head, positions), in_axes=-2, out_axes=-2)(heads)
+        return rotated.astype(inexact_dtype(heads.dtype))
+
+    query, key = rotate(query, input_positions), rotate(key, key_positions)
     return dot_product_attention(query, key, value, **kwargs)
