@@ -252,7 +252,8 @@ class Jitted:
         made = self.make_function()
         if not bound:
             return made
-        return functools.update_wrapper(BoundJit(made, *bound), self.lift.f, updated=())
+        made_of_bound: Any = BoundJit(made, *bound)
+        return functools.update_wrapper(made_of_bound, self.lift.f, updated=())
 
     def _make_arranging(self, run: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
