@@ -7,7 +7,7 @@ partials and methods: a copy of the object calls the copy.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 
 class BoundStage:
@@ -36,6 +36,11 @@ class BoundStage:
 
 class BoundJit(functools.partial):
     """A function of `nnx.jit` whose leading arguments are bound; a `JitWrapped` itself."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def func(self) -> Any: ...
 
     def __get__(self, obj: Any, kind: type | None = None, /) -> BoundJit:
         return self  # as a bound method

@@ -252,8 +252,9 @@ class Jitted:
         made = self.make_function()
         if not bound:
             return made
-        made_of_bound: Any = BoundJit(made, *bound)
-        return functools.update_wrapper(made_of_bound, self.lift.f, updated=())
+        function: Any = BoundJit(made, *bound)
+        functools.update_wrapper(function, self.lift.f, updated=())
+        return function
 
     def _make_arranging(self, run: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
