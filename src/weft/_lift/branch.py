@@ -22,6 +22,7 @@ from weft._graph.records import (
     describe_difference,
     iter_records,
 )
+from weft._lift import placing
 from weft._lift.arguments import check_arrays
 from weft._lift.carry import check_arrays_out
 from weft._lift.lift import (
@@ -191,6 +192,9 @@ def _run(
     _check_written(lift, names, spec, traced, union)
     _check_shapes(lift, names, spec, traced, union, leaves)
     runs = [returning_all(branch) for branch in traced]
+    agreed = placing.agree(runs, groups)
+    if agreed is not None:
+        runs = [functools.partial(_run_placed, run, agreed) for run in runs]
     if lift.transform == "cond":
         arrays = jax.lax.cond(index, runs[1], runs[0], groups)
     else:
@@ -198,6 +202,10 @@ def _run(
     number = len(first.written)
     layout = (0,) * (len(union) + len(first.layout) - number)
     return [arrays], Exit(tuple(union), first.changed, first.out, layout)
+
+
+def _run_placed(run: Callable[..., Any], places: placing.Places, groups: Any) -> Any:
+    return placing.put(run(groups), places)
 
 
 def _trace(
@@ -332,4 +340,5 @@ def _check_shapes(
 
 
 def _types(arrays: Any) -> tuple[str, ...]:
-    return tuple(jax.typeof(x).str_short() for x in arrays)
+    avals = map(jax.typeof, arrays)
+    return tuple(f"{x.dtype.name}[{','.join(map(str, x.shape))}]" for x in avals)

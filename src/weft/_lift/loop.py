@@ -18,6 +18,7 @@ from weft._errors import PrefixError, StructureError
 from weft._graph import prefix as prefixes
 from weft._graph.records import ArrayDef, NodeDef, VariableDef, iter_records
 from weft._graph.walk import items_of
+from weft._lift import placing
 from weft._lift.arguments import argument_paths, check_arrays
 from weft._lift.carry import (
     Look,
@@ -396,9 +397,23 @@ def _scan(
         [x if axis == 0 else jnp.moveaxis(x, axis, 0) for x in group]
         for axis, group in zip(axes, xs, strict=True)
     ]
-    body = functools.partial(lift.body, spec)
+
+    def step(carried: Carried, xs: Groups) -> Any:
+        after, out = lift.body(spec, carried, xs)
+        return placing.put(after, places), out
+
+    def names(_: Any) -> list[str]:
+        return lift.names(spec)
+
+    def once(carried: Carried) -> Carried:
+        slices = jax.tree.map(lambda x: jax.lax.index_in_dim(x, 0, keepdims=False), xs)
+        body = functools.partial(lift.body, spec)
+        return shown_as(lift.f, body, names)(carried, slices)[0]
+
+    is_empty = any(x.shape[0] == 0 for x in jax.tree.leaves(xs))
+    carried, places = (carried, None) if is_empty else placing.settle(once, carried)
     last, (ys, exit, origins) = jax.lax.scan(
-        shown_as(lift.f, body, lambda _: lift.names(spec)),
+        shown_as(lift.f, step, names),
         carried,
         xs,
         length=options.length,

@@ -19,6 +19,7 @@ from jax.core import Tracer
 
 from weft._errors import StructureError
 from weft._graph.records import ValueDef, children_of
+from weft._lift import placing
 from weft._lift.arguments import argument_paths, check_arrays
 from weft._lift.carry import Look, check_arrays_out, check_carry, look_at, sources
 from weft._lift.lift import Exit, Groups, Inside, Lift, Mode, Places, mode_of, unbind_all
@@ -234,12 +235,18 @@ def while_loop(
 
 
 def _run_while(lift: RepeatLift, spec: Any, arrays: list[Any]) -> tuple[Groups, Exit]:
+    arrays, places = placing.settle(lambda arrays: lift.step(spec, arrays)[0], arrays)
     traced = lift.trace(spec, arrays)
     names = _select(names_in(spec), traced.changing)
+    changing = None if places is None else _select(places, traced.changing)
     condition, body = lift.functions[CONDITION], lift.functions[BODY]
+
+    def step(x: list[Any]) -> list[Any]:
+        return placing.put(traced.body(*traced.merge(x)), changing)
+
     last = jax.lax.while_loop(
         shown_as(condition, lambda x: lift.test(spec, traced.merge(x)), lambda _: names),
-        shown_as(body, lambda x: traced.body(*traced.merge(x)), lambda _: names),
+        shown_as(body, step, lambda _: names),
         traced.first,
     )
     return [_select(traced.merge(last), traced.origin)], traced.exit
@@ -303,9 +310,10 @@ def _run_fori(
     def body(i: Any, arrays: list[Any]) -> list[Any]:
         carried, outcome = lift.step(spec, arrays, i)
         outcomes.append(outcome)
-        return carried
+        return placing.put(carried, places)
 
     first, last = known or unknown
+    arrays, places = placing.settle(lambda x: lift.step(spec, x, jnp.asarray(first))[0], arrays)
     (index, *_), *_ = argument_paths(lift.f, 1 + lift.bound)[lift.bound :]
     shown = shown_as(lift.f, body, lambda _: [str(index), *names_in(spec)])
     arrays = jax.lax.fori_loop(first, last, shown, arrays, unroll=unroll)

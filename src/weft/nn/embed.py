@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType, PartitionSpec, get_abstract_mesh
 
 from weft._module import Module
 from weft._rng import Rngs
@@ -75,7 +76,8 @@ class Embed(Module):
         Args:
           inputs: token numbers, integers of any shape. One that is not in the table, negative or
             too large, gets zeros, and no row a gradient; -1 may mark padding.
-          out_sharding: sharding of the result, on a mesh of explicit axes.
+          out_sharding: sharding of the result, on a mesh of explicit axes; None for that of the
+            tokens and of the features in the table.
 
         Returns:
           An array of shape (*inputs.shape, features).
@@ -91,6 +93,8 @@ class Embed(Module):
                 "`inputs.astype(jnp.int32)`"
             )
         (table,) = self.promote_dtype((self.embedding[...],), dtype=self.dtype, inexact=False)
+        if out_sharding is None and AxisType.Explicit in get_abstract_mesh().axis_types:
+            out_sharding = _sharding_of_rows(inputs, table)
         options = {"mode": "fill", "fill_value": 0, "wrap_negative_indices": False}
         return table.at[inputs].get(**options, **given(out_sharding=out_sharding))
 
@@ -116,3 +120,12 @@ class Embed(Module):
                 f"project it first, `nnx.Linear({(query.shape or (1,))[-1]}, {self.features}, ...)`"
             )
         return jnp.dot(query, table.T, out_sharding=out_sharding)
+
+
+def _sharding_of_rows(ids: jax.Array, table: jax.Array) -> PartitionSpec:
+    """Returns the sharding of rows that are looked up, which JAX does not find out by itself."""
+    *_, features = jax.typeof(table).sharding.spec
+    of_ids = jax.typeof(ids).sharding.spec
+    taken = {axis for axes in of_ids for axis in (axes if isinstance(axes, tuple) else (axes,))}
+    wanted = features if isinstance(features, tuple) else (features,)
+    return PartitionSpec(*of_ids, None if taken & {*wanted} else features)
