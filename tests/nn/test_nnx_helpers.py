@@ -14,6 +14,8 @@ from weft.nn import linear, normalization
 
 X = jax.random.normal(jax.random.key(0), (3, 4, 5))
 C = jax.lax.complex(X, X[::-1])
+# Something counts for each statistic: where nothing does, the peer has NaN, see test_moments.
+MASK = (X > 0).at[:, 0].set(True).at[..., 0].set(True)
 
 
 def close(a: Any, b: Any) -> None:
@@ -28,7 +30,7 @@ def close(a: Any, b: Any) -> None:
         {},
         {"use_mean": False},
         {"use_fast_variance": False},
-        {"mask": X > 0},
+        {"mask": MASK},
     ],
     ids=["plain", "no mean", "two passes", "mask"],
 )
