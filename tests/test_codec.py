@@ -75,7 +75,7 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
 def test_there_and_back(value):
     found = from_text(to_text(value))
     assert type(found) is type(value)
