@@ -134,8 +134,9 @@ def select_arguments(
         if not has_rest and not -len(own) <= i < len(own):
             numbered = ", ".join(f"{k}: {own_name}" for k, own_name in enumerate(own))
             raise ValueError(
-                f"{option}={argnums!r} asks for position {i}, but the positional arguments of "
-                f"{name!r} are {numbered or 'none'}"
+                f"{option}={argnums!r} asks for position {i}, but {name!r} has {len(own)} "
+                f"positional arguments, found position {i}: the positional arguments "
+                f"of {name!r} are {numbered or 'none'}"
             )
     # Those of `*args` are counted from the end of each call.
     positions = {i + bound if i >= 0 else i + len(positional) * (not has_rest) for i in numbers}

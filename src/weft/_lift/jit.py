@@ -6,13 +6,11 @@ The prefixes of the lift are shardings. How calls go is told in `dispatch.py`.
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import (
     TYPE_CHECKING,
     Any,
     Concatenate,
-    NamedTuple,
     ParamSpec,
     Protocol,
     Self,
@@ -26,16 +24,15 @@ import jax
 
 from weft._config import set_retrace_limit
 from weft._graph import prefix as prefixes
-from weft._lift.arguments import argument_paths
+from weft._lift.arguments import Selection, argument_paths, select_arguments
 from weft._lift.bound import BoundJit
 from weft._lift.dispatch import Dispatcher, Staged
-from weft._lift.lift import Lift, Mode, Spec, mode_of, name_of, unbind
+from weft._lift.lift import Lift, Mode, Spec, mode_of, unbind
 from weft._lift.program import Options
 from weft._lift.retrace import see
 from weft._lift.stages import Lowered, Traced
 from weft._lift.trace_log import CacheInfo, Log, OnRetrace
 from weft._path import Path
-from weft._static import static_argument
 from weft._tracebacks import trim
 from weft._types import MISSING, Missing
 
@@ -68,55 +65,6 @@ class StateSharding(prefixes.FilteredPrefix):
     def shardings(self) -> tuple[Any, ...]:
         """The shardings, in the order of their filters."""
         return self._prefixes
-
-
-def as_tuple(x: Any) -> tuple[Any, ...]:
-    """Returns an int or a string as a tuple of one, a sequence as a tuple, None as an empty one."""
-    if x is None:
-        return ()
-    return (x,) if isinstance(x, (int, str)) else tuple(x)
-
-
-class Selection(NamedTuple):
-    """Arguments chosen by position and by name."""
-
-    positions: frozenset[int]
-    names: frozenset[str]
-
-
-def select_arguments(f: Callable[..., Any], argnums: Any, argnames: Any) -> Selection:
-    """Completes positions by names and names by positions, with the signature of a function.
-
-    Raises:
-      ValueError: if a name or position is not in the signature.
-    """
-    positions, names = set(as_tuple(argnums)), set(as_tuple(argnames))
-    try:
-        parameters = list(inspect.signature(f).parameters.values())
-    except (TypeError, ValueError):  # builtins have no signature
-        return Selection(frozenset(positions), frozenset(names))
-    positional = [
-        p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
-    has_rest = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    unknown = names - {p.name for p in parameters}
-    if unknown and not takes_any:
-        raise ValueError(
-            f"{name_of(f)!r} has no argument {', '.join(map(repr, sorted(unknown)))}; it has "
-            f"{', '.join(p.name for p in parameters)}"
-        )
-    wrong = [i for i in positions if not -len(positional) <= i < len(positional)]
-    if wrong and not has_rest:
-        raise ValueError(
-            f"{name_of(f)!r} has {len(positional)} positional arguments, found position {wrong[0]}"
-        )
-    positions = {i % len(positional) if -len(positional) <= i < 0 else i for i in positions}
-    if argnames is None:
-        names = {positional[i] for i in positions if i < len(positional)}
-    elif argnums is None:
-        positions = {i for i, name in enumerate(positional) if name in names}
-    return Selection(frozenset(positions), frozenset(names))
 
 
 @runtime_checkable
@@ -203,16 +151,11 @@ class Jitted:
         options: dict[str, Any],
     ):
         f, bound = unbind(fun)
-        # Positions given for a bound method do not count the object it is bound to.
         self._shift = shift = len(bound)
-
-        def shifted(nums: Any) -> list[int] | None:
-            if nums is None:
-                return None
-            return [i + shift if i >= 0 else i for i in as_tuple(nums)]
-
-        self._static = select_arguments(f, shifted(static_argnums), static_argnames)
-        donated = select_arguments(f, shifted(donate_argnums), donate_argnames)
+        self._static = select_arguments(f, static_argnums, static_argnames, bound=shift)
+        donated = select_arguments(
+            f, donate_argnums, donate_argnames, bound=shift, option="donate_argnums"
+        )
         self._mode = mode
         in_keys = prefixes.distinct(in_shardings, None)
         out_keys = prefixes.distinct(in_shardings, out_shardings, None)
@@ -278,12 +221,7 @@ class Jitted:
 
     def _arrange(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple, dict]:
         """Marks what is static, and puts arguments where their shardings are."""
-        if self._static.positions:
-            positions = self._static.positions
-            args = tuple(static_argument(x) if i in positions else x for i, x in enumerate(args))
-        if self._static.names and kwargs:
-            names = self._static.names
-            kwargs = {k: static_argument(x) if k in names else x for k, x in kwargs.items()}
+        args, kwargs = self._static.mark_static(args, kwargs)
         return self.lift.place(args, kwargs) if self._is_sharded else (args, kwargs)
 
     # -- what users call besides the function: see `JitWrapped`
@@ -313,8 +251,10 @@ class Jitted:
 
 def _paths(f: Callable[..., Any], chosen: Selection) -> frozenset[Path]:
     """Returns the paths of arguments that were chosen."""
-    paths = argument_paths(f, max(chosen.positions, default=-1) + 1)
-    return frozenset({paths[i] for i in chosen.positions} | {(name,) for name in chosen.names})
+    # Those that are counted from the end of `*args` are others at each call, and have no path.
+    positions = [i for i in chosen.positions if i >= 0]
+    paths = argument_paths(f, max(positions, default=-1) + 1)
+    return frozenset({paths[i] for i in positions} | {(name,) for name in chosen.names})
 
 
 def _note_trace(lift: Lift, log: Log, spec: Spec, groups: Any) -> None:
