@@ -17,6 +17,7 @@ from jax.experimental import io_callback
 import weft as nnx
 from tests.lift.donated import is_donated
 from weft._lift.callbacks import has_callbacks
+from weft._lift.plan import iter_plans
 
 F32 = jax.ShapeDtypeStruct((), jnp.float32)
 
@@ -250,6 +251,42 @@ def test_the_same_of_a_function_that_only_reads() -> None:
 
     _bounded(run)
     assert seen == [3, 4, 5, 6] and [int(m.step[...]) for m in models] == [7, 7]
+
+
+def test_a_plan_of_another_model_learns_of_the_callback() -> None:
+    models = [Model(), Model()]
+    count = nnx.jit(lambda m: (m.step.set_value(m.step + 1), m.w.set_value(m.w * 0.5)))
+    for m in models:
+        for _ in range(3):
+            count(m)
+
+    def host(x: Any) -> Any:
+        for m in models:
+            count(m)
+        return np.asarray(x)
+
+    @nnx.jit
+    def look(m: Model, x: Any) -> Any:
+        if len(x) == 1:
+            return m.w[0, 0]
+        y = jnp.sin(m.w[...] @ m.w[...])
+        return (y * m.w[...]).sum() * 0 + jax.pure_callback(host, F32, x[0]) + m.w[0, 0]
+
+    for m in models:
+        look(m, jnp.ones(1)), look(m, jnp.ones(1))
+    values: list[float] = []
+
+    def run() -> None:
+        for m in models:
+            values.append(float(look(m, jnp.ones(2))))
+
+    _bounded(run)
+    # None of them reads the arrays without saying so, whatever it knew before.
+    for m in models:
+        for plan in iter_plans(m._root_plans):
+            assert plan.reading is None or plan.reading.jitted() is None
+    np.testing.assert_allclose(values, [1 + 0.5**4, 1 + 0.5**5])
+    assert [int(m.step[...]) for m in models] == [5, 5]
 
 
 def test_a_result_that_refuses_to_be_made() -> None:

@@ -223,7 +223,7 @@ class Dispatcher:
         if trace.has_callbacks and not structure.has_callbacks:
             structure.has_callbacks, structure.donating = True, None
             plan.donating = plan.reading = None
-            if len(plain.outcomes) > 1:  # so that no plan goes on reading without asking
+            if plain.traces > 1:  # so that no plan goes on reading without asking
                 structure.plain = self._make_program(plan, ())
         if not self._may_donate() or structure.has_callbacks:
             return self._run_plain(plan, rest, named, may_trace=True)
@@ -351,7 +351,9 @@ class Dispatcher:
         else:
             with program.tracing():
                 out = program.jitted(gather(operands), *rest, **named)
-        if not structure.has_callbacks:
+        if structure.has_callbacks:
+            plan.reading = None
+        else:
             donating = structure.donating
             donates = self._donates if donating is None else bool(donating.donated)
             if not donates and not operands.others:

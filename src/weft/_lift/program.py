@@ -133,7 +133,8 @@ class Program:
 
     Attributes:
       jitted: the compiled function.
-      outcomes: what came out of the traces.
+      outcomes: what came out of the traces, save what is whole.
+      traces: how many there were.
       handovers: traces to be used by a thread's running call.
       rest: the structure of the arguments that are no objects.
       is_nestable: whether it may be called inside of a trace of another program.
@@ -160,6 +161,7 @@ class Program:
         self.donated = donated
         self.options = options
         self.outcomes: list[Outcome] = []
+        self.traces = 0
         self.spec = Spec(spec.record, layout, spec.spots, spec.entries)
         self.has_effects = False
         self.interrupts = HeldInterrupts()
@@ -238,6 +240,7 @@ class Program:
             return self._replay(groups)
         if get_ident() not in self._tracing and not is_outermost():
             raise UntracedError
+        self.traces += 1
         self._on_trace(self.spec, jax.tree.map(jax.typeof, groups))
         inside = self._lift.rebuild(self.spec, groups)
         out = self._lift.run(inside)
