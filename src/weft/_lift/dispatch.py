@@ -38,17 +38,12 @@ from weft._lift.plan import (
     store_others,
 )
 from weft._lift.program import (
-    ARRAYS,
-    DONATED,
-    KEPT,
     Options,
     Program,
     Trace,
     UntracedError,
-    entry_sizes,
 )
 from weft._part import is_part
-from weft._path import Path, format_path
 from weft._reads import forget
 from weft._trace import OUTERMOST, find_top_trace, is_outermost
 from weft._tracebacks import trim
@@ -182,8 +177,6 @@ class Dispatcher:
                 except UntracedError:
                     break
                 except Exception as error:
-                    if isinstance(error, (TypeError, ValueError)):
-                        self._explain(error, plan)
                     trim(error)
                     raise
             try:
@@ -197,14 +190,10 @@ class Dispatcher:
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs a call of whatever form."""
         plan, rest, named = self._plan_of(args, kwargs)
-        try:
-            for run in (self._run, self._run_traced):
-                with contextlib.suppress(UntracedError):
-                    return run(plan, rest, named)
-            return self._run_plain(plan, rest, named, may_trace=True)
-        except (TypeError, ValueError) as error:
-            self._explain(error, plan)
-            raise
+        for run in (self._run, self._run_traced):
+            with contextlib.suppress(UntracedError):
+                return run(plan, rest, named)
+        return self._run_plain(plan, rest, named, may_trace=True)
 
     def _run_traced(self, plan: Plan, rest: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Runs a call after tracing the function for it.
@@ -426,20 +415,6 @@ class Dispatcher:
                 return made
         return self._lift.leave(plan.call(rest), program.groups_of(others), outcome.exit)
 
-    def _explain(self, error: Exception, plan: Plan) -> None:
-        """Says by path what JAX names by its place in the lists that it was given."""
-        structure: Structure | None = plan.structure()
-        text = error.args[0] if error.args else None
-        if structure is None or not isinstance(text, str):
-            return
-        for program in (structure.donating, structure.plain):
-            names = {} if program is None else _names(program)
-            if any(name in text for name in names):
-                for name, path in names.items():
-                    text = text.replace(name, path)
-                error.args = (text, *error.args[1:])
-                return
-
     # -- ahead of time
     def stage(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Staged:
         """Traces the function for arguments, concrete or abstract, without running it."""
@@ -553,15 +528,3 @@ def _place(plan: Plan) -> None:
                 continue
             if not (raw.committed and raw.sharding.is_equivalent_to(sharding, raw.ndim)):
                 set_raw(value, jax.device_put(raw, sharding))
-
-
-def _names(program: Program) -> dict[str, str]:
-    """Returns where in the arguments things are that a program calls by their place."""
-    paths: dict[int, list[Path]] = {DONATED: [], KEPT: [], ARRAYS: []}
-    sizes = entry_sizes(program.spec.record)
-    for entry, size, group in zip(program.spec.entries, sizes, program.spec.layout, strict=True):
-        paths[group] += [entry.path] * size
-    names = {f"donated[{i}]": path for i, path in enumerate(paths[DONATED])}
-    names |= {f"kept[{i}]": path for i, path in enumerate(paths[KEPT])}
-    names |= {f"rest[{i}]": path for i, path in enumerate(program.rest_paths)}
-    return {name: format_path(path) for name, path in names.items()}

@@ -26,12 +26,13 @@ def shown_as(f: Callable[..., Any], pure: Callable[..., Any], names: Names) -> C
 
     Args:
       f: the user's function.
-      pure: the function that JAX is to call, with positional arguments only.
-      names: returns what to call each array among the arguments it is given, in JAX's order.
+      pure: the function that JAX is to call.
+      names: returns what to call each array among the positional arguments it is given, in JAX's
+        order; more names are those of keyword arguments, which are called by their keywords.
     """
 
-    def run(*args: Any) -> Any:
-        return pure(*args)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return pure(*args, **kwargs)
 
     source = f
     while isinstance(source, functools.partial):
@@ -49,15 +50,17 @@ class _Signature(inspect.Signature):
     """A signature that binds each array to its own name."""
 
     def __init__(self, names: Names):
-        super().__init__([inspect.Parameter("arguments", inspect.Parameter.VAR_POSITIONAL)])
+        kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        names_of_kinds = ("arguments", "keywords")
+        super().__init__(list(map(inspect.Parameter, names_of_kinds, kinds)))
         self._names = names
 
     def bind(self, /, *args: Any, **kwargs: Any) -> inspect.BoundArguments:
         bound = super().bind(*args, **kwargs)
         arrays, names = jax.tree.leaves(args), self._names(args)
-        if len(arrays) != len(names):
+        if len(arrays) > len(names) or (len(arrays) < len(names) and not kwargs):
             return bound
-        return _Named(self, dict(zip(names, arrays, strict=True)), args)
+        return _Named(self, {**dict(zip(names, arrays, strict=False)), **kwargs}, args, kwargs)
 
 
 class _Named(inspect.BoundArguments):
@@ -65,13 +68,23 @@ class _Named(inspect.BoundArguments):
 
     __slots__ = ("_given",)
 
-    def __init__(self, signature: inspect.Signature, arguments: Any, given: tuple[Any, ...]):
+    def __init__(
+        self,
+        signature: inspect.Signature,
+        arguments: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ):
         super().__init__(signature, arguments)
-        self._given = given
+        self._given = args, kwargs
 
     @property
     def args(self) -> tuple[Any, ...]:
-        return self._given
+        return self._given[0]
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        return self._given[1]
 
 
 def names_in(spec: Spec) -> list[str]:

@@ -22,7 +22,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import inspect
 import itertools
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +38,7 @@ from weft._lift.arguments import argument_paths
 from weft._lift.callbacks import has_callbacks
 from weft._lift.interrupts import HeldInterrupts
 from weft._lift.lift import Exit, Groups, Lift, Spec
+from weft._lift.naming import names_in, shown_as
 from weft._lift.pattern import Pattern
 from weft._part import is_part
 from weft._path import Path
@@ -187,12 +187,9 @@ class Program:
         # An empty list costs JAX as much as some arrays.
         self.is_reading = KEPT in layout
         function: Any = (change if self.is_reading else write) if donated else read
-        name = getattr(lift.f, "__name__", None) or lift.name.rpartition(".")[2]
-        function.__name__ = function.__qualname__ = name
-        # JAX's errors show the file and the line of what is wrapped.
-        function.__signature__ = inspect.signature(function)
-        function.__wrapped__ = lift.f
-        self.jitted: Any = jax.jit(function, **self._jit_options())
+        spec = self.spec
+        shown = shown_as(lift.f, function, lambda _: names_in(spec))
+        self.jitted: Any = jax.jit(shown, **self._jit_options())
 
     @property
     def rest_paths(self) -> list[Path]:
