@@ -1,9 +1,9 @@
 """The setting of every test, docstring example and Markdown example.
 
 It is made of environment variables, set before anything imports jax, so that processes started by
-a test have it too: four CPU devices, strict dtype promotion, and what makes compiling cheap, which
-is most of what tests of small shapes do: few optimizations, and programs shared by the processes of
-one run, but not kept for the next.
+a test have it too: four CPU devices (or as many as XLA_FLAGS say), strict dtype promotion, and what
+makes compiling cheap, which is most of what tests of small shapes do: few optimizations, and
+programs shared by the processes of one run, but not kept for the next.
 """
 
 import os
@@ -16,7 +16,7 @@ from hypothesis import settings
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
-FOUR_DEVICES = "--xla_force_host_platform_device_count=4"
+NUMBER_OF_DEVICES = "--xla_force_host_platform_device_count"
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
@@ -27,8 +27,8 @@ if IS_MAIN_PROCESS:  # pytest-xdist's workers inherit what it sets
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="weft_compiled_")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-if FOUR_DEVICES not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FOUR_DEVICES}".strip()
+if NUMBER_OF_DEVICES not in os.environ.setdefault("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] += f" {NUMBER_OF_DEVICES}=4"
 
 # No deadline: the first example of a property pays for compilation. In CI the same examples each
 # time, so that a change is never blamed for what another one broke.

@@ -8,6 +8,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import weft as nnx
+from tests.devices import make_mesh
 
 KERNEL = nnx.with_partitioning(nnx.initializers.lecun_normal(), ("data", "model"))
 
@@ -18,7 +19,7 @@ def make_layer():
 
 @pytest.fixture
 def mesh():
-    return jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    return make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 
 
 def test_an_abstract_model_knows_where_its_values_belong(mesh):

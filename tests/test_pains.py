@@ -18,6 +18,7 @@ from jax import export
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import weft as nnx
+from tests.devices import devices, make_mesh
 
 
 class Mlp(nnx.Module):
@@ -118,7 +119,7 @@ def test_captured_writes_inside_grad_are_an_error_with_the_remedy() -> None:
 
 
 def test_shardings_beside_static_arguments() -> None:
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[1])
+    sharding = jax.sharding.SingleDeviceSharding(devices(2)[1])
 
     def forward(model: Any, x: Any, mode: str) -> Any:
         return model(x) if mode == "forward" else x
@@ -129,7 +130,7 @@ def test_shardings_beside_static_arguments() -> None:
     np.testing.assert_array_equal(y, model(x))
     assert jitted(model, x, "skip").shape == (1, 2)
     first = nnx.jit(lambda scale, x: x * scale, in_shardings=(sharding,), static_argnums=0)
-    assert first(2.0, x).devices() == {jax.devices()[1]}
+    assert first(2.0, x).devices() == {devices(2)[1]}
 
 
 def test_the_structure_of_a_metric_is_a_static_argument() -> None:
@@ -247,7 +248,7 @@ def test_metadata_under_an_old_name_is_never_silently_missing() -> None:
 
 
 def test_an_explicitly_sharded_array_stays_so_in_a_parameter() -> None:
-    mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
+    mesh = Mesh(np.array(devices(2)), ("data",))
     sharding = NamedSharding(mesh, PartitionSpec(None, "data"))
     weight = nnx.Param(jax.device_put(jnp.ones((2, 4)), sharding))
     assert weight.sharding == sharding
@@ -315,7 +316,7 @@ def test_annotations_hold_when_they_are_checked() -> None:
     def step(model: Block, optimizer: nnx.Optimizer, x: jax.Array) -> nnx.State:
         return optimizer.update(model, nnx.grad(loss)(model, x))
 
-    mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     model, x = Block(nnx.Rngs(0)), jnp.ones((4, 2))
     optimizer = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
     assert isinstance(step(model, optimizer, x), nnx.State)

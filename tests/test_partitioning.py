@@ -7,6 +7,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import weft as nnx
+from tests.devices import make_mesh
 from weft import spmd
 
 KERNEL = nnx.with_partitioning(nnx.initializers.lecun_normal(), ("data", "model"))
@@ -18,7 +19,7 @@ def make_layer():
 
 @pytest.fixture
 def mesh():
-    return jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    return make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 
 
 # -- metadata
@@ -69,7 +70,7 @@ def test_a_sharded_value_without_a_plan_says_where_it_is(mesh):
     assert nnx.get_partition_spec({"a": value})["a"] == P("data")
     assert nnx.get_named_sharding({"a": param}, mesh)["a"].value.spec == P("data")
     assert param.sharding == value.sharding
-    other = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Auto,))
+    other = make_mesh((4,), ("x",), axis_types=(AxisType.Auto,))
     assert nnx.get_named_sharding({"a": param}, other)["a"].value == NamedSharding(other, P())
 
 

@@ -10,6 +10,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import weft as nnx
+from tests.devices import make_mesh
 from weft import spmd
 
 KINDS = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
@@ -17,12 +18,12 @@ KINDS = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
 
 @pytest.fixture(params=KINDS)
 def mesh(request):
-    return jax.make_mesh((2, 2), ("data", "model"), axis_types=(KINDS[request.param],) * 2)
+    return make_mesh((2, 2), ("data", "model"), axis_types=(KINDS[request.param],) * 2)
 
 
 @pytest.fixture
 def auto_mesh():
-    return jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    return make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 
 
 def spec_of(array):
@@ -107,7 +108,7 @@ def test_a_sharding_keeps_its_form_when_axes_come_and_go(auto_mesh):
 
 
 def test_two_meshes_for_one_variable(auto_mesh):
-    other = jax.make_mesh((4,), ("data",))
+    other = make_mesh((4,), ("data",))
     with pytest.raises(ValueError, match=r"Param of shape .* two meshes: .*sharding\.spec`"):
         nnx.Param(jnp.ones(4), out_sharding=NamedSharding(auto_mesh, P("data")), mesh=other)
     nnx.Param(jnp.ones(4), out_sharding=NamedSharding(auto_mesh, P("data")), mesh=auto_mesh)
@@ -153,7 +154,7 @@ def test_inside_jit_with_the_mesh_as_metadata(auto_mesh):
 
 
 def test_a_mesh_with_axes_of_both_types():
-    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Auto, AxisType.Explicit))
+    mesh = make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Auto, AxisType.Explicit))
     with jax.set_mesh(mesh):
         make = lambda: nnx.Param(jnp.ones((4, 2)), out_sharding=("data", "model"))  # noqa: E731
         assert spec_of(make().value) == ("data", "model")

@@ -11,6 +11,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import weft as nnx
+from tests.devices import devices
 from weft._text import array_text, count_text, dtype_text
 
 
@@ -46,7 +47,7 @@ def test_arrays_without_numbers() -> None:
     texts = []
     nnx.jit(lambda m: texts.append(repr(m)))(nnx.Dict(w=nnx.Param(jnp.ones(2))))
     assert texts == ["Dict(w=Param(f32[2]))"]
-    mesh = Mesh(np.array(jax.devices()[:2]), ("x",))
+    mesh = Mesh(np.array(devices(2)), ("x",))
     sharded = jax.device_put(jnp.ones(4), NamedSharding(mesh, PartitionSpec("x")))
     assert array_text(sharded) == "f32[4] [1., 1., 1., 1.]"
 

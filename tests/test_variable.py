@@ -17,6 +17,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import weft as nnx
+from tests.devices import devices
 from weft._variable import make
 
 KEY = jax.random.key(3)
@@ -249,7 +250,7 @@ def test_axis_names_where_there_are_none() -> None:
 
 
 def test_an_array_keeps_the_sharding_it_has() -> None:
-    mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
+    mesh = Mesh(np.array(devices(2)), ("data",))
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     variable = nnx.Param(jax.device_put(jnp.ones(4), sharding))
     assert variable.sharding == sharding

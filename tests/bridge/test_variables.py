@@ -11,6 +11,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import weft as nnx
+from tests.devices import make_mesh
 
 meta = pytest.importorskip("flax.core.meta", reason="flax is not installed")
 variables = nnx.bridge.variables
@@ -67,7 +68,7 @@ def test_axes_of_boxes():
 
 
 def test_unboxing_constrains_to_the_sharding():
-    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    mesh = make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
     box = nnx.bridge.NNXMeta(nnx.Param, jnp.ones((2, 3)), {"out_sharding": ("data", None)})
     assert box.unbox() is box.value
     with jax.set_mesh(mesh):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -10,27 +10,31 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from tests.devices import devices, make_mesh
 from weft._graph.copies import copy_arrays
 
-MESH = jax.make_mesh((4,), ("x",))
-SHARDED = jax.device_put(jnp.arange(4.0), NamedSharding(MESH, PartitionSpec("x")))
+
+def sharded() -> jax.Array:
+    return jax.device_put(
+        jnp.arange(4.0), NamedSharding(make_mesh((4,), ("x",)), PartitionSpec("x"))
+    )
 
 
-@pytest.mark.parametrize(
-    "array",
-    [
-        jnp.ones((2, 3)),
-        jnp.ones(2, jnp.bfloat16),
-        jnp.asarray(1.0),
-        jax.random.key(0),
-        jax.random.key(0, impl="rbg"),
-        jax.device_put(jnp.ones(2), jax.devices()[1]),
-        SHARDED,
-    ],
-    ids=["float32", "bfloat16", "weak type", "key", "rbg key", "second device", "sharded"],
-)
+ARRAYS: dict[str, Callable[[], jax.Array]] = {
+    "float32": lambda: jnp.ones((2, 3)),
+    "bfloat16": lambda: jnp.ones(2, jnp.bfloat16),
+    "weak type": lambda: jnp.asarray(1.0),
+    "key": lambda: jax.random.key(0),
+    "rbg key": lambda: jax.random.key(0, impl="rbg"),
+    "second device": lambda: jax.device_put(jnp.ones(2), devices(2)[1]),
+    "sharded": sharded,
+}
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
 @pytest.mark.parametrize("number", [1, 16, 35])
-def test_arrays(array: Any, number: int) -> None:
+def test_arrays(kind: str, number: int) -> None:
+    array = ARRAYS[kind]()
     copies = copy_arrays([array] * number)
     for copy in copies:
         assert copy.aval == array.aval

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 import weft as nnx
+from tests.devices import devices
 from tests.lift.donated import add, step, trained
 from tests.lift.zoo import Leaf
 
@@ -71,7 +72,7 @@ def test_no_python_function_runs_per_variable() -> None:
 def test_errors_of_jax_name_the_path() -> None:
     m = trained()
     m.w.set_value(jax.device_put(m.w[...], jax.devices()[0]))
-    m.frozen.set_value(jax.device_put(m.frozen[...], jax.devices()[1]))
+    m.frozen.set_value(jax.device_put(m.frozen[...], devices(2)[1]))
     with pytest.raises(ValueError, match="incompatible devices") as raised:
         step(m)
     assert "m.frozen" in str(raised.value) and "kept[" not in str(raised.value)

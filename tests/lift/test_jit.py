@@ -16,6 +16,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 import weft as nnx
+from tests.devices import devices, make_mesh
 from tests.lift.donated import is_donated
 
 X = jnp.ones((3, 2))
@@ -173,7 +174,7 @@ def test_functions_without_a_signature() -> None:
 
 
 def mesh() -> Mesh:
-    return Mesh(np.array(jax.devices()[:2]), ("data",))
+    return Mesh(np.array(devices(2)), ("data",))
 
 
 def test_shardings_of_arguments_and_results() -> None:
@@ -396,7 +397,7 @@ class Wide(nnx.Module):
 
 
 def _shardings() -> tuple[Any, Any, Any]:
-    mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
     split, same = (jax.NamedSharding(mesh, spec) for spec in (jax.P("d"), jax.P()))
     return nnx.StateSharding({nnx.Param: split, ...: same}), split, same
 

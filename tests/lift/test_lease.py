@@ -14,6 +14,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import weft as nnx
+from tests.devices import devices
 from tests.lift.donated import Model, add, address, is_donated, peek, read, step, trained
 from weft._lift import lease
 from weft._lift.plan import iter_plans
@@ -291,7 +292,7 @@ def test_what_a_finalizer_reads_while_arrays_are_copied_is_kept(
 
 # -- devices
 def test_sharded_arrays() -> None:
-    mesh = Mesh(jax.devices()[:4], ("x",))
+    mesh = Mesh(devices(4), ("x",))
     sharding = NamedSharding(mesh, PartitionSpec("x"))
     m = Model()
     for v in (m.w, m.frozen):
@@ -314,7 +315,7 @@ def test_sharded_arrays() -> None:
 
 def test_arrays_stay_as_free_to_move_as_they_were() -> None:
     m = Model()
-    committed = jax.device_put(jnp.ones(4), jax.devices()[1])
+    committed = jax.device_put(jnp.ones(4), devices(2)[1])
     for _ in range(3):
         step(m)
         assert not peek(m.w).committed

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import weft as nnx
+from tests.devices import make_mesh
 
 
 def test_a_changed_class_comes_out():
@@ -184,7 +185,7 @@ def test_modes_from_settings_and_options():
 
 
 def test_settings_in_force_decide_what_is_traced():
-    mesh = jax.make_mesh((2, 2), ("x", "y"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    mesh = make_mesh((2, 2), ("x", "y"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
 
     @nnx.jit
     def make():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import weft as nnx
+from tests.devices import devices, make_mesh
 
 P = jax.sharding.PartitionSpec
 
@@ -31,8 +32,8 @@ def stacked(number=3, size=2):
     return nnx.vmap(make)(jnp.arange(float(number)))
 
 
-def make_mesh(number=2, name="data"):
-    return jax.make_mesh((number,), (name,), axis_types=(jax.sharding.AxisType.Auto,))
+def data_mesh(number=2, name="data"):
+    return make_mesh((number,), (name,), axis_types=(jax.sharding.AxisType.Auto,))
 
 
 def error_of(kind, call, *args, **kwargs):
@@ -143,7 +144,7 @@ def test_axis_size_and_axis_name():
 
 
 def test_spmd_axis_name():
-    mesh = make_mesh()
+    mesh = data_mesh()
     spec = jax.sharding.NamedSharding(mesh, P(None))
     jaxpr = jax.make_jaxpr(
         nnx.vmap(lambda x: jax.lax.with_sharding_constraint(x, spec), spmd_axis_name="data")
@@ -307,7 +308,7 @@ def test_outputs_without_the_axis_that_they_are_to_have():
 
 
 def test_more_slices_than_devices():
-    f = nnx.pmap(lambda x: x, devices=jax.devices()[:2])
+    f = nnx.pmap(lambda x: x, devices=devices(2))
     message = error_of(nnx.PrefixError, f, jnp.ones(3))
     assert "maps over 3 slices, one for each device, but there are 2 devices" in message
 
@@ -363,7 +364,7 @@ def test_pmap_maps_over_devices():
 
 
 def test_pmap_with_static_arguments_and_a_method():
-    @nnx.pmap(static_broadcasted_argnums=1, in_axes=(0, None), devices=jax.devices()[:2])
+    @nnx.pmap(static_broadcasted_argnums=1, in_axes=(0, None), devices=devices(2))
     def scale(x, how):
         return x * how["by"]
 

@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 
 import weft as nnx
+from tests.devices import make_mesh
 from weft._lift import placing
 
 P = jax.P
@@ -14,7 +15,7 @@ CARRY = {"in_axes": (nnx.Carry, 0), "out_axes": (nnx.Carry, 0)}
 
 
 def explicit():
-    return jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
+    return make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
 
 
 def rows(mesh):
@@ -29,7 +30,7 @@ def test_without_typed_axes_nothing_is_looked_at():
     assert placing.settle(fails, first) == (first, None)
     assert placing.agree([fails, fails], first) is None
     assert placing.put(first, None) is first
-    with jax.set_mesh(jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))):
+    with jax.set_mesh(make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))):
         assert placing.settle(fails, first) == (first, None)
 
 
@@ -95,7 +96,7 @@ def test_objects_in_loops_over_explicit_axes(name, jit):
 
 @pytest.mark.parametrize("name", LOOPS)
 def test_objects_in_loops_over_manual_axes(name):
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    mesh = make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
 
     def forward(x):
         model = Holder()
@@ -117,7 +118,7 @@ def test_an_empty_scan():
 
 
 def test_a_carry_that_never_settles_stays_where_it_was_put():
-    mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(AxisType.Explicit,) * 2)
+    mesh = make_mesh((2, 2), ("a", "b"), axis_types=(AxisType.Explicit,) * 2)
 
     def turn(c, i):
         return jax.sharding.reshard(c, P(*reversed(jax.typeof(c).sharding.spec))), i

@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 
 import weft as nnx
+from tests.devices import make_mesh
 from tests.lift.donated import peek
 from weft._lift import dispatch
 from weft._lift.plan import iter_plans
-
-MESH = jax.make_mesh((4,), ("x",))
 
 CONTEXTS: dict[str, Callable[[], Any]] = {
     "matmul precision": lambda: jax.default_matmul_precision("bfloat16"),
@@ -29,7 +28,7 @@ CONTEXTS: dict[str, Callable[[], Any]] = {
     "promotion": lambda: jax.numpy_dtype_promotion("standard"),
     "rank promotion": lambda: jax.numpy_rank_promotion("raise"),
     "PRNG implementation": lambda: jax.default_prng_impl("rbg"),
-    "mesh": lambda: jax.set_mesh(MESH),
+    "mesh": lambda: jax.set_mesh(make_mesh((4,), ("x",))),
     "debug_nans": lambda: jax.debug_nans(True),
     "debug_infs": lambda: jax.debug_infs(True),
     "disable_jit": jax.disable_jit,

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import weft as nnx
-from tests.lift.test_map import Scaled, error_of, make_mesh, stacked
+from tests.devices import make_mesh
+from tests.lift.test_map import Scaled, data_mesh, error_of, stacked
 
 P = jax.sharding.PartitionSpec
 
@@ -14,7 +15,7 @@ P = jax.sharding.PartitionSpec
 def test_shard_map_splits_and_writes_back():
     models = stacked(2)
 
-    @nnx.shard_map(mesh=make_mesh(), in_specs=(P("data"), P("data")), out_specs=P("data"))
+    @nnx.shard_map(mesh=data_mesh(), in_specs=(P("data"), P("data")), out_specs=P("data"))
     def forward(m, x):
         m.seen[...] = m.seen + jnp.sum(x)
         return m.w * x
@@ -32,21 +33,21 @@ def test_shard_map_with_specs_by_filter():
         assert m.w.shape == (2,)
         m.seen[...] = jax.lax.psum(jnp.sum(m.w * x), "data")
 
-    nnx.shard_map(forward, mesh=make_mesh(), in_specs=(specs, P("data")), out_specs=P())(
+    nnx.shard_map(forward, mesh=data_mesh(), in_specs=(specs, P("data")), out_specs=P())(
         model, jnp.arange(4.0)
     )
     assert model.seen[...] == 6.0
 
 
 def test_shard_map_takes_the_mesh_that_is_set_and_keywords_whole():
-    with jax.set_mesh(make_mesh()):
+    with jax.set_mesh(data_mesh()):
         f = nnx.shard_map(lambda x, *, scale: x * scale, in_specs=P("data"), out_specs=P("data"))
         y = jax.jit(lambda x: f(x, scale=jnp.full(1, 2.0)))(jnp.ones(2))
     np.testing.assert_array_equal(y, [2.0, 2.0])
 
 
 def test_shard_map_axis_names_and_check():
-    mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    mesh = make_mesh((2, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
 
     @nnx.shard_map(mesh=mesh, in_specs=P("a"), out_specs=P("a"), axis_names={"a"}, check_vma=False)
     def f(x):
@@ -57,14 +58,14 @@ def test_shard_map_axis_names_and_check():
 
 def test_shard_map_of_a_method():
     model = Scaled()
-    f = nnx.shard_map(model.__call__, mesh=make_mesh(), in_specs=P(), out_specs=P())
+    f = nnx.shard_map(model.__call__, mesh=data_mesh(), in_specs=P(), out_specs=P())
     f(jnp.ones(2))
     assert model.seen[...] == 2.0
 
 
 def test_shard_map_refuses_a_split_write_to_a_shared_variable():
     f = nnx.shard_map(
-        lambda m, x: m(x), mesh=make_mesh(), in_specs=(P(), P("data")), out_specs=P("data")
+        lambda m, x: m(x), mesh=data_mesh(), in_specs=(P(), P("data")), out_specs=P("data")
     )
     message = error_of(ValueError, f, Scaled(1), jnp.ones(2))
     assert "written to m.seen, shared by all slices" in message
@@ -91,7 +92,7 @@ def doubled(m, x):
 )
 def test_specs_that_do_not_fit_name_the_argument(specs, shape, found):
     def run():
-        nnx.shard_map(doubled, mesh=make_mesh(), in_specs=specs, out_specs=P())(
+        nnx.shard_map(doubled, mesh=data_mesh(), in_specs=specs, out_specs=P())(
             Scaled(2), jnp.ones(shape)
         )
 
@@ -103,7 +104,7 @@ def test_specs_that_do_not_fit_name_the_argument(specs, shape, found):
 
 def test_outputs_that_do_not_fit():
     def run(f, out_specs):
-        options = {"mesh": make_mesh(), "in_specs": (P(), P("data")), "out_specs": out_specs}
+        options = {"mesh": data_mesh(), "in_specs": (P(), P("data")), "out_specs": out_specs}
         return error_of(nnx.PrefixError, nnx.shard_map(f, **options), Scaled(2), jnp.ones(2))
 
     message = run(lambda m, x: {"sum": x.sum()}, {"sum": P("data")})

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import weft as nnx
+from tests.devices import make_mesh
 from weft.nn.adapt import LoRAConv, LoRAEinsum, LoRALinearGeneral
 
 P = jax.sharding.PartitionSpec
@@ -141,7 +142,7 @@ def test_stacked_layers_get_stacked_adapters():
 
 @pytest.mark.parametrize("spec", [("a", "b"), P("a", "b"), P("a")])
 def test_factors_take_the_sharding_of_the_axes_they_share_with_the_kernel(spec):
-    mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    mesh = make_mesh((2, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
     with jax.set_mesh(mesh):
         layer = nnx.Linear(4, 8, kernel_metadata={"out_sharding": spec}, rngs=nnx.Rngs(0))
         nnx.lora(layer, rank=2, rngs=rngs)
@@ -155,7 +156,7 @@ def test_factors_take_the_sharding_of_the_axes_they_share_with_the_kernel(spec):
 
 
 def test_factors_of_a_stacked_kernel_get_specs_of_their_own_rank():
-    mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    mesh = make_mesh((2, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
     with jax.set_mesh(mesh):
         stack = stack_of(
             lambda: nnx.LinearGeneral(4, (2, 6), rngs=rngs), 3, out_sharding=(None, "a", "b", None)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import weft as nnx
+from tests.devices import make_mesh
 
 
 def random_init(key, shape, dtype):
@@ -93,7 +94,7 @@ def test_any_number_of_batch_axes(batch):
 
 @pytest.mark.parametrize("batch", [(), (4,), (2, 4)])
 def test_out_sharding_fits_any_number_of_batch_axes(batch):
-    mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Explicit,) * 2)
+    mesh = make_mesh((2, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Explicit,) * 2)
     spec = jax.sharding.PartitionSpec(
         *("a" for _ in batch[:1]), *(None,) * len(batch[1:]), None, "b"
     )

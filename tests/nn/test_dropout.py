@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import weft as nnx
+from tests.devices import make_mesh
 
 X = jnp.arange(1.0, 13.0).reshape(3, 4)
 
@@ -126,7 +127,7 @@ def test_under_jit_the_stream_goes_on():
 @pytest.mark.parametrize("broadcast_dims", [(), (0,)], ids=["each", "columns"])
 def test_under_a_mesh_of_explicit_axes(transform, broadcast_dims):
     kinds = (jax.sharding.AxisType.Explicit,) * 2
-    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=kinds)
+    mesh = make_mesh((2, 2), ("data", "model"), axis_types=kinds)
     x = jax.random.normal(jax.random.key(0), (4, 6)) + 3.0
 
     def step(layer, x):

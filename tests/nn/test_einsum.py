@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import weft as nnx
+from tests.devices import make_mesh
 
 
 def einsum(*args, **kwargs):
@@ -87,7 +88,7 @@ def test_functions_of_the_user_are_used():
 
 
 def test_out_sharding_and_metadata():
-    mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Explicit,) * 2)
+    mesh = make_mesh((2, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Explicit,) * 2)
     spec = jax.sharding.PartitionSpec("a", "b")
     layer = einsum(
         "ta,ab->tb", (4, 8), (8,), kernel_metadata={"group": 1}, bias_metadata={"group": 2}

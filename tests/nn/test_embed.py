@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import weft as nnx
+from tests.devices import make_mesh
 
 
 def embed(*args, **kwargs):
@@ -76,7 +77,7 @@ def test_query_of_another_size_is_refused(shape):
 
 @pytest.mark.parametrize("rows", [1, 4])
 def test_out_sharding_and_metadata(rows):
-    mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Explicit,) * 2)
+    mesh = make_mesh((2, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Explicit,) * 2)
     spec = jax.sharding.PartitionSpec("a", "b")
     assert embed(embedding_metadata={"group": 1}).embedding.group == 1
     with jax.set_mesh(mesh):

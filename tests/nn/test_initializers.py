@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import weft as nnx
+from tests.devices import make_mesh
 from weft.nn import initializers
 
 MADE = {
@@ -87,7 +88,7 @@ def test_wrong_argument_is_refused_when_the_initializer_is_made():
 
 @pytest.mark.parametrize("name", ["zeros", "lecun_normal", "orthogonal"])
 def test_out_sharding(name):
-    mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
+    mesh = make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
     spec = jax.sharding.PartitionSpec("x", None)
     init = getattr(initializers, name)
     init = init if name == "zeros" else init()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import weft as nnx
+from tests.devices import make_mesh
 
 
 def linear(*args, **kwargs):
@@ -78,7 +79,7 @@ def test_metadata_reaches_the_parameters():
 
 
 def test_sharding_metadata_places_the_kernel():
-    mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    mesh = make_mesh((2, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
     spec = jax.sharding.PartitionSpec("a", "b")
     with jax.set_mesh(mesh):
         layer = linear(4, 8, kernel_metadata={"out_sharding": ("a", "b")})
@@ -86,7 +87,7 @@ def test_sharding_metadata_places_the_kernel():
 
 
 def test_out_sharding_of_the_call():
-    mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Explicit,) * 2)
+    mesh = make_mesh((2, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Explicit,) * 2)
     spec = jax.sharding.PartitionSpec("a", "b")
     with jax.set_mesh(mesh):
         assert linear(4, 8)(jnp.ones((4, 4)), spec).sharding.spec == spec

@@ -12,6 +12,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 
 import weft as nnx
+from tests.devices import make_mesh
 
 P = jax.P
 Make = Callable[[nnx.Rngs], Any]
@@ -151,7 +152,7 @@ def assert_close(found: Any, expected: Any) -> None:
 def test_a_batch_over_four_devices(name: str) -> None:
     expected = results(*make(name))
     for kind in (AxisType.Auto, AxisType.Explicit):
-        mesh = jax.make_mesh((4,), ("data",), axis_types=(kind,))
+        mesh = make_mesh((4,), ("data",), axis_types=(kind,))
         with jax.set_mesh(mesh):
             layer, x = make(name)
             found = results(layer, jax.device_put(x, NamedSharding(mesh, P("data"))))
@@ -159,7 +160,7 @@ def test_a_batch_over_four_devices(name: str) -> None:
         for y in jax.tree.leaves(found[0]):
             assert jax.typeof(y).sharding.spec[0] == ("data" if kind is AxisType.Explicit else None)
 
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    mesh = make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
 
     layer, x = make(name)
     graphdef, state = nnx.split(layer)
@@ -174,7 +175,7 @@ def test_features_over_devices() -> None:
     """A carry takes whatever place the cell puts it in, that of its own parameters too."""
     layer, x = make("GRUCell")
     expected = layer(x)
-    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    mesh = make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
     with jax.set_mesh(mesh):
         layer, x = make("GRUCell")
         for _, v in nnx.to_flat_state(nnx.state(layer, nnx.Param)):

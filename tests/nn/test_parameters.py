@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import weft as nnx
+from tests.devices import devices, make_mesh
 from weft.nn.parameters import check_sizes, new_param, sizes
 
 
@@ -55,14 +56,14 @@ def entered(mesh):
 CONTEXTS = {
     "none": contextlib.nullcontext,
     "x64": lambda: jax.enable_x64(True),
-    "default device": lambda: jax.default_device(jax.devices()[1]),
+    "default device": lambda: jax.default_device(devices(2)[1]),
     "mesh of automatic axes": lambda: jax.set_mesh(
-        jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+        make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     ),
     "mesh of explicit axes": lambda: jax.set_mesh(
-        jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
+        make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
     ),
-    "mesh entered": lambda: entered(jax.make_mesh((2,), ("x",))),
+    "mesh entered": lambda: entered(make_mesh((2,), ("x",))),
     "no compiling": jax.disable_jit,
 }
 

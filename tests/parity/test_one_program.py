@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.devices import devices, make_mesh
 from weft.nn import initializers
 
 KERNEL, LARGE = (64, 192), (512, 1025)
@@ -30,14 +31,14 @@ CONTEXTS = {
     "not partitionable": lambda: jax.threefry_partitionable(False),
     "not compiled": lambda: jax.disable_jit(),
     "looking for NaN": lambda: jax.debug_nans(True),
-    "another device": lambda: jax.default_device(jax.devices()[1]),
+    "another device": lambda: jax.default_device(devices(2)[1]),
     "mesh": lambda: jax.set_mesh(mesh(jax.sharding.AxisType.Auto)),
     "explicit mesh": lambda: jax.set_mesh(mesh(jax.sharding.AxisType.Explicit)),
 }
 
 
 def mesh(kind):
-    return jax.make_mesh((2,), ("x",), axis_types=(kind,))
+    return make_mesh((2,), ("x",), axis_types=(kind,))
 
 
 def both(name, args, kwargs):

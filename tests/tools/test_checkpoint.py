@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 import weft as nnx
+from tests.devices import make_mesh
 from weft.tools import checkpoint
 
 DTYPES = [
@@ -133,7 +134,7 @@ def test_restores_into_abstract_objects(file):
 
 
 def test_arrays_are_placed_as_those_they_replace(file):
-    sharding = NamedSharding(jax.make_mesh((4,), ("x",)), PartitionSpec("x"))
+    sharding = NamedSharding(make_mesh((4,), ("x",)), PartitionSpec("x"))
     place = lambda x: nnx.Variable(jax.device_put(x, sharding))  # noqa: E731
     checkpoint.save(file, [place(jnp.arange(8)), nnx.Variable(jnp.arange(8))])
     restored = [nnx.Variable(jnp.zeros(8, jnp.int32)), place(jnp.zeros(8, jnp.int32))]
@@ -178,10 +179,10 @@ def test_an_abstract_model_says_where_restored_arrays_go(file):
         return nnx.Linear(4, 4, kernel_metadata=metadata, rngs=nnx.Rngs(0))
 
     auto = {"axis_types": (jax.sharding.AxisType.Auto,)}
-    with jax.set_mesh(jax.make_mesh((4,), ("x",), **auto)):
+    with jax.set_mesh(make_mesh((4,), ("x",), **auto)):
         saved = make()
         checkpoint.save(file, saved)
-    smaller = jax.make_mesh((2,), ("x",), devices=jax.devices()[:2], **auto)
+    smaller = make_mesh((2,), ("x",), **auto)
     graphdef, abstract = nnx.get_abstract_model(make, smaller)
     checkpoint.restore(file, abstract)
     model = nnx.merge(graphdef, abstract)

@@ -8,6 +8,7 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 import weft as nnx
+from tests.devices import make_mesh
 
 
 class Net(nnx.Module):
@@ -142,7 +143,7 @@ def test_update_keeps_the_dtype(dtype):
     ids=["auto", "explicit", "explicit in jit"],
 )
 def test_update_keeps_the_sharding(axis_type, wrap):
-    mesh = jax.make_mesh((4,), ("x",), axis_types=(axis_type,))
+    mesh = make_mesh((4,), ("x",), axis_types=(axis_type,))
     replicated, rows = PartitionSpec(None, None), PartitionSpec("x", None)
     with jax.set_mesh(mesh):
         model = nnx.Linear(4, 4, use_bias=False, rngs=nnx.Rngs(0))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import weft as nnx
+from tests.devices import make_mesh
 from weft import metrics
 from weft.train.metrics import sums
 
@@ -234,7 +235,7 @@ def test_stacked_metrics_are_merged_along_the_stack(kind):
 
 
 def test_words_of_devices_are_added_apart():
-    mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = jax.sharding.PartitionSpec
 
     def gather(values):
