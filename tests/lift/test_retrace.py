@@ -14,6 +14,7 @@ import optax
 import pytest
 
 import weft as nnx
+from tests.devices import make_mesh
 from weft._lift.retrace import Fact, differences, explain
 
 X = jnp.ones((2, 2))
@@ -370,12 +371,18 @@ def test_a_config_that_is_changed_in_place() -> None:
 
 
 def test_shardings_that_are_part_of_the_type() -> None:
-    mesh = jax.make_mesh((2,), ("x",), (jax.sharding.AxisType.Explicit,))
+    mesh = make_mesh((2,), ("x",), (jax.sharding.AxisType.Explicit,))
     y = jnp.ones(4)
     with jax.set_mesh(mesh):
         placed = [jax.device_put(y, jax.NamedSharding(mesh, jax.P(axis))) for axis in ("x", None)]
         (found,) = reasons([((x,), {}) for x in placed], lambda x: None)
     assert found == "x: f32[4@x] -> f32[4]"
+
+
+ELSEWHERE = (
+    "same arguments, but a JAX setting, the mesh, what may be donated, or a static value that an "
+    "earlier call put into objects changed, or the earlier trace failed"
+)
 
 
 def test_a_setting_of_jax() -> None:
@@ -384,10 +391,21 @@ def test_a_setting_of_jax() -> None:
     f(block, X)
     with jax.default_matmul_precision("float32"):
         f(block, X)
-    assert f.cache_info().reasons[1:] == (
-        "same arguments, but a JAX setting, the mesh or what may be donated changed, or the "
-        "earlier trace failed",
-    )
+    assert f.cache_info().reasons[1:] == (ELSEWHERE,)
+
+
+def test_a_static_value_that_a_call_made() -> None:
+    class Config:
+        rate = 0.5
+
+    @nnx.jit
+    def f(block: Any, x: Any) -> None:
+        block.config = Config()
+
+    f(block := Block(), X)
+    block.config.rate = 1.0
+    f(Block(), X)
+    assert f.cache_info().reasons[1:] == (ELSEWHERE,)
 
 
 def test_the_latest_of_the_nearest_traces_is_compared_with() -> None:

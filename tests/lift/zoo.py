@@ -294,7 +294,7 @@ def shaped_in_turn(roots: Any, x: Any) -> Any:
 
 
 def bump(root: Any) -> Any:
-    """Writes every Variable, an array attribute and a static attribute."""
+    """Writes every Variable, an array attribute and static attributes, one of them new."""
     for _, variable in nnx.iter_graph(root):
         if isinstance(variable, nnx.Variable):
             variable.set_raw_value(jax.tree.map(lambda x: x + 1, variable.get_raw_value()))
@@ -302,6 +302,7 @@ def bump(root: Any) -> Any:
         root.array = root.array + 1
     if type(attributes(root).get("size")) is int:
         root.size = (root.size + 1) % 3
+    root.made, root.again = Config(0.5, [1]), attributes(root).get("config")
     return jnp.zeros(())
 
 

@@ -20,7 +20,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import jax.tree_util as jtu
 
 from weft._path import Path
-from weft._static import Static
+from weft._static import Static, Watched
 from weft._variable import Variable
 
 N = TypeVar("N")
@@ -114,6 +114,13 @@ class OldLeaf(NamedTuple):
     tag: str = "old leaf"
 
 
+class OldStatic(NamedTuple):
+    """The static value that came in at this position among all of them."""
+
+    position: int
+    tag: str = "old static"
+
+
 class LateRef(NamedTuple):
     """An object of this type that is met later."""
 
@@ -145,7 +152,19 @@ class Late:
 
 
 ARRAY = ArrayDef()
-Record = Ref | ArrayDef | VariableDef | NodeDef | ValueDef | Old | OldLeaf | Static | LateRef | Late
+Record = (
+    Ref
+    | ArrayDef
+    | VariableDef
+    | NodeDef
+    | ValueDef
+    | Old
+    | OldLeaf
+    | OldStatic
+    | Static
+    | LateRef
+    | Late
+)
 
 
 def children_of(record: Record) -> Iterator[tuple[Any, Record]]:
@@ -163,6 +182,22 @@ def iter_records(record: Record, path: Path = ()) -> Iterator[tuple[Path, Record
         yield path, record
         below = [((*path, key), child) for key, child in children_of(record)]
         waiting.extend(reversed(below))
+
+
+def watched_in(record: Record) -> Iterator[Watched]:
+    """Yields what may change in place in the static values of a graph."""
+    for _, inner in iter_records(record):
+        if isinstance(inner, Static):
+            yield from inner.watched
+        elif isinstance(inner, VariableDef):
+            yield from watched_metadata(inner.metadata)
+
+
+def watched_metadata(metadata: Static) -> Iterator[Watched]:
+    """Yields what may change in place in metadata."""
+    for watched in metadata.watched:
+        if watched.value is not metadata.value:  # the dict: another one takes its place
+            yield watched
 
 
 def inside_first(record: Record, path: Path = ()) -> Iterator[tuple[Path, Record]]:
@@ -290,4 +325,6 @@ def _describe(record: Record) -> str:
             return f"a reference to object {record.index}"
         case Late():
             return _describe(record.record)
+        case OldStatic():
+            return f"static value {record.position} of the arguments"
     return "an array"

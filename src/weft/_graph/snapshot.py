@@ -17,13 +17,13 @@ from typing import Any
 
 import jax.tree_util as jtu
 
-from weft._graph.records import Record, VariableDef, iter_records
+from weft._graph.records import Record, watched_in
 from weft._graph.state import State, watch_state
 from weft._graph.walk import Flattener
 from weft._makeup import Aspect, own_dict
 from weft._module.node_types import node_type
 from weft._module.pytree import Pytree, attributes, watch_object
-from weft._static import Static, Watched
+from weft._static import Watched
 from weft._variable import Variable, get_slot, is_leaf, watch_variable
 from weft._watch import Watch
 
@@ -203,13 +203,7 @@ def observe(flattener: Flattener, record: Record, watch: Watch, snapshot: Snapsh
                 snapshot.add_levels(value._mapping)
         else:
             snapshot.add_foreign(value)
-    for _, inner in iter_records(record):
-        if isinstance(inner, Static):
-            snapshot.add_static(inner.watched)
-        elif isinstance(inner, VariableDef) and inner.metadata.watched:
-            # The dict of metadata is never changed: another one takes its place.
-            metadata = inner.metadata.value
-            snapshot.add_static(w for w in inner.metadata.watched if w.value is not metadata)
+    snapshot.add_static(watched_in(record))
 
 
 def _has_treedef(variable: Variable, treedef: Any) -> bool:

@@ -25,6 +25,7 @@ from weft._graph.records import (
     NodeDef,
     Old,
     OldLeaf,
+    OldStatic,
     Record,
     Ref,
     ValueDef,
@@ -95,6 +96,7 @@ class Flattener:
         leaves, and lists and dicts have no identity.
       root: what paths in errors begin with.
       known_arrays: positions of arrays that need not come out again, by `id`.
+      find_static: returns the position of a static value that need not come out again either.
       check_aliases: whether one Variable under two prefixes is an error.
       on_variable: told of each Variable and its prefix, before its metadata is read.
     """
@@ -107,6 +109,7 @@ class Flattener:
         arguments: bool = False,
         root: str = "",
         known_arrays: dict[int, int] | None = None,
+        find_static: Callable[[Any], int | None] | None = None,
         check_aliases: bool = True,
         on_variable: Callable[[Variable, Any], None] | None = None,
     ):
@@ -115,13 +118,14 @@ class Flattener:
         self.arguments = arguments
         self.root = root
         self.known_arrays = known_arrays or {}
+        self.find_static = find_static
         self.check_aliases = check_aliases
         self.on_variable = on_variable
         self.entries: list[Entry] = []
         self.foreign: list[Any] = []  # foreign pytrees inside objects
         self._checked: set[tuple[int, int]] = set()
         self._met_again: list[tuple[Any, int, Spot]] = []
-        self._boxes: dict[int, Static] = {}  # of static instances, which many layers may share
+        self._boxes: dict[int, Record] = {}  # of static instances, which many layers may share
         self._late: list[tuple[Late, Any]] = []  # methods and partials of objects not met so far
 
     def flatten(self, value: Any, path: Path = (), prefix: Any = None) -> Record:
@@ -144,7 +148,14 @@ class Flattener:
             return self._emit(x, spot)
         if kinds.is_closed(x) and kinds.holds_data(x):
             raise hidden_data_error(x, spot.path, self.root)
-        return boxed(x)
+        return self._box(x)
+
+    def _box(self, x: Any) -> Record:
+        box = boxed(x)
+        if box.watched and self.find_static is not None:
+            position = self.find_static(x)
+            return box if position is None else OldStatic(position)
+        return box
 
     def _instance(self, x: Any, spot: Spot, argument: bool) -> Record:
         if id(x) in self.table.indices:  # it may have lost its data meanwhile
@@ -155,7 +166,7 @@ class Flattener:
         if not kinds.holds_data(x):
             if argument:
                 return self._emit(x, spot)
-            box = self._boxes[id(x)] = boxed(x)
+            box = self._boxes[id(x)] = self._box(x)
             return box
         if kinds.lists_fields(type(x)):
             return self._node(x, spot, argument)
@@ -356,7 +367,7 @@ class Flattener:
                 continue
             is_static = kind is Kind.STATIC and mark is None and not argument
             if mark is False or (is_static and not kinds.is_closed(child)):
-                children.append(boxed(child))
+                children.append(self._box(child))
                 continue
             if keys is None and not prefixes.is_leaf(spot.prefix):
                 keys = tuple([key for key, _ in items])
@@ -444,7 +455,7 @@ class Builder:
       variable: makes the Variable of a `VariableDef`.
       array: returns the next array.
       objects: what exists already, by index; what is made is added.
-      old_leaf: returns the array that came in at a position.
+      given: returns the array or static value that came in at a position.
       on_build: returns what to use in place of each object made: `(index, object, items)`.
     """
 
@@ -454,13 +465,13 @@ class Builder:
         array: Callable[[], Any],
         objects: dict[int, Any] | None = None,
         *,
-        old_leaf: Callable[[int], Any] | None = None,
+        given: Callable[[OldLeaf | OldStatic], Any] | None = None,
         on_build: Callable[[int, Any, Any], Any] | None = None,
     ):
         self.variable = variable
         self.array = array
         self.objects = {} if objects is None else objects
-        self.old_leaf = old_leaf
+        self.given = given
         self.on_build = on_build
         self._early: dict[int, Any] = {}  # made before their turn, and still blank
 
@@ -489,8 +500,8 @@ class Builder:
     def _old(self, record: Old, old: Any) -> Any:
         return old[record.key]
 
-    def _old_leaf(self, record: OldLeaf, old: Any) -> Any:
-        return self.old_leaf(record.position)  # type: ignore[misc]
+    def _given(self, record: OldLeaf | OldStatic, old: Any) -> Any:
+        return self.given(record)  # type: ignore[misc]
 
     def _variable(self, record: VariableDef, old: Any) -> Variable:
         variable = self.objects[record.index] = self.variable(record)
@@ -527,7 +538,8 @@ _BUILDS: dict[type, Callable[[Builder, Any, Any], Any]] = {
     ArrayDef: Builder._array,
     Ref: Builder._ref,
     Old: Builder._old,
-    OldLeaf: Builder._old_leaf,
+    OldLeaf: Builder._given,
+    OldStatic: Builder._given,
     Late: Builder._late,
     LateRef: Builder._late_ref,
     VariableDef: Builder._variable,

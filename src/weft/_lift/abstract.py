@@ -13,8 +13,9 @@ import jax
 
 from weft._graph.walk import Builder, Flattener, make_variable
 from weft._lift.arguments import check_arrays, select_arguments
-from weft._lift.lift import Call, Lift, mode_of, raw_leaves, take, unbind
+from weft._lift.lift import Lift, mode_of, raw_leaves, take, unbind
 from weft._lift.naming import names_in, shown_as
+from weft._lift.spec import Call
 from weft._static import Static
 from weft._tracebacks import boundary, transformed
 from weft._types import MISSING, Missing

@@ -26,7 +26,8 @@ import numpy as np
 from weft import _filters
 from weft._graph import prefix as prefixes
 from weft._lift.arguments import by_position, check_arrays
-from weft._lift.lift import Call, Lift, Mode, mode_of, raw_leaves, unbind
+from weft._lift.lift import Lift, Mode, mode_of, raw_leaves, unbind
+from weft._lift.spec import Call
 from weft._lift.tangents import tangents_of
 from weft._path import Path, format_path
 from weft._tracebacks import transformed

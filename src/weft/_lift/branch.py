@@ -26,13 +26,10 @@ from weft._lift import placing
 from weft._lift.arguments import check_arrays
 from weft._lift.carry import check_arrays_out
 from weft._lift.lift import (
-    Exit,
     Items,
     Lift,
     Mode,
     Places,
-    Spec,
-    Written,
     mode_of,
     name_of,
     outcome,
@@ -42,6 +39,7 @@ from weft._lift.lift import (
 )
 from weft._lift.memo import run_kept
 from weft._lift.naming import names_in, shown_as
+from weft._lift.spec import Exit, Spec, Written
 from weft._path import Path, format_path
 from weft._tracebacks import boundary
 from weft._variable import Variable

@@ -16,7 +16,8 @@ from weft._errors import StructureError
 from weft._graph.records import ArrayDef, Record, VariableDef, describe_difference, iter_records
 from weft._graph.walk import Flattener
 from weft._lift.arguments import is_taken
-from weft._lift.lift import Exit, Groups, Inside, Lift, Spec, outcome, raw_leaves, take
+from weft._lift.lift import Inside, Lift, outcome, raw_leaves, take
+from weft._lift.spec import Exit, Groups, Spec
 from weft._path import Path, format_path
 
 

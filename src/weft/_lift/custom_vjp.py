@@ -20,17 +20,9 @@ from weft._errors import StructureError
 from weft._graph.records import VariableDef, leaves_of
 from weft._graph.walk import Builder, Flattener, make_variable
 from weft._lift.arguments import as_tuple
-from weft._lift.lift import (
-    Exit,
-    Lift,
-    Mode,
-    argument_paths,
-    mode_of,
-    name_of,
-    raw_leaves,
-    take,
-)
+from weft._lift.lift import Lift, Mode, argument_paths, mode_of, name_of, raw_leaves, take
 from weft._lift.naming import names_below, names_in, shown_as
+from weft._lift.spec import Exit
 from weft._lift.tangents import form_tangent, leaves_by_path, match
 from weft._path import Path
 from weft._static import Static

@@ -24,7 +24,7 @@ import jax.tree_util as jtu
 from weft._config import set_auto_donation
 from weft._graph import prefix as prefixes
 from weft._lift.lease import NOTHING, copy_array, settle
-from weft._lift.lift import Lift, Spec
+from weft._lift.lift import Lift
 from weft._lift.pattern import Pattern, is_root, pattern_of
 from weft._lift.plan import (
     Operands,
@@ -43,6 +43,7 @@ from weft._lift.program import (
     Trace,
     UntracedError,
 )
+from weft._lift.spec import Spec
 from weft._part import is_part
 from weft._reads import forget
 from weft._trace import OUTERMOST, find_top_trace, is_outermost
@@ -79,6 +80,14 @@ class Structure:
         self.plain = plain
         self.donating = donating
         self.has_callbacks = False
+
+    def holds(self) -> bool:
+        """Returns whether the static values that calls brought out are as they were.
+
+        Objects have them now, where they may be changed in place: another call has to make them
+        anew.
+        """
+        return all(p is None or p.holds() for p in (self.plain, self.donating))
 
 
 class Staged(NamedTuple):
@@ -208,7 +217,7 @@ class Dispatcher:
         plain = structure.plain
         if plain is None:  # compiled ahead of time
             return self._run(plan, rest, named)
-        trace = plain.trace(gather(plan.operands(plain)), rest, named)
+        trace = plain.trace(plan.spec, gather(plan.operands(plain)), rest, named)
         if trace.has_callbacks and not structure.has_callbacks:
             structure.has_callbacks, structure.donating = True, None
             plan.donating = plan.reading = None
@@ -334,11 +343,11 @@ class Dispatcher:
         if structure.has_callbacks or not is_outer:
             plan.expose()  # a callback may use the objects while the program has their arrays
         if structure.has_callbacks and is_outer:
-            out = self._run_calling_back(program, gather(operands), rest, named)
+            out = self._run_calling_back(program, plan.spec, gather(operands), rest, named)
         elif is_outer and not may_trace:
             out = program.jitted(gather(operands), *rest, **named)
         else:
-            with program.tracing():
+            with program.tracing(plan.spec):
                 out = program.jitted(gather(operands), *rest, **named)
         if structure.has_callbacks:
             plan.reading = None
@@ -350,7 +359,12 @@ class Dispatcher:
         return self._finish_reading(plan, out, rest, named)
 
     def _run_calling_back(
-        self, program: Program, kept: list[Any], rest: tuple[Any, ...], named: dict[str, Any]
+        self,
+        program: Program,
+        spec: Spec,
+        kept: list[Any],
+        rest: tuple[Any, ...],
+        named: dict[str, Any],
     ) -> Any:
         """Runs a program that calls back to the host.
 
@@ -359,7 +373,7 @@ class Dispatcher:
         """
         try:
             program.interrupts.hold()
-            with program.tracing():
+            with program.tracing(spec):
                 out = program.jitted(kept, *rest, **named)
             return out if program.outcome_of(out) is None else jax.block_until_ready(out)
         finally:
@@ -413,6 +427,7 @@ class Dispatcher:
             made = jtu.tree_unflatten(outcome.treedef, others[len(written) :])
             if not written or store_others(program, plan, operands, len(marks), rest, others):
                 return made
+        plan.depend_on(outcome.snapshot)
         return self._lift.leave(plan.call(rest), program.groups_of(others), outcome.exit)
 
     # -- ahead of time
@@ -421,7 +436,7 @@ class Dispatcher:
         plan, rest, named = self._plan_of(args, kwargs)
         plain = plan.structure().plain
         settle()
-        trace = plain.trace(gather(plan.operands(plain)), rest, named)
+        trace = plain.trace(plan.spec, gather(plan.operands(plain)), rest, named)
         staged = Staged(trace.traced, plain, plan.spec, trace.has_callbacks)
         if not self._may_donate() or trace.has_callbacks:
             return staged
@@ -489,6 +504,10 @@ class Dispatcher:
     def _structure_of(self, plan: Plan) -> Structure:
         key = self._key_of(plan.spec)
         structure = self._structures.get(key)
+        if structure is not None and not structure.holds():
+            structure = None
+            if self._on_new is None:
+                self._structures.pop(key, None)
         if structure is None:
             if self._on_new is not None:
                 self._on_new(plan.spec)

@@ -27,9 +27,10 @@ from weft._graph import prefix as prefixes
 from weft._lift.arguments import Selection, argument_paths, select_arguments
 from weft._lift.bound import BoundJit
 from weft._lift.dispatch import Dispatcher, Staged
-from weft._lift.lift import Lift, Mode, Spec, mode_of, unbind
+from weft._lift.lift import Lift, Mode, mode_of, unbind
 from weft._lift.program import Options
 from weft._lift.retrace import see
+from weft._lift.spec import Spec
 from weft._lift.stages import Lowered, Traced
 from weft._lift.trace_log import CacheInfo, Log, OnRetrace
 from weft._path import Path

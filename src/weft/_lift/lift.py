@@ -15,7 +15,6 @@ sides and nothing is ever mapped.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import types
 from collections.abc import Callable, Iterable, Iterator
@@ -27,12 +26,16 @@ import jax.tree_util as jtu
 from weft import _config, _trace
 from weft._errors import PrefixError
 from weft._graph import prefix as prefixes
-from weft._graph.records import ArrayDef, Record, ValueDef, VariableDef, iter_records
+from weft._graph.records import (
+    ArrayDef,
+    OldLeaf,
+    ValueDef,
+    VariableDef,
+    iter_records,
+)
 from weft._graph.walk import (
     Builder,
-    Entry,
     Flattener,
-    Spot,
     Table,
     extra_of,
     fill_node,
@@ -41,6 +44,7 @@ from weft._graph.walk import (
     treedef_of,
 )
 from weft._lift.arguments import argument_paths, by_position
+from weft._lift.spec import Call, Changed, Exit, Groups, Spec, Written
 from weft._module import kinds
 from weft._module.kinds import Kind, kind_of
 from weft._module.pytree import Pytree
@@ -51,7 +55,6 @@ from weft._static import Static
 from weft._variable import Variable, set_metadata_dict, set_raw
 from weft._variable_guard import check_write
 
-Groups = list[list[Any]]
 Items = frozenset[tuple[int, Any]]
 """Items of objects: the object's index and the key."""
 
@@ -73,90 +76,6 @@ def mode_of(graph: bool | None, graph_updates: bool | None) -> Mode:
     share = _config.set_graph_mode.get() if graph is None else graph
     structure = _config.set_graph_updates.get() if graph_updates is None else graph_updates
     return Mode(share, structure)
-
-
-@jtu.register_static
-class Spec:
-    """The static side of a call: compares by structure and layout.
-
-    Attributes:
-      record: the arguments' record.
-      layout: the group of each entry.
-      spots: where each object was met; follows from the record, so it is not compared.
-      entries: paths and prefixes of the entries; likewise.
-    """
-
-    __slots__ = ("_hash", "entries", "layout", "record", "spots")
-
-    record: ValueDef
-
-    def __init__(
-        self, record: ValueDef, layout: tuple[int, ...], spots: list[Spot], entries: list[Entry]
-    ):
-        self.record = record
-        self.layout = layout
-        self.spots = spots
-        self.entries = [Entry(path, None, prefix) for path, _, prefix in entries]
-        self._hash: int | None = None
-
-    def __hash__(self) -> int:
-        if self._hash is None:
-            self._hash = hash((self.record, self.layout))
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        if not isinstance(other, Spec):
-            return False
-        return self.layout == other.layout and self.record == other.record
-
-
-class Call(NamedTuple):
-    """One call, taken apart.
-
-    Attributes:
-      spec: its static side.
-      groups: its arrays.
-      objects: the caller's objects by index.
-      arrays: arrays that no Variable holds, in the order of the walk.
-      entries: what was found at the leaves.
-    """
-
-    spec: Spec
-    groups: Groups
-    objects: list[Any]
-    arrays: list[Any]
-    entries: list[Entry]
-
-
-class Written(NamedTuple):
-    """A Variable that was written; `metadata` is None where it stayed as it was."""
-
-    index: int
-    treedef: Any
-    metadata: Static | None
-
-
-class Changed(NamedTuple):
-    """An object or container whose content is another now."""
-
-    index: int
-    type: type
-    keys: tuple[Any, ...]
-    children: tuple[Record, ...]
-    extra: Static
-
-
-@jtu.register_static
-@dataclasses.dataclass(frozen=True, slots=True)
-class Exit:
-    """What comes out of a call, without the arrays: a JAX pytree without leaves."""
-
-    written: tuple[Written, ...]
-    changed: tuple[Changed, ...]
-    out: Record
-    layout: tuple[int, ...]
 
 
 class AxisNames(Protocol):
@@ -392,6 +311,7 @@ class Lift:
             table,
             arguments=True,
             known_arrays={} if also else {id(x): i for i, x in enumerate(inside.arrays)},
+            find_static=spec.find_static,
             check_aliases=self.check_outputs,
             on_variable=None if names is None else names.coming_out,
         )
@@ -471,7 +391,9 @@ class Lift:
             lambda record: make_variable(record, take(record.treedef, arrays_of[next(layout)])),
             lambda: next(arrays_of[next(layout)]),
             dict(enumerate(call.objects)),
-            old_leaf=lambda position: call.arrays[position],
+            given=lambda record: (
+                call.arrays if isinstance(record, OldLeaf) else call.spec.statics
+            )[record.position],
         )
         refills = []
         for change in exit.changed:

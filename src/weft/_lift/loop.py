@@ -28,10 +28,11 @@ from weft._lift.carry import (
     look_at,
     sources,
 )
-from weft._lift.lift import Call, Exit, Groups, Inside, mode_of, unbind
+from weft._lift.lift import Inside, mode_of, unbind
 from weft._lift.map import AxesLift, axis_names, check_axes
 from weft._lift.memo import run_kept
 from weft._lift.naming import names_by_group, shown_as
+from weft._lift.spec import Call, Exit, Groups
 from weft._module.containers import DICT_ORDER
 from weft._part import aval_text
 from weft._path import Path, format_path

@@ -16,19 +16,9 @@ from weft._errors import PrefixError
 from weft._graph import prefix as prefixes
 from weft._graph.capture import TAPS
 from weft._lift.arguments import check_arrays, select_arguments, signature_beside
-from weft._lift.lift import (
-    Call,
-    Exit,
-    Groups,
-    Lift,
-    Mode,
-    Spec,
-    mode_of,
-    outcome,
-    take,
-    unbind,
-)
+from weft._lift.lift import Lift, Mode, mode_of, outcome, take, unbind
 from weft._lift.naming import names_in, shown_as
+from weft._lift.spec import Call, Exit, Groups, Spec
 from weft._path import Path, format_path
 from weft._tracebacks import transformed
 from weft._types import MISSING, Missing

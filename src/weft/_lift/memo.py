@@ -5,7 +5,8 @@ function on every call; `run_kept` keeps it for the very functions that the user
 function object may use a trace again, one that is made anew is traced anew, whatever it looks like,
 as what a function reads through globals, classes and modules cannot be seen. Where a trace took in
 anything that was no argument of it (a tracer, an array, the value of a Variable that a closure
-reaches) it is not kept, as that may be another one at the next call.
+reaches) it is not kept, as that may be another one at the next call; nor where it brought out a
+static value that may change in place, as at the next call that has to be as the function makes it.
 
 Functions are referred to weakly, and what was kept for them goes when one of them goes.
 """
@@ -55,7 +56,8 @@ def run_kept(
     Args:
       functions: the user's functions.
       options: what else decides what is made; the transform's name first.
-      make: makes a function of `spec` and `arrays`; it may not hold the user's functions.
+      make: makes a function of `spec` and `arrays`, which returns groups and an exit; it may not
+        hold the user's functions.
       spec: the static argument.
       *arrays: pytrees of arrays.
 
@@ -75,7 +77,8 @@ def run_kept(
     try:
         out = made.jitted(spec, *arrays)
         if len(made.traces) > before:
-            if frames.has_captured or _takes_in_more(made.jitted, spec, arrays):
+            is_open = frames.has_captured or any(True for _ in out[1].watched)
+            if is_open or _takes_in_more(made.jitted, spec, arrays):
                 kept.made.pop(key, None)
     finally:
         frames.has_captured |= around

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from weft._graph.records import ArrayDef, Record, VariableDef, leaves_of
-from weft._lift.lift import Spec
+from weft._lift.spec import Spec
 from weft._path import Path, format_path
 
 Names = Callable[[tuple[Any, ...]], Sequence[str]]

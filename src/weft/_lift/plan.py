@@ -25,9 +25,10 @@ from weft._graph.snapshot import Snapshot, observe
 from weft._graph.walk import Flattener
 from weft._lift.arguments import leaf_paths
 from weft._lift.lease import Lease, settle
-from weft._lift.lift import Call, Lift, Spec
+from weft._lift.lift import Lift
 from weft._lift.pattern import Pattern, getter, is_root
 from weft._lift.program import ARRAYS, KEPT, Program
+from weft._lift.spec import Call, Spec
 from weft._module.pytree import Pytree
 from weft._part import check_apart, is_part
 from weft._reads import readers, register
@@ -138,7 +139,7 @@ class Plan:
         "_objects",
         "_operands",
         "_roots",
-        "_snapshot",
+        "_snapshots",
         "arity",
         "donating",
         "is_simple",
@@ -173,8 +174,9 @@ class Plan:
         ]
         self.values = _values(spec, flattener)
         self._operands: dict[object, Operands] = {}
-        self._snapshot = self._observe(flattener)
-        self.is_simple = not self._roots and self._snapshot is None
+        self._snapshots: list[Snapshot] = []
+        self.is_simple = not self._roots
+        self.depend_on(self._observe(flattener))
         self.arity = pattern.arity if pattern.is_flat else -1
         self.others_of = getter(pattern.others)
         self.types: tuple[type, ...] | None = None
@@ -194,6 +196,12 @@ class Plan:
                 obj._lease.touch()
         return snapshot.close()
 
+    def depend_on(self, snapshot: Snapshot | None) -> None:
+        """Makes the plan valid only as long as what a snapshot shows is as it was."""
+        if snapshot is not None and snapshot not in self._snapshots:
+            self._snapshots.append(snapshot)
+            self.is_simple = False
+
     def fits(self, given: Sequence[Any]) -> bool:
         """Returns whether the plan is one of these arguments or leaves, and still valid."""
         for position, ref in self._roots:
@@ -203,8 +211,9 @@ class Plan:
 
     def holds(self) -> bool:
         """Returns whether the objects are as they were."""
-        if self._snapshot is not None and not self._snapshot.holds():
-            self.watch.void()
+        for snapshot in self._snapshots:
+            if not snapshot.holds():
+                self.watch.void()
         return self.watch.valid
 
     def accepts(self, rest: tuple[Any, ...], named: dict[str, Any]) -> bool:

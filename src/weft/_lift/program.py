@@ -34,16 +34,17 @@ import jax.tree_util as jtu
 import numpy as np
 
 from weft._graph.records import ARRAY, ArrayDef, Record, ValueDef, VariableDef, iter_records
+from weft._graph.snapshot import Snapshot
 from weft._lift.arguments import argument_paths
 from weft._lift.callbacks import has_callbacks
 from weft._lift.interrupts import HeldInterrupts
-from weft._lift.lift import Exit, Groups, Lift, Spec
+from weft._lift.lift import Lift
 from weft._lift.naming import names_in, shown_as
 from weft._lift.pattern import Pattern
+from weft._lift.spec import Exit, Groups, Spec
 from weft._part import is_part
 from weft._path import Path
 from weft._static import Static
-from weft._trace import is_outermost
 from weft._variable import Variable
 
 DONATED, KEPT, ARRAYS = range(3)
@@ -79,6 +80,7 @@ class Outcome:
       treedef: of what the function returns, if these are arrays only.
       is_eager: whether nothing was compiled, so that arrays may come out that went in.
       may_be_whole: whether JAX may put together what the function returns.
+      snapshot: of the static values that come out, None if none of them can change in place.
       is_plain: whether nothing but single arrays in Variables is written back.
       is_whole: whether nothing but what the function returns comes out of a compiled program.
     """
@@ -87,11 +89,15 @@ class Outcome:
     treedef: Any
     is_eager: bool
     may_be_whole: bool
+    snapshot: Snapshot | None = dataclasses.field(init=False, compare=False)
     is_plain: bool = dataclasses.field(init=False)
     is_whole: bool = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         exit = self.exit
+        snapshot = Snapshot()
+        snapshot.add_static(exit.watched)
+        object.__setattr__(self, "snapshot", snapshot.close())
         singles = all(w.treedef is None and w.metadata is None for w in exit.written)
         is_plain = self.treedef is not None and not exit.changed and singles
         object.__setattr__(self, "is_plain", is_plain)
@@ -172,7 +178,7 @@ class Program:
         self._pattern = pattern
         self._lift = lift
         self._on_trace = on_trace
-        self._tracing: list[int] = []  # threads that trace the function now
+        self._tracing: dict[int, Spec] = {}  # of calls that may be traced now, by thread
         this = weakref.ref(self)  # no cycle: a program goes when its function goes
 
         def change(donated: list[Any], kept: list[Any], /, *rest: Any, **named: Any) -> Any:
@@ -219,14 +225,22 @@ class Program:
         return found
 
     @contextmanager
-    def tracing(self) -> Iterator[None]:
-        """Lets the running thread trace the function."""
+    def tracing(self, spec: Spec) -> Iterator[None]:
+        """Lets the running thread trace the function for a call.
+
+        Args:
+          spec: the call's own. It equals the program's, but the static values in that may have
+            changed since, in place.
+        """
         thread = get_ident()
-        self._tracing.append(thread)
+        around = self._tracing.get(thread)
+        self._tracing[thread] = spec
         try:
             yield
         finally:
-            self._tracing.remove(thread)
+            self._tracing.pop(thread)
+            if around is not None:
+                self._tracing[thread] = around
 
     def _run(self, donated: list[Any], kept: list[Any], rest: Any) -> Any:
         arrays, form = jtu.tree_flatten(rest)
@@ -235,13 +249,14 @@ class Program:
             raise UntracedError
         if donated:
             return self._replay(groups)
-        if get_ident() not in self._tracing and not is_outermost():
+        spec = self._tracing.get(get_ident())
+        if spec is None:
             raise UntracedError
         self.traces += 1
-        self._on_trace(self.spec, jax.tree.map(jax.typeof, groups))
-        inside = self._lift.rebuild(self.spec, groups)
+        self._on_trace(spec, jax.tree.map(jax.typeof, groups))
+        inside = self._lift.rebuild(spec, groups)
         out = self._lift.run(inside)
-        others, exit = self._lift.collect(self.spec, inside, out)
+        others, exit = self._lift.collect(spec, inside, out)
         treedef = jtu.tree_structure(out) if _only_arrays(exit.out) else None
         is_eager = bool(_config.jax_disable_jit)
         outcome = Outcome(exit, treedef, is_eager, not self.options.is_sharded)
@@ -303,11 +318,17 @@ class Program:
         program.token = object()
         return program
 
-    def trace(self, kept: list[Any], rest: tuple[Any, ...], named: dict[str, Any]) -> Trace:
-        """Traces the user's function for arrays, concrete or abstract; runs nothing."""
-        with self.tracing():
+    def holds(self) -> bool:
+        """Returns whether the static values that came out of its traces are as they were."""
+        return all(o.snapshot is None or o.snapshot.holds() for o in self.outcomes)
+
+    def trace(
+        self, spec: Spec, kept: list[Any], rest: tuple[Any, ...], named: dict[str, Any]
+    ) -> Trace:
+        """Traces the user's function for a call's arrays, concrete or abstract; runs nothing."""
+        with self.tracing(spec):
             traced = self.jitted.trace(kept, *rest, **named)
-        return Trace(self, traced)
+        return Trace(self, spec, traced)
 
 
 class Trace:
@@ -315,13 +336,15 @@ class Trace:
 
     Attributes:
       program: the program.
+      spec: of the call that it was made for.
       traced: JAX's stage.
       outcome: what comes out, None if it is whole.
       has_callbacks: whether the function calls back to the host.
     """
 
-    def __init__(self, program: Program, traced: Any):
+    def __init__(self, program: Program, spec: Spec, traced: Any):
         self.program = program
+        self.spec = spec
         self.traced = traced
         self.outcome = program.outcome_of(traced.out_info)
         self.has_callbacks = has_callbacks(traced.jaxpr)
@@ -406,7 +429,7 @@ class Trace:
         if program.is_nestable:  # JAX finds the trace in its cache
             number = len(flat) - program.rest.num_leaves
             rest, named = jtu.tree_unflatten(program.rest, flat[number:])
-            with program.tracing():
+            with program.tracing(self.spec):
                 out = program.jitted(flat[:number], *rest, **named)
             leaves = jtu.tree_leaves(out)
         else:

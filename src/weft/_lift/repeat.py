@@ -22,9 +22,10 @@ from weft._graph.records import ValueDef, children_of
 from weft._lift import placing
 from weft._lift.arguments import argument_paths, check_arrays
 from weft._lift.carry import Look, check_arrays_out, check_carry, look_at, sources
-from weft._lift.lift import Exit, Groups, Inside, Lift, Mode, Places, mode_of, unbind_all
+from weft._lift.lift import Inside, Lift, Mode, Places, mode_of, unbind_all
 from weft._lift.memo import run_kept
 from weft._lift.naming import names_in, shown_as
+from weft._lift.spec import Exit, Groups
 from weft._path import format_path
 from weft._static import Static
 from weft._tracebacks import boundary

@@ -27,8 +27,8 @@ from weft._graph.records import (
 )
 from weft._keys import place_of
 from weft._lift.arguments import argument_paths, leaf_paths
-from weft._lift.lift import Spec
 from weft._lift.program import entry_sizes
+from weft._lift.spec import Spec
 from weft._path import Path, format_path
 from weft._static import Static
 
@@ -300,8 +300,8 @@ def explain(seen: Sequence[Seen], new: Seen) -> Reason:
     nearest = min((differences(old, new) for old in reversed(seen)), key=len)
     if not nearest:
         return Reason(
-            "same arguments, but a JAX setting, the mesh or what may be donated changed, or the "
-            "earlier trace failed",
+            "same arguments, but a JAX setting, the mesh, what may be donated, or a static value "
+            "that an earlier call put into objects changed, or the earlier trace failed",
             "Call it in one context",
         )
     more = f"; and {len(nearest) - _SHOWN} more" if len(nearest) > _SHOWN else ""

@@ -14,8 +14,9 @@ import jax
 
 from weft._errors import PrefixError
 from weft._lift.arguments import as_tuple, check_arrays
-from weft._lift.lift import Call, mode_of, unbind
+from weft._lift.lift import mode_of, unbind
 from weft._lift.map import MapLift
+from weft._lift.spec import Call
 from weft._path import format_path
 from weft._tracebacks import transformed
 from weft._types import MISSING, Missing

@@ -11,7 +11,8 @@ from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
 from weft._errors import StructureError
 from weft._graph.records import describe_difference
 from weft._lift.arguments import argument_paths
-from weft._lift.lift import Lift, Spec
+from weft._lift.lift import Lift
+from weft._lift.spec import Spec
 from weft._path import format_path
 
 P = ParamSpec("P")
@@ -95,7 +96,12 @@ class Compiled(_Stage[P, R_co]):
 def _explain(lift: Lift, compiled: Spec, called: Spec) -> str:
     difference = describe_difference(compiled.record, called.record)
     text = f"{lift.name!r} was compiled for arguments of another structure"
-    if difference is not None:
+    if difference is None:
+        text = (
+            f"what was compiled of {lift.name!r} puts a static value into objects that has changed "
+            "in place since"
+        )
+    else:
         path, expected, found = difference
         first, *below = path or ("arguments",)
         if isinstance(first, int):

@@ -24,7 +24,8 @@ from weft._graph.records import (
 )
 from weft._graph.state import from_flat_state
 from weft._graph.walk import Builder, Flattener, join_value, make_variable
-from weft._lift.lift import Call, Mode, raw_leaves, take
+from weft._lift.lift import Mode, raw_leaves, take
+from weft._lift.spec import Call
 from weft._path import Path, format_path
 from weft._static import Static
 

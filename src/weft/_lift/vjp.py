@@ -14,16 +14,8 @@ import jax
 from weft._errors import StructureError
 from weft._graph.walk import Flattener
 from weft._lift.autodiff import KEYS, grad_prefixes
-from weft._lift.lift import (
-    Exit,
-    Groups,
-    Lift,
-    argument_paths,
-    mode_of,
-    name_of,
-    raw_leaves,
-    unbind,
-)
+from weft._lift.lift import Lift, argument_paths, mode_of, name_of, raw_leaves, unbind
+from weft._lift.spec import Exit, Groups
 from weft._lift.tangents import form_tangent, leaves_by_path, match, tangents_of
 from weft._tracebacks import boundary
 from weft._types import MISSING, Missing
