@@ -1,6 +1,7 @@
-"""Several devices for tests that need them; on a machine that has fewer, these tests skip."""
+"""The devices that some tests need; on a machine that has others, they skip."""
 
 import math
+from typing import Any
 
 import jax
 import pytest
@@ -11,6 +12,13 @@ def devices(count: int) -> list[jax.Device]:
     if jax.device_count() < count:
         pytest.skip(f"needs {count} devices, here is {jax.device_count()}")
     return jax.devices()[:count]
+
+
+def on_cpu(array: Any) -> Any:
+    """The array, if NumPy can read it where it is."""
+    if jax.default_backend() != "cpu":
+        pytest.skip("needs arrays in the memory of the CPU")
+    return array
 
 
 def make_mesh(

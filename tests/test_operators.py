@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import weft as nnx
+from tests.devices import on_cpu
 
 ARITHMETIC = "add sub mul truediv floordiv mod pow".split()
 BITS = "lshift rshift and_ xor or_".split()
@@ -129,7 +130,7 @@ def test_numpy_copies_as_it_is_told() -> None:
     "value", [jnp.arange(3.0), np.arange(3.0, dtype=np.float32), [0.0, 1.0, 2.0]], ids=type
 )
 def test_other_libraries_take_over_its_memory(value: Any) -> None:
-    variable = nnx.Param(value)
+    variable = on_cpu(nnx.Param(value))
     for take in (np.from_dlpack, jax.dlpack.from_dlpack):
         np.testing.assert_array_equal(take(variable), [0.0, 1.0, 2.0])
     assert tuple(variable.__dlpack_device__()) == (1, 0)
@@ -137,7 +138,7 @@ def test_other_libraries_take_over_its_memory(value: Any) -> None:
 
 
 def test_what_was_handed_out_is_never_overwritten() -> None:
-    variable = nnx.Param(jnp.arange(3.0))
+    variable = on_cpu(nnx.Param(jnp.arange(3.0)))
     step = nnx.jit(lambda v: v.set_value(v[...] + 1))
     for i in range(4):
         seen = np.from_dlpack(variable)

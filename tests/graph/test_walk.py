@@ -17,7 +17,17 @@ from hypothesis import strategies as st
 
 import weft as nnx
 from tests.graph.graphs import Box, Foreign, Pair, buffers, check_same, graphs
-from weft._graph.records import ARRAY, Late, LateRef, NodeDef, Ref, ValueDef, VariableDef
+from weft._graph.records import (
+    ARRAY,
+    Late,
+    LateRef,
+    NodeDef,
+    OldLeaf,
+    OldStatic,
+    Ref,
+    ValueDef,
+    VariableDef,
+)
 from weft._graph.walk import Builder, Flattener, Table, extra_of, items_of, make_variable
 from weft._static import Static
 
@@ -284,13 +294,32 @@ def test_known_arrays_do_not_come_out_again() -> None:
     record = flattener.flatten(Box(a=new, b=old))
     assert [entry.value for entry in flattener.entries] == [new]
     builder = Builder(
-        lambda r: None,
+        lambda r: None,  # type: ignore[arg-type]
         lambda: new,
-        old_leaf=lambda i: {7: old}[i],  # type: ignore[arg-type]
+        given={OldLeaf(7): old}.__getitem__,  # type: ignore[arg-type]
     )
     built = builder.build(record)
     assert built.a is new
     assert built.b is old
+
+
+def test_known_static_values_do_not_come_out_again() -> None:
+    class Config:
+        rate = 0.5
+
+    old, new = Config(), Config()
+    flattener = Flattener(find_static=lambda value: 3 if value is old else None)
+    record = flattener.flatten(Box(a=new, b=old, c=(old, 1), d=0.5))
+    builder = Builder(
+        lambda r: None,  # type: ignore[arg-type]
+        lambda: None,
+        given={OldStatic(3): "another"}.__getitem__,  # type: ignore[arg-type]
+    )
+    built = builder.build(record)
+    assert built.a is new
+    assert built.b == "another"
+    assert built.c == ("another", 1)
+    assert built.d == 0.5
 
 
 def test_items() -> None:

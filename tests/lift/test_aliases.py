@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import weft as nnx
+from tests.devices import on_cpu
 from tests.lift.donated import Model, add, is_donated, read, step, trained
 
 
@@ -70,7 +71,7 @@ ALIASES: dict[str, Callable[[Model], Any]] = {
     "wrap_key_data": lambda m: jax.random.wrap_key_data(m.raw_key.value),
     "numpy": lambda m: np.asarray(m.w.value),
     "numpy of the Variable": lambda m: np.asarray(m.w),
-    "dlpack": lambda m: np.from_dlpack(m.w.value),
+    "dlpack": lambda m: np.from_dlpack(on_cpu(m.w.value)),
     "dlpack to jax": lambda m: jnp.from_dlpack(m.w.value),
     "memoryview": lambda m: memoryview(np.asarray(m.w.value)),
     "State": lambda m: jax.tree.leaves(nnx.state(m, nnx.Param)),

@@ -358,7 +358,7 @@ def test_an_unrelated_value_error_has_no_note():
 def test_pmap_maps_over_devices():
     models = stacked(2)
     x = jnp.ones((2, 2))
-    y = nnx.pmap(lambda m, x: m(x), axis_name="i")(models, x)
+    y = nnx.pmap(lambda m, x: m(x), axis_name="i", devices=devices(2))(models, x)
     np.testing.assert_array_equal(y, [[0, 0], [1, 1]])
     np.testing.assert_array_equal(models.seen, [2.0, 2.0])
 

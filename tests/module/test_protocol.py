@@ -165,6 +165,7 @@ def test_changes_in_place_are_seen(name: str) -> None:
     assert jax.tree.structure(obj) != before
 
 
+@pytest.mark.filterwarnings("ignore:an array takes the place of a Param")
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(sorted(VALUES))), max_size=8))
 def test_histories(changes: list[tuple[str, str]]) -> None:
     obj = Box(a=1, w=nnx.Param(1.0))
