@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -137,6 +138,31 @@ def test_a_new_object_comes_out_of_each_call() -> None:
         model = run(1.0)
         assert model.given == Config(0.5)
         model.given.rate = 2.0
+
+
+def test_another_thread_makes_it_anew_meanwhile() -> None:
+    """What is compiled is replaced while calls of it run; none of them is disturbed."""
+
+    @nnx.jit(on_retrace=None)
+    def function(model: Model, x: Any) -> Any:
+        model.w[...] = model.w + x
+        return make(model, x)
+
+    def change() -> None:
+        for rate in range(10):
+            model = Model()
+            function(model, 1.0)
+            assert model.made == Config(0.5)
+            model.made.rate = rate
+
+    with ThreadPoolExecutor() as pool:
+        changes = pool.submit(change)
+        model, number = Model(), 0
+        while not changes.done():
+            function(model, 1.0)
+            number += 1
+        changes.result()
+    np.testing.assert_array_equal(model.w[...], [1.0 + number] * 2)
 
 
 # -- values that come in

@@ -42,6 +42,7 @@ from weft._lift.program import (
     Program,
     Trace,
     UntracedError,
+    find_outcome,
 )
 from weft._lift.spec import Spec
 from weft._part import is_part
@@ -182,7 +183,7 @@ class Dispatcher:
                     out = jitted(arrays, *rest)
                     if type(out) is reading.array_type:
                         return out
-                    return self._finish_reading(plan, out, rest, kwargs)
+                    return self._finish_reading(plan, reading, out, rest, kwargs)
                 except UntracedError:
                     break
                 except Exception as error:
@@ -199,6 +200,9 @@ class Dispatcher:
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs a call of whatever form."""
         plan, rest, named = self._plan_of(args, kwargs)
+        structure = plan.structure()  # stays alive, also if another thread makes a newer one
+        if structure is None:
+            return self._call(args, kwargs)
         for run in (self._run, self._run_traced):
             with contextlib.suppress(UntracedError):
                 return run(plan, rest, named)
@@ -356,7 +360,7 @@ class Dispatcher:
             donates = self._donates if donating is None else bool(donating.donated)
             if not donates and not operands.others:
                 plan.reading = operands
-        return self._finish_reading(plan, out, rest, named)
+        return self._finish_reading(plan, operands, out, rest, named)
 
     def _run_calling_back(
         self,
@@ -375,7 +379,8 @@ class Dispatcher:
             program.interrupts.hold()
             with program.tracing(spec):
                 out = program.jitted(kept, *rest, **named)
-            return out if program.outcome_of(out) is None else jax.block_until_ready(out)
+            is_whole = find_outcome(program.outcomes, out) is None
+            return out if is_whole else jax.block_until_ready(out)
         finally:
             if program.interrupts.held:
                 program.interrupts.release()
@@ -392,43 +397,48 @@ class Dispatcher:
         return out[1] if len(out) == 2 else self._finish(plan, operands, out, (rest, named))
 
     def _finish_reading(
-        self, plan: Plan, out: Any, rest: tuple[Any, ...], named: dict[str, Any]
+        self,
+        plan: Plan,
+        operands: Operands,
+        out: Any,
+        rest: tuple[Any, ...],
+        named: dict[str, Any],
     ) -> Any:
         """Ends a call of a program that donates nothing.
 
         Args:
           plan: of the call.
-          out: what came out of the program.
+          operands: the plan's for the program.
+          out: what came out of it.
           rest: what JAX was given besides the arrays of the plan's objects.
           named: likewise, by name.
         """
-        program = plan.structure().plain
         is_outer = is_outermost()
-        outcome = program.outcome_of(out)
+        outcome = find_outcome(operands.outcomes, out)
         if not is_outer or (outcome is not None and outcome.is_eager):
             plan.expose()  # JAX may keep the very arrays that went in, or return them
         if outcome is not None:
-            return self._finish(plan, plan.operands(program), out, (rest, named))
+            return self._finish(plan, operands, out, (rest, named))
         if type(out) is tuple:
             return out[1]
         if is_outer:
-            plan.operands(program).array_type = type(out)
+            operands.array_type = type(out)
         return out
 
     def _finish(self, plan: Plan, operands: Operands, out: Any, rest: Any) -> Any:
         """Writes back what comes out besides donated Variables; returns what the function does."""
         _, others, marks = out
-        program: Program = operands.program()
-        outcome = program.outcomes[len(marks)]
+        outcome = operands.outcomes[len(marks)]
         written = outcome.exit.written
         is_simple = outcome.is_plain and not self._options.is_sharded
         if is_simple and not (written and not is_outermost()):
             # Made first: a pytree of the user's may refuse to be put together.
             made = jtu.tree_unflatten(outcome.treedef, others[len(written) :])
-            if not written or store_others(program, plan, operands, len(marks), rest, others):
+            if not written or store_others(plan, operands, len(marks), rest, others):
                 return made
         plan.depend_on(outcome.snapshot)
-        return self._lift.leave(plan.call(rest), program.groups_of(others), outcome.exit)
+        groups = others if self._options.is_sharded else [others]
+        return self._lift.leave(plan.call(rest), groups, outcome.exit)
 
     # -- ahead of time
     def stage(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Staged:

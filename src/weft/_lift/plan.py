@@ -49,7 +49,6 @@ class Operands:
     """How to gather the arrays of a program from a plan's objects.
 
     Attributes:
-      program: a weak reference to the program.
       donated: the Variables whose arrays are donated.
       kept: the other Variables with a single array, in order.
       others: the rest, by position among all that are kept: arrays, Variables with a pytree, parts.
@@ -57,7 +56,7 @@ class Operands:
       lease: the lease of the donated Variables.
       targets: by outcome, the Variables to write besides; None where one is a part.
       jitted: a weak reference to the program's function.
-      has_effects, interrupts: the program's.
+      has_effects, interrupts, outcomes: the program's.
       arrays: those of the Variables in `kept`, as long as none is written; None if not read yet.
       array_type: the type of an array that came out alone, None if none did.
     """
@@ -74,12 +73,12 @@ class Operands:
         "kept",
         "lease",
         "others",
-        "program",
+        "outcomes",
         "targets",
     )
 
     def __init__(self, program: Program, values: Sequence[Any]):
-        self.program: Any = weakref.ref(program)
+        self.outcomes = program.outcomes
         self.jitted: Any = weakref.ref(program.jitted)
         self.interrupts = program.interrupts
         self.has_effects = program.has_effects
@@ -292,15 +291,12 @@ def gather(operands: Operands) -> list[Any]:
     return arrays
 
 
-def store_others(
-    program: Program, plan: Plan, operands: Operands, number: int, rest: Any, new: list[Any]
-) -> bool:
+def store_others(plan: Plan, operands: Operands, number: int, rest: Any, new: list[Any]) -> bool:
     """Stores the new values of written Variables that are not donated, the first of some arrays.
 
     Args:
-      program: which ran.
       plan: of the call.
-      operands: the plan's for this program.
+      operands: the plan's for the program that ran.
       number: that of the outcome.
       rest: what JAX was given besides the objects' arrays.
       new: what came out.
@@ -310,7 +306,7 @@ def store_others(
     """
     if number not in operands.targets:
         objects = plan.call(rest).objects
-        found = [objects[w.index] for w in program.outcomes[number].exit.written]
+        found = [objects[w.index] for w in operands.outcomes[number].exit.written]
         operands.targets[number] = None if any(map(is_part, found)) else found
     targets = operands.targets[number]
     if targets is None:

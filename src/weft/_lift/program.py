@@ -306,11 +306,6 @@ class Program:
         """Returns the groups of what comes out besides donated Variables."""
         return others if self.options.is_sharded else [others]
 
-    def outcome_of(self, out: Any) -> Outcome | None:
-        """Returns the outcome of what came out, None if it is whole."""
-        is_whole = not isinstance(out, tuple) or len(out) == 2
-        return None if is_whole else self.outcomes[len(out[-1])]
-
     def with_compiled(self, compiled: Callable[..., Any]) -> Program:
         """Returns this program with its function compiled ahead of time."""
         program = copy.copy(self)
@@ -346,7 +341,7 @@ class Trace:
         self.program = program
         self.spec = spec
         self.traced = traced
-        self.outcome = program.outcome_of(traced.out_info)
+        self.outcome = find_outcome(program.outcomes, traced.out_info)
         self.has_callbacks = has_callbacks(traced.jaxpr)
 
     def _places(self, values: Sequence[Any]) -> dict[int, tuple[int, int] | None]:
@@ -438,6 +433,12 @@ class Trace:
             leaves = jaxpr_as_fun(self.traced.jaxpr)(*flat)
             out = jtu.tree_unflatten(jtu.tree_structure(self.traced.out_info), leaves)
         return [leaves] if self.outcome is None else program.groups_of(out[1])
+
+
+def find_outcome(outcomes: list[Outcome], out: Any) -> Outcome | None:
+    """Returns which of a program's outcomes came out, None if it is whole."""
+    is_whole = not isinstance(out, tuple) or len(out) == 2
+    return None if is_whole else outcomes[len(out[-1])]
 
 
 def entry_sizes(record: Record) -> list[int]:
