@@ -340,3 +340,13 @@ def test_a_thread_of_its_own() -> None:
         thread.join()
     assert found == [(True, [0.0, 0.0])] * 4
     assert obj.w[...].tolist() == [1.0, 1.0]
+
+
+def test_states_of_an_object_that_is_a_leaf_itself() -> None:
+    for leaf in (nnx.Param(jnp.ones(2)), jnp.ones(2)):
+        graphdef, *states = nnx.split(leaf, nnx.BatchStat, nnx.Param, ...)
+        merged = nnx.merge(graphdef, *states)
+        assert type(merged) is type(leaf) and float(merged.sum()) == 2
+        assert type(nnx.merge(*nnx.flatten(leaf))) is type(leaf)
+    with pytest.raises(nnx.StructureError, match=r"which is the object itself: found no value"):
+        nnx.merge(graphdef, nnx.State({}))

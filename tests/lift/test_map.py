@@ -457,3 +457,15 @@ def test_axes_of_scan_that_are_not_there():
         found = rf"puts output\[1\] together over axis {axis}, but one slice .* the shape \(2,\)"
         with pytest.raises(nnx.PrefixError, match=found):
             scan((nnx.Carry, 0), (nnx.Carry, axis))(jnp.zeros(()), x)
+
+
+def test_axes_by_path_from_a_state():
+    make = lambda: nnx.BatchNorm(2, rngs=nnx.Rngs(0))  # noqa: E731
+    state = nnx.state(make())
+    state["mean"], state["var"], state["bias"], state["scale"] = 0, 0, None, 1
+    norms = nnx.vmap(make, out_axes=nnx.StateAxes(state), axis_size=3)()
+    shapes = {path[-1]: x.shape for path, x in nnx.to_flat_state(nnx.state(norms))}
+    assert shapes == {"bias": (2,), "mean": (3, 2), "scale": (2, 3), "var": (3, 2)}
+    axes = nnx.StateAxes(jax.tree.map(lambda _: 0, nnx.state(make())))
+    norms = nnx.vmap(make, out_axes=0, axis_size=3)()
+    assert nnx.vmap(lambda m: m.scale + 0, in_axes=(axes,))(norms).shape == (3, 2)

@@ -176,7 +176,14 @@ def leaves_at(places: list[tuple[Path, Any]], states: tuple[Any, ...]) -> list[A
     if len(states) == 1 and isinstance(states[0], (list, tuple)):
         return _sorted_leaves(paths, states[0])
     if paths == [()]:
-        return [states[0]]
+        whole = whole_values(states)
+        if not whole:
+            raise StructureError(
+                "the state does not fit the GraphDef of one leaf, which is the object itself: "
+                "found no value. Give `merge` every State that `split` returned, as it returned "
+                "them"
+            )
+        return whole[:1]
     trees = {path for path, record in places if getattr(record, "treedef", None) is not None}
     given: dict[Path, Any] = {}
     for part in states:
@@ -190,6 +197,17 @@ def leaves_at(places: list[tuple[Path, Any]], states: tuple[Any, ...]) -> list[A
         lines.append("Give `merge` every State that `split` returned, as it returned them")
         raise StructureError("\n".join(lines))
     return [given[path] for path in paths]
+
+
+def whole_values(states: Iterable[Any]) -> list[Any]:
+    """Returns what there is for an object that is a leaf itself; a State of it may be empty."""
+    found: list[Any] = []
+    for part in states:
+        if isinstance(part, FlatState):
+            found.extend(part.leaves)
+        elif not isinstance(part, State) or part:
+            found.append(part)
+    return found
 
 
 def _sorted_leaves(paths: list[Path], leaves: Sequence[Any]) -> list[Any]:

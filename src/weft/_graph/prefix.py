@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
+
 from weft import _filters
 from weft._errors import PrefixError
+from weft._graph.state import State, create_path_filters
 from weft._module.pytree import Pytree
 from weft._path import Path, format_path
 
@@ -47,9 +50,11 @@ class PrefixMapping:
 
 
 class FilteredPrefix(PrefixMapping):
-    """Maps filters to prefixes; the first filter that matches decides."""
+    """Maps filters to prefixes; the first filter that matches decides. A State has them by path."""
 
     def __init__(self, mapping: Mapping[Any, Any] | Iterable[tuple[Any, Any]], /):
+        if isinstance(mapping, State):
+            mapping = create_path_filters(mapping)
         items = tuple(mapping.items() if isinstance(mapping, Mapping) else mapping)
         self._filters = tuple(filter for filter, _ in items)
         self._prefixes = tuple(prefix for _, prefix in items)
@@ -109,8 +114,8 @@ def distinct(*prefixes: Any) -> list[Any]:
 def _collect_distinct(prefix: Any, found: list[Any]) -> None:
     if isinstance(prefix, PrefixMapping):
         parts: Iterable[Any] = prefix.leaf_prefixes()
-    elif isinstance(prefix, Pytree):
-        parts = (child for _, child in prefix._pytree_items())
+    elif isinstance(prefix, Pytree):  # its static attributes are no prefixes
+        parts = jax.tree.leaves(prefix, is_leaf=lambda x: x is None)
     elif isinstance(prefix, Mapping):
         parts = prefix.values()
     elif type(prefix) in (tuple, list):

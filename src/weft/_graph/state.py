@@ -104,6 +104,8 @@ class State(MutableMapping[Any, Any]):
         return key in self._mapping
 
     def __eq__(self, other: object) -> Any:
+        if isinstance(other, Mapping) and not isinstance(other, State):
+            other = State(other)
         return isinstance(other, State) and same_tree(self, other)
 
     __hash__ = None  # type: ignore[assignment]  # mutable, like a dict
@@ -596,5 +598,5 @@ def create_path_filters(state: Any) -> dict[_filters.PathIn, Any]:
     """
     grouped: dict[Any, list[Path]] = {}
     for path, value in to_flat_state(state):
-        grouped.setdefault(value, []).append(path)
+        grouped.setdefault(pure_value(value), []).append(path)
     return {_filters.PathIn(*paths): value for value, paths in grouped.items()}

@@ -42,7 +42,7 @@ from weft._graph.walk import (
 )
 from weft._lift.arguments import argument_paths, by_position
 from weft._module import kinds
-from weft._module.kinds import Kind, kind_of
+from weft._module.kinds import Kind, is_array_type, kind_of
 from weft._module.pytree import Pytree
 from weft._module.pytree import check_write as check_object_write
 from weft._part import check_apart, check_part_write
@@ -61,7 +61,8 @@ class Mode(NamedTuple):
 
     Attributes:
       share: whether objects may be met twice (`graph=`).
-      structure: whether structure is written back, not only Variables (`graph_updates=`).
+      structure: whether structure is written back, not only Variables (`graph_updates=`); not
+        where objects may not be met twice.
     """
 
     share: bool
@@ -72,7 +73,7 @@ def mode_of(graph: bool | None, graph_updates: bool | None) -> Mode:
     """Returns the mode of two options, None standing for the setting."""
     share = _config.set_graph_mode.get() if graph is None else graph
     structure = _config.set_graph_updates.get() if graph_updates is None else graph_updates
-    return Mode(share, structure)
+    return Mode(share, share and structure)
 
 
 @jtu.register_static
@@ -411,7 +412,8 @@ class Lift:
             if new_metadata is not None or not _same_leaves(raw, obj._raw):
                 written.append(Written(index, treedef_of(obj._raw), new_metadata))
                 entries.append((raw_leaves(obj), table.spots[index].prefix))
-        changed = self._changed(inside, flattener, also) if self.mode.structure else ()
+        returned = None if self.mode.structure else _objects_in(out)
+        changed = () if returned == set() else self._changed(inside, flattener, also, returned)
         flattener.known_arrays = {}
         record = flattener.flatten(out, ("output",), self.out_prefix)
         places = [spec.spots[w.index].path for w in written]
@@ -434,10 +436,20 @@ class Lift:
                 f"but its prefix is the {type(prefix).__name__} {prefix!r}: give one entry for it"
             )
 
-    def _changed(self, inside: Inside, flattener: Flattener, also: Items) -> tuple[Changed, ...]:
+    def _changed(
+        self, inside: Inside, flattener: Flattener, also: Items, only: set[int] | None
+    ) -> tuple[Changed, ...]:
+        """Returns what is in objects and containers now, where that is not what was there before.
+
+        Args:
+          inside: the objects of the call.
+          flattener: visits what is new.
+          also: items that come out in any case.
+          only: the objects to look at, by `id`; None for all.
+        """
         changed: list[Changed] = []
         for index, obj in enumerate(inside.objects):
-            if isinstance(obj, Variable):
+            if isinstance(obj, Variable) or (only is not None and id(obj) not in only):
                 continue
             old, old_extra = inside.before[index]
             items, extra = items_of(obj), (type(obj), extra_of(obj))
@@ -547,6 +559,15 @@ def _same_leaves(before: Any, after: Any) -> bool:
         return before is after
     leaves, treedef = jtu.tree_flatten(after)
     return treedef == before[1] and _same(leaves, before[0])
+
+
+def _objects_in(out: Any) -> set[int]:
+    """Returns the objects and containers in a function's result: they come out as they are now."""
+    if is_array_type(type(out)) or out is None:
+        return set()
+    flattener = Flattener(arguments=True, check_aliases=False)
+    flattener.flatten(out)
+    return {id(obj) for obj in flattener.table.objects if not isinstance(obj, Variable)}
 
 
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, frozenset})
