@@ -469,3 +469,11 @@ def test_axes_by_path_from_a_state():
     axes = nnx.StateAxes(jax.tree.map(lambda _: 0, nnx.state(make())))
     norms = nnx.vmap(make, out_axes=0, axis_size=3)()
     assert nnx.vmap(lambda m: m.scale + 0, in_axes=(axes,))(norms).shape == (3, 2)
+
+
+@pytest.mark.parametrize("transform", [nnx.vmap, nnx.pmap], ids=["vmap", "pmap"])
+def test_axes_by_filter_of_which_one_has_nothing(transform):
+    axes = nnx.StateAxes({nnx.RngState: 0, ...: None})
+    draw = transform(lambda rngs: rngs.params(), in_axes=(axes,), axis_size=2)
+    rngs = nnx.Rngs(0).split(2)
+    assert draw(rngs).shape == (2,) and rngs.default.count[...].tolist() == [1, 1]

@@ -218,22 +218,25 @@ def watch_state(state: State, watch: _watch.Watch) -> bool:
     return True
 
 
-def _flatten_state(state: State) -> tuple[list[Any], tuple[Any, ...]]:
+def flatten_state(state: State) -> tuple[list[Any], tuple[Any, ...]]:
+    """Returns what JAX sees of a State: the children and their keys."""
     keys = tuple(sorted_keys(state._mapping))
     return [state[key] for key in keys], keys
 
 
-def _flatten_state_with_keys(state: State) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
-    children, keys = _flatten_state(state)
+def flatten_state_with_keys(state: State) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
+    """Returns the same with a key of JAX beside each child."""
+    children, keys = flatten_state(state)
     return [(jtu.DictKey(k), c) for k, c in zip(keys, children, strict=True)], keys
 
 
-def _unflatten_state(keys: tuple[Any, ...], children: Iterable[Any]) -> State:
+def unflatten_state(keys: tuple[Any, ...], children: Iterable[Any]) -> State:
+    """Makes a State of keys and children."""
     return _view({k: _raw(c) for k, c in zip(keys, children, strict=True)}, [])
 
 
-jtu.register_pytree_with_keys(State, _flatten_state_with_keys, _unflatten_state, _flatten_state)
-register_export(State, lambda keys: keys, _unflatten_state)
+jtu.register_pytree_with_keys(State, flatten_state_with_keys, unflatten_state, flatten_state)
+register_export(State, lambda keys: keys, unflatten_state)
 
 
 class FlatState(Sequence[tuple[Path, Any]]):

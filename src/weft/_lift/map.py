@@ -389,14 +389,6 @@ def pmap(
         numbers = static_broadcasted_argnums
         static = select_arguments(function, numbers, bound=len(bound), option=option)
 
-        def mapped(pure: Callable[..., Any]) -> Callable[..., Any]:
-            return jax.pmap(
-                pure,
-                in_axes=tuple(lift.in_keys),
-                out_axes=(list(lift.out_keys), None),
-                **options,
-            )
-
         @transformed(function)
         def pmap_of(*args: Any, **kwargs: Any) -> Any:
             call = lift.enter(*static.mark_static((*bound, *args), kwargs))
@@ -407,6 +399,13 @@ def pmap(
                     f"nnx.pmap of {lift.name!r} maps over {length} slices, one for each device, "
                     f"but there are {number} devices: {lift.signature()}"
                 )
+            # One for each array: `jax.pmap` forgets an axis where another list is empty.
+            axes = tuple([key] * len(g) for key, g in zip(lift.in_keys, call.groups, strict=True))
+
+            def mapped(pure: Callable[..., Any]) -> Callable[..., Any]:
+                out_axes = (list(lift.out_keys), None)
+                return jax.pmap(pure, in_axes=axes, out_axes=out_axes, **options)
+
             try:
                 return lift.run_mapped(call, mapped)
             except jax.errors.JAXTypeError as error:
