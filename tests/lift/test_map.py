@@ -477,3 +477,21 @@ def test_axes_by_filter_of_which_one_has_nothing(transform):
     draw = transform(lambda rngs: rngs.params(), in_axes=(axes,), axis_size=2)
     rngs = nnx.Rngs(0).split(2)
     assert draw(rngs).shape == (2,) and rngs.default.count[...].tolist() == [1, 1]
+
+
+def test_metadata_of_other_names_gets_and_loses_the_axis():
+    metadata = {nnx.PARTITION_NAME: None, "nick": "layers", "count": 3, "missing": 1, "text": "t"}
+
+    def make():
+        return nnx.Param(jnp.ones((2, 2)), nick=("in", "out"), count=(1, 2), text="x")
+
+    stacked = nnx.vmap(make, out_axes=1, axis_size=4, transform_metadata=metadata)()
+    assert (stacked.nick, stacked.count) == (("in", "layers", "out"), (1, 3, 2))
+    assert stacked.text == "x" and not stacked.has_metadata("missing")
+
+    def read(v):
+        assert (v.nick, v.count) == (("in", "out"), (1, 2))
+        return v.sum()
+
+    nnx.vmap(read, in_axes=1, transform_metadata=metadata)(stacked)
+    assert stacked.nick == ("in", "layers", "out")

@@ -345,7 +345,8 @@ def pop(
 def pop(node: Any, *filters: _filters.Filter) -> Any:
     """Removes the Variables that match from an object and returns them.
 
-    A Variable that is met at several places is removed from all of them.
+    A Variable that is met at several places is removed from all of them. Arrays that no Variable
+    holds are removed as well, where a filter matches them.
 
     Args:
       node: an object, or a pytree of objects.
@@ -356,7 +357,7 @@ def pop(node: Any, *filters: _filters.Filter) -> Any:
 
     Raises:
       ValueError: without filters.
-      StructureError: if a Variable that matches is an item of a tuple, which cannot lose it.
+      StructureError: if what matches is an item of a tuple, which cannot lose it.
 
     Example:
       >>> import weft as nnx
@@ -368,15 +369,23 @@ def pop(node: Any, *filters: _filters.Filter) -> Any:
     """
     if not filters:
         raise ValueError("pop needs at least one filter: `nnx.pop(model, nnx.Intermediate)`")
-    pairs = [(path, leaf) for path, leaf in take_apart(node).items() if isinstance(leaf, Variable)]
-    groups = filter_flat(pairs, filters)
-    taken = {id(variable) for group in groups for _, variable in group}
+    groups = filter_flat(take_apart(node).items(), filters)
+    found = [pair for group in groups for pair in group]
+    taken = {id(leaf) for _, leaf in found if isinstance(leaf, Variable)}
+    arrays = {path for path, leaf in found if not isinstance(leaf, Variable)}
     table = Table()
     record = Flattener(table).flatten(node)
-    _check_removable(record, table, taken, type(node).__name__)
+    _check_removable(record, table, taken, arrays, type(node).__name__)
     removals = [
-        (container, [key for key, child in items_of(container) if id(child) in taken])
-        for container in table.objects
+        (
+            container,
+            [
+                key
+                for key, child in items_of(container)
+                if id(child) in taken or (*spot.path, key) in arrays
+            ],
+        )
+        for container, spot in zip(table.objects, table.spots, strict=True)
         if not isinstance(container, Variable)
     ]
     for container, keys in removals:
@@ -389,7 +398,9 @@ def pop(node: Any, *filters: _filters.Filter) -> Any:
     return states[0] if len(states) == 1 else states
 
 
-def _check_removable(root: Record, table: Table, taken: set[int], name: str) -> None:
+def _check_removable(
+    root: Record, table: Table, taken: set[int], arrays: set[Path], name: str
+) -> None:
     """Raises if something to be taken is held by what cannot lose it."""
 
     def holders() -> Iterable[tuple[Path, Any, Record | None]]:
@@ -399,9 +410,10 @@ def _check_removable(root: Record, table: Table, taken: set[int], name: str) -> 
                 yield (*path, key), child, holder
 
     for path, record, holder in holders():
-        if isinstance(holder, NodeDef) or not isinstance(record, (VariableDef, Ref)):
+        if isinstance(holder, NodeDef):
             continue
-        if id(table.objects[record.index]) in taken:
+        is_object = isinstance(record, (VariableDef, Ref))
+        if id(table.objects[record.index]) in taken if is_object else path in arrays:  # type: ignore[union-attr]
             raise StructureError(
                 f"{format_path(path, name)} matches, but what holds it (a tuple, or nothing) "
                 "cannot lose it, and nothing was removed: hold it in an attribute, a list or a dict"

@@ -32,7 +32,7 @@ from weft._lift.naming import names_in, shown_as
 from weft._path import Path, format_path
 from weft._tracebacks import transformed
 from weft._types import MISSING, Missing
-from weft._variable import Variable
+from weft._variable import Variable, edit_axis_names
 
 if TYPE_CHECKING:
     from weft._lift.options import (  # pyright: ignore[reportMissingModuleSource]
@@ -67,18 +67,32 @@ class StateAxes(prefixes.FilteredPrefix):
 
 
 class AxisNames:
-    """Removes the mapped axis from the sharding metadata going in, and adds it coming out."""
+    """Removes the mapped axis from the sharding metadata going in, and adds it coming out.
+
+    Entries of other names that `transform_metadata` has are treated likewise, where a Variable has
+    a tuple there.
+    """
 
     def __init__(self, transform_metadata: Mapping[str, Any]):
         self.name = transform_metadata.get(PARTITION_NAME)
+        self.others = {k: x for k, x in transform_metadata.items() if k != PARTITION_NAME}
 
     def going_in(self, variable: Variable, axis: Any) -> None:
         if isinstance(axis, int):
             variable.remove_axis(axis, self.name)
+            self._edit_others(variable, lambda names, i, _: names.__delitem__(i), axis, 0)
 
     def coming_out(self, variable: Variable, axis: Any) -> None:
         if isinstance(axis, int):
             variable.add_axis(axis, self.name)
+            self._edit_others(variable, list.insert, axis, 1)
+
+    def _edit_others(
+        self, variable: Variable, edit: Callable[[list, int, Any], None], axis: int, added: int
+    ) -> None:
+        for key, name in self.others.items():
+            if isinstance(variable._metadata.get(key), tuple):
+                edit_axis_names(variable, key, lambda x, i, n=name: edit(x, i, n), axis, added)
 
 
 def axis_names(transform_metadata: Mapping[str, Any]) -> AxisNames | None:
