@@ -170,5 +170,5 @@ def test_names_of_the_bridge(name):
     found = re.escape(f"module 'weft.bridge' has no attribute '{name}': {BRIDGE[name]}")
     with pytest.raises(AttributeError, match=found):
         getattr(nnx.bridge, name)
-    with pytest.raises(AttributeError, match="module 'weft.bridge' has no attribute 'nope'$"):
+    with pytest.raises(AttributeError, match=r"module 'weft\.bridge' has no attribute 'nope'$"):
         nnx.bridge.nope  # noqa: B018

@@ -1,7 +1,7 @@
 """What newcomers look for: names of Flax Linen, Keras and PyTorch, and what to write here.
 
-Tables of names in the package and its bridge, and of attributes of Modules and Variables. Nothing of
-this is there: an error that says more than that a name is missing is all that comes of it. A *hint*
+Tables of names in the package and its bridge, and of attributes of objects. Nothing of this is
+there: an error that says more than that a name is missing is all that comes of it. A *hint*
 is an attribute of a class that raises such an error; it stands behind every attribute of that name,
 in the class, in its bases and in the object, and costs nothing where one is found.
 """
