@@ -81,10 +81,12 @@ class CustomVjp(Generic[P, R]):
             hold objects. It must write what the function writes.
           bwd: takes the arguments of `nondiff_argnums`, the residuals and a cotangent, and
             returns one gradient per differentiable argument: for an object a State, pure dict or
-            object with the Variables that have one; None for none. With structure updates the
-            cotangent is a pair: for each argument the State of cotangents of its Variables after
-            the call (None for arrays), and the cotangent of the result. Without, it is the
-            latter alone.
+            object with the Variables that have one; None for none. The cotangent is a pair: for
+            each argument the State of cotangents of its Variables after the call (None for arrays),
+            and the cotangent of the result. With `graph=False` or `graph_updates=False` it is the
+            latter alone, and a parameter `updates_g` of `bwd` is given a tuple with an entry for
+            each argument: an object like it with the cotangents of the Variables that were
+            written, and None in the places of the others; None for what is no object.
           symbolic_zeros: must be False.
           optimize_remat: must be False.
 
@@ -167,12 +169,12 @@ def _check_argnums(f: Callable[..., Any], nondiff_argnums: tuple[Any, ...], mode
                 f"nondiff_argnums must be ints or nnx.DiffState, found {entry!r}: "
                 "`nondiff_argnums=(1,)` or `nondiff_argnums=(nnx.DiffState(0, nnx.Param),)`"
             )
-        if isinstance(entry, DiffState) and not mode.structure:
+        if isinstance(entry, DiffState) and not mode.gives_states:
             raise ValueError(
-                f"custom_vjp of {name_of(f)!r} has {entry!r} in nondiff_argnums, and no structure "
-                "updates: then the gradient of an object is one of its type, all of it. Use "
-                "`graph=True, graph_updates=True`, or take the object apart, `params, rest = "
-                "nnx.unpack(model, nnx.Param, ...)`, and differentiate one part"
+                f"custom_vjp of {name_of(f)!r} has {entry!r} in nondiff_argnums, and graph=False "
+                "or graph_updates=False: then the gradient of an object is one of its type, all "
+                "of it. Use `graph=True, graph_updates=True`, or take the object apart, "
+                "`params, rest = nnx.unpack(model, nnx.Param, ...)`, and differentiate one part"
             )
     if len(set(numbers)) < len(numbers):
         raise ValueError(f"nondiff_argnums names an argument twice: {nondiff_argnums!r}")
@@ -256,8 +258,8 @@ class _Run(NamedTuple):
             _drop_leaves(change.children, remaining)
         mode = self.lift.mode
         out = form_tangent(exit.out, itertools.repeat(True), remaining, mode)
-        cotangent = (self._of_inputs(written), out) if mode.structure else out
-        wants_updates = not mode.structure and takes_keyword(self.rules.bwd, "updates_g")
+        cotangent = (self._of_inputs(written), out) if mode.gives_states else out
+        wants_updates = not mode.gives_states and takes_keyword(self.rules.bwd, "updates_g")
         updates = {"updates_g": self._of_written(written)} if wants_updates else {}
         result = self.rules.bwd(*self.nondiff, restored, cotangent, **updates)
         return ([self._gradients(result)],)
@@ -374,7 +376,7 @@ def custom_vjp(
         An `nnx.DiffState` says of which Variables of an argument there are gradients, and `bwd`
         returns a State of these.
       graph: False to refuse shared references; None for the setting.
-      graph_updates: False to write back Variables only, and for the convention of
+      graph_updates: False to write back Variables only, and, like `graph`, for the convention of
         `jax.custom_vjp`; None for the setting.
 
     Returns:
@@ -382,7 +384,7 @@ def custom_vjp(
 
     Raises:
       TypeError: for a position that is no int.
-      ValueError: for positions that are given twice, and for a DiffState without structure updates.
+      ValueError: for positions that are given twice, and for a DiffState where gradients are objects.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -61,19 +61,23 @@ class Mode(NamedTuple):
 
     Attributes:
       share: whether objects may be met twice (`graph=`).
-      structure: whether structure is written back, not only Variables (`graph_updates=`); not
-        where objects may not be met twice.
+      structure: whether structure is written back, not only Variables (`graph_updates=`).
     """
 
     share: bool
     structure: bool
+
+    @property
+    def gives_states(self) -> bool:
+        """Whether tangents of objects are States; else they are objects of the same type."""
+        return self.share and self.structure
 
 
 def mode_of(graph: bool | None, graph_updates: bool | None) -> Mode:
     """Returns the mode of two options, None standing for the setting."""
     share = _config.set_graph_mode.get() if graph is None else graph
     structure = _config.set_graph_updates.get() if graph_updates is None else graph_updates
-    return Mode(share, share and structure)
+    return Mode(share, structure)
 
 
 @jtu.register_static
