@@ -384,7 +384,7 @@ def custom_vjp(
 
     Raises:
       TypeError: for a position that is no int.
-      ValueError: for positions that are given twice, and for a DiffState where gradients are objects.
+      ValueError: for positions that are given twice, and a DiffState where gradients are objects.
 
     Example:
       >>> import jax, jax.numpy as jnp
