@@ -114,6 +114,12 @@ def test_filtered_prefixes_are_values() -> None:
     assert repr(Axes({"tag": "x"})) == "Axes({'tag': 'x'})"
 
 
+def test_path_filters_of_prefixes() -> None:
+    filters = nnx.statelib.create_path_filters(nnx.State({"a": {"x": 0, "y": 1}, "b": 0}))
+    assert [repr(f) for f in filters] == ["PathIn(('a', 'x'), ('b',))", "PathIn(('a', 'y'))"]
+    assert list(filters.values()) == [0, 1]
+
+
 def test_a_state_has_prefixes_by_path() -> None:
     values = {"a": {"w": 0, "b": None}, "c": 0}
     axes = Axes(nnx.State(values))

@@ -241,12 +241,6 @@ def test_map() -> None:
     assert state.map(lambda path, leaf: path).b == ("b",)
 
 
-def test_path_filters_of_prefixes() -> None:
-    filters = statelib.create_path_filters(nnx.State({"a": {"x": 0, "y": 1}, "b": 0}))
-    assert [repr(f) for f in filters] == ["PathIn(('a', 'x'), ('b',))", "PathIn(('a', 'y'))"]
-    assert list(filters.values()) == [0, 1]
-
-
 # -- pure dicts
 
 

@@ -14,9 +14,10 @@ import jax
 
 from weft import _filters
 from weft._errors import PrefixError
-from weft._graph.state import State, create_path_filters
+from weft._graph.state import State, to_flat_state
 from weft._module.pytree import Pytree
 from weft._path import Path, format_path
+from weft._variable import pure_value
 
 
 class PrefixMapping:
@@ -47,6 +48,20 @@ class PrefixMapping:
     def leaf_prefixes(self) -> Iterable[Any]:
         """Returns every prefix that `map_prefix` can return."""
         raise NotImplementedError
+
+
+def create_path_filters(state: Any) -> dict[_filters.PathIn, Any]:
+    """Turns a State of prefixes into filters: paths with equal prefixes share one.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.statelib.create_path_filters(nnx.State({"a": 0, "b": None, "c": 0}))
+      {PathIn(('a',), ('c',)): 0, PathIn(('b',)): None}
+    """
+    grouped: dict[Any, list[Path]] = {}
+    for path, value in to_flat_state(state):
+        grouped.setdefault(pure_value(value), []).append(path)
+    return {_filters.PathIn(*paths): value for value, paths in grouped.items()}
 
 
 class FilteredPrefix(PrefixMapping):

@@ -34,6 +34,14 @@ class UpdateContext:
       tag: its name.
       outer: the objects outside, by index; None before they are split.
       inner: the objects inside, by index; None while there are none.
+
+    Example:
+      >>> import weft as nnx
+      >>> with nnx.update_context("step") as context:
+      ...     with nnx.split_context("step") as ctx:
+      ...         parts = ctx.split(nnx.Param(1.0))
+      >>> context.outer
+      {0: Param(1.0)}
     """
 
     tag: Hashable

@@ -589,17 +589,3 @@ def map_state(f: Callable[[Path, Any], Any], state: Any) -> State:
       2
     """
     return from_flat_state((path, f(path, leaf)) for path, leaf in to_flat_state(state))
-
-
-def create_path_filters(state: Any) -> dict[_filters.PathIn, Any]:
-    """Turns a State of prefixes into filters: paths with equal prefixes share one.
-
-    Example:
-      >>> import weft as nnx
-      >>> nnx.statelib.create_path_filters(nnx.State({"a": 0, "b": None, "c": 0}))
-      {PathIn(('a',), ('c',)): 0, PathIn(('b',)): None}
-    """
-    grouped: dict[Any, list[Path]] = {}
-    for path, value in to_flat_state(state):
-        grouped.setdefault(pure_value(value), []).append(path)
-    return {_filters.PathIn(*paths): value for value, paths in grouped.items()}

@@ -575,6 +575,15 @@ def _extra(order: tuple[Any, ...] | None, inner: Any) -> Static:
     return NOTHING if order is None and inner is None else Static((order, inner))
 
 
+def objects_in(value: Any) -> set[int]:
+    """Returns the objects and containers in a value by `id`, Variables excepted."""
+    if value is None or kinds.is_array_type(type(value)):
+        return set()
+    flattener = Flattener(arguments=True, check_aliases=False)
+    flattener.flatten(value)
+    return {id(obj) for obj in flattener.table.objects if not isinstance(obj, Variable)}
+
+
 def make_variable(record: VariableDef, raw: Any) -> Variable:
     """Makes the Variable of a record around a raw value."""
     return make(record.type, raw, dict(record.metadata.value))

@@ -38,11 +38,12 @@ from weft._graph.walk import (
     fill_node,
     items_of,
     make_variable,
+    objects_in,
     treedef_of,
 )
 from weft._lift.arguments import argument_paths, by_position
 from weft._module import kinds
-from weft._module.kinds import Kind, is_array_type, kind_of
+from weft._module.kinds import Kind, kind_of
 from weft._module.pytree import Pytree
 from weft._module.pytree import check_write as check_object_write
 from weft._part import check_apart, check_part_write
@@ -416,7 +417,7 @@ class Lift:
             if new_metadata is not None or not _same_leaves(raw, obj._raw):
                 written.append(Written(index, treedef_of(obj._raw), new_metadata))
                 entries.append((raw_leaves(obj), table.spots[index].prefix))
-        returned = None if self.mode.structure else _objects_in(out)
+        returned = None if self.mode.structure else objects_in(out)
         changed = () if returned == set() else self._changed(inside, flattener, also, returned)
         flattener.known_arrays = {}
         record = flattener.flatten(out, ("output",), self.out_prefix)
@@ -563,15 +564,6 @@ def _same_leaves(before: Any, after: Any) -> bool:
         return before is after
     leaves, treedef = jtu.tree_flatten(after)
     return treedef == before[1] and _same(leaves, before[0])
-
-
-def _objects_in(out: Any) -> set[int]:
-    """Returns the objects and containers in a function's result: they come out as they are now."""
-    if is_array_type(type(out)) or out is None:
-        return set()
-    flattener = Flattener(arguments=True, check_aliases=False)
-    flattener.flatten(out)
-    return {id(obj) for obj in flattener.table.objects if not isinstance(obj, Variable)}
 
 
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, frozenset})
