@@ -1,5 +1,7 @@
 """Models without memory: shapes, dtypes and shardings in the place of arrays."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,3 +88,22 @@ def test_as_abstract_checks_the_plans(mesh):
         nnx.as_abstract(
             {"kernel": nnx.Param(1.0 + jnp.zeros(()), out_sharding=("data",), eager_sharding=False)}
         )
+
+
+def test_as_abstract_of_variables_with_meshes_of_their_own(mesh):
+    other = jax.make_mesh((4,), ("c",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def make():
+        own = jax.NamedSharding(other, jax.P(None, "c"))
+        return nnx.Dict(
+            a=nnx.Param(jnp.ones((4, 4)), out_sharding=("c", None), mesh=other),
+            b=nnx.Param(jnp.ones((4, 4)), out_sharding=own),
+            plain=nnx.Param(jnp.ones(2)),
+        )
+
+    expected = {"a": jax.P("c", None), "b": jax.P(None, "c")}
+    for around in (contextlib.nullcontext(), jax.set_mesh(mesh)):
+        with around:
+            model = nnx.as_abstract(nnx.eval_shape(make))
+        for name, spec in expected.items():
+            assert getattr(model, name).sharding == jax.NamedSharding(other, spec)

@@ -24,7 +24,10 @@ def test_a_first_program_loads_what_it_uses() -> None:
     layers = {name for name in found if name.startswith("weft.nn.")}
     assert layers == {
         f"weft.nn.{name}"
-        for name in ("dtypes", "initializers", "linear", "one_program", "padding", "parameters")
+        for name in (
+            *("dtypes", "initializers", "linear", "nnx_names"),
+            *("one_program", "padding", "parameters"),
+        )
     }
     transforms = {"map", "loop", "branch", "repeat", "vjp", "custom_vjp", "abstract", "partial"}
     assert not found & {f"weft._lift.{name}" for name in transforms}
@@ -48,6 +51,42 @@ def test_modules_and_functions_of_one_name_stay_apart(first: str) -> None:
         "import weft._module.dataclass, weft._rng.reseed, weft._lift.jit, weft._lift.vjp\n"
         "assert all(map(callable, (nnx.dataclass, nnx.reseed, nnx.jit, nnx.vjp, nnx.vmap)))"
     )
+
+
+ASK = """
+import importlib, pathlib, sys
+import weft
+root = pathlib.Path(weft.__file__).parent
+names = [".".join(path.with_suffix("").relative_to(root.parent).parts)
+         for path in sorted(root.rglob("*.py")) if path.stem != "__init__"]
+order, *orders = sys.argv[1], "ask", "import"
+assert order in orders
+for step in (orders if order == "ask" else orders[::-1]):
+    for name in names:
+        package, _, last = name.rpartition(".")
+        if step == "import":
+            importlib.import_module(name)
+        elif hasattr(importlib.import_module(package), last):
+            print(name, type(getattr(sys.modules[package], last)).__name__)
+"""
+
+
+def test_a_name_is_a_module_or_a_function_whatever_is_imported_first() -> None:
+    pytest.importorskip("flax", reason="flax is not installed")
+    asked, imported = (
+        dict(
+            line.split()
+            for line in subprocess.run(
+                [sys.executable, "-c", ASK, order], capture_output=True, text=True, check=True
+            ).stdout.splitlines()
+        )
+        for order in ("ask", "import")
+    )
+    assert asked.keys() <= imported.keys() and len(asked) > 50
+    assert {name: kind for name, kind in imported.items() if name in asked} == asked
+    public = {name for name in asked if not any(part[:1] == "_" for part in name.split("."))}
+    assert {asked[name] for name in public} == {"module"}
+    assert imported["weft.nn.stack"] == imported["weft.nn.lora"] == "module"
 
 
 def test_names_in_a_stub() -> None:

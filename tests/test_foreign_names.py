@@ -13,9 +13,9 @@ import optax
 import pytest
 
 import weft as nnx
-from weft._foreign_names import MODULE, OPTIMIZER, PUBLIC, VARIABLE, Hint
+from weft._foreign_names import BRIDGE, MODULE, OPTIMIZER, PUBLIC, VARIABLE, Hint
 
-ALL = {**PUBLIC, **MODULE, **VARIABLE, **OPTIMIZER}
+ALL = {**PUBLIC, **BRIDGE, **MODULE, **VARIABLE, **OPTIMIZER}
 
 
 class Model(nnx.Module):
@@ -163,3 +163,12 @@ def test_reading_an_attribute_that_is_there_runs_no_python() -> None:
     assert not any(hasattr(base, "__getattr__") for base in bases())
     assert "not here: " in repr(vars(nnx.Module)["forward"])
     assert all(isinstance(vars(nnx.Module)[name], Hint) for name in MODULE)
+
+
+@pytest.mark.parametrize("name", BRIDGE)
+def test_names_of_the_bridge(name):
+    found = re.escape(f"module 'weft.bridge' has no attribute '{name}': {BRIDGE[name]}")
+    with pytest.raises(AttributeError, match=found):
+        getattr(nnx.bridge, name)
+    with pytest.raises(AttributeError, match=r"module 'weft\.bridge' has no attribute 'nope'$"):
+        nnx.bridge.nope  # noqa: B018

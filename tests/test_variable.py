@@ -193,6 +193,8 @@ def test_metadata_errors() -> None:
     found = r"older names of `out_sharding`: found \('a',\) under one of them and \('b',\) under"
     with pytest.raises(ValueError, match=found):
         nnx.Param(1.0, sharding=("a",), out_sharding=("b",))
+    for same in (("a", None), ["a", None], jax.P("a", None)):
+        nnx.Param(jnp.ones((1, 1)), sharding=same, out_sharding=("a", None))
     assert variable.get_metadata() == {"tag": "a"}
 
 

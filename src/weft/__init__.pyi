@@ -74,10 +74,13 @@ from weft._graph.capture import capture as capture
 from weft._graph.contexts import MergeContext as MergeContext
 from weft._graph.node_states import NodeStates as NodeStates
 from weft._graph.contexts import SplitContext as SplitContext
+from weft._graph.round_trips import UpdateContext as UpdateContext
+from weft._graph.round_trips import current_update_context as current_update_context
 from weft._graph.node_states import from_tree as from_tree
 from weft._graph.contexts import merge_context as merge_context
 from weft._graph.contexts import split_context as split_context
 from weft._graph.node_states import to_tree as to_tree
+from weft._graph.round_trips import update_context as update_context
 from weft._graph.flat import flatten as flatten
 from weft._graph.flat import unflatten as unflatten
 from weft._graph.node_prefix import prefix as prefix

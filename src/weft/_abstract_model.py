@@ -14,7 +14,7 @@ from weft._graph import GraphDef, State, merge, split
 from weft._lift.abstract import eval_shape
 from weft._partitioning import put, shardings_of
 from weft._types import ARRAY_TYPES
-from weft._variable import Variable, is_variable
+from weft._variable import Variable
 
 A = TypeVar("A")
 
@@ -22,8 +22,8 @@ A = TypeVar("A")
 def as_abstract(tree: A, graph: bool | None = None) -> A:
     """Replaces every array by a `ShapeDtypeStruct` that knows its sharding.
 
-    The sharding is that of the metadata on the mesh of `jax.set_mesh`, if there is one, else the
-    one that the array has.
+    The sharding is that of the metadata on the Variable's own mesh or that of `jax.set_mesh`, if
+    there is one, else the one that the array has.
 
     Args:
       tree: a model, a State or a pytree of Variables and arrays, concrete or abstract.
@@ -43,9 +43,9 @@ def as_abstract(tree: A, graph: bool | None = None) -> A:
     """
     mesh = _mesh_around()
     if isinstance(tree, State):
-        return _abstract(tree, mesh)
+        return _abstract(tree, mesh, own_meshes=True)
     graphdef, state = split(tree, graph=graph)
-    return merge(graphdef, _abstract(state, mesh), copy=False)
+    return merge(graphdef, _abstract(state, mesh, own_meshes=True), copy=False)
 
 
 abstract_with_sharding = as_abstract
@@ -59,12 +59,8 @@ def _mesh_around() -> Any:
         return mesh
 
 
-def _abstract(tree: Any, mesh: Any) -> Any:
-    if mesh.empty:
-        leaves, treedef = jtu.tree_flatten(tree, is_leaf=is_variable)
-        shardings = [None] * len(leaves)
-    else:
-        leaves, treedef, shardings = shardings_of(tree, mesh)
+def _abstract(tree: Any, mesh: Any, *, own_meshes: bool = False) -> Any:
+    leaves, treedef, shardings = shardings_of(tree, mesh, own_meshes=own_meshes)
     made = []
     for x, sharding in zip(leaves, shardings, strict=True):
         value = x.get_raw_value() if isinstance(x, Variable) else x

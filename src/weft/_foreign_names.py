@@ -1,7 +1,7 @@
 """What newcomers look for: names of Flax Linen, Keras and PyTorch, and what to write here.
 
-Three tables, of names in the package, attributes of Modules and attributes of Variables. Nothing of
-this is there: an error that says more than that a name is missing is all that comes of it. A *hint*
+Tables of names in the package and its bridge, and of attributes of objects. Nothing of this is
+there: an error that says more than that a name is missing is all that comes of it. A *hint*
 is an attribute of a class that raises such an error; it stands behind every attribute of that name,
 in the class, in its bases and in the object, and costs nothing where one is found.
 """
@@ -99,6 +99,17 @@ PUBLIC: dict[str, str] = {
 }
 """Names that the package does not have, and what to write."""
 
+_ONE_KIND = (
+    "there is one kind of Module, `nnx.Module`, which makes its parts in `__init__`; "
+    "`nnx.bridge.to_linen(Class, *args)` gives it `init` and `apply`"
+)
+_VALUES = "take the model apart, `parts = nnx.split(model)`, and call it: `nnx.call(parts)(x)`"
+BRIDGE: dict[str, str] = {
+    **dict.fromkeys(("Module", "compact", "Scope", "AttrPriority"), _ONE_KIND),
+    **dict.fromkeys(("functional", "Functional"), _VALUES),
+}
+"""Names that `nnx.bridge` does not have, and what to write."""
+
 _PARAMETERS = "parameters are `nnx.state(model, nnx.Param)`"
 _ATTRIBUTE = "a Variable is an attribute"
 _WRITE = "write values into it by `nnx.update(model, state)`"
@@ -166,10 +177,10 @@ OPTIMIZER: dict[str, str] = {
 """Attributes that optimizers do not have, and what to write."""
 
 
-def missing_name(module: str, name: str) -> AttributeError:
+def missing_name(module: str, name: str, table: Mapping[str, str] = PUBLIC) -> AttributeError:
     """Returns the error for a name that a module of the package does not have."""
     text = f"module {module!r} has no attribute {name!r}"
-    return AttributeError(f"{text}: {PUBLIC[name]}" if name in PUBLIC else text)
+    return AttributeError(f"{text}: {table[name]}" if name in table else text)
 
 
 class Hint:

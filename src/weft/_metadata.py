@@ -35,13 +35,17 @@ def with_current_names(metadata: Mapping[str, Any]) -> dict[str, Any]:
     renamed: dict[str, Any] = {}
     for name, value in metadata.items():
         found = renamed.setdefault(current_name(name), value)
-        if found is not value and found != value:
+        if found is not value and found != value and _names_of(found) != _names_of(value):
             raise ValueError(
                 f"`sharding` and `sharding_names` are older names of `out_sharding`: found "
                 f"{found!r} under one of them and {value!r} under another. "
                 f"Give one, `out_sharding={value!r}`"
             )
     return renamed
+
+
+def _names_of(plan: Any) -> Any:
+    return tuple(plan) if isinstance(plan, (tuple, list, PartitionSpec)) else plan
 
 
 # -- plans: what `out_sharding` may be

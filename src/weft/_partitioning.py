@@ -141,19 +141,43 @@ def get_named_sharding(tree: A, mesh: Any) -> A:
     return jtu.tree_unflatten(treedef, placed)
 
 
-def shardings_of(tree: Any, mesh: Any) -> tuple[list[Any], Any, list[NamedSharding | None]]:
-    """Returns the Variables and other leaves of a tree, its treedef, and their shardings."""
+def shardings_of(
+    tree: Any, mesh: Any, *, own_meshes: bool = False
+) -> tuple[list[Any], Any, list[NamedSharding | None]]:
+    """Returns the Variables and other leaves of a tree, its treedef, and their shardings.
+
+    Args:
+      tree: the tree.
+      mesh: the mesh; if it is empty there are no shardings.
+      own_meshes: whether a mesh that a Variable names itself comes first.
+    """
     pairs, treedef = jtu.tree_flatten_with_path(tree, is_leaf=is_variable)
     leaves = [x for _, x in pairs]
-    specs = [_spec(x, mesh) if isinstance(x, (Variable, *ARRAY_TYPES)) else None for x in leaves]
+    meshes = [_own_mesh(x, mesh) if own_meshes else mesh for x in leaves]
+    specs = [
+        None if mesh.empty or not isinstance(x, (Variable, *ARRAY_TYPES)) else _spec(x, mesh)
+        for x, mesh in zip(leaves, meshes, strict=True)
+    ]
     check_fit(
         (_where(path, x), _plan(x, spec), misfits(spec, value.shape, mesh))
-        for (path, x), spec in zip(pairs, specs, strict=True)
+        for (path, x), spec, mesh in zip(pairs, specs, meshes, strict=True)
         if spec is not None
         for value in jax.tree.leaves(x.get_raw_value() if isinstance(x, Variable) else x)
         if isinstance(value, ARRAY_TYPES)
     )
-    return leaves, treedef, [None if spec is None else NamedSharding(mesh, spec) for spec in specs]
+    shardings = [
+        None if spec is None else NamedSharding(mesh, spec)
+        for spec, mesh in zip(specs, meshes, strict=True)
+    ]
+    return leaves, treedef, shardings
+
+
+def _own_mesh(x: Any, mesh: Any) -> Any:
+    """Returns the mesh that a Variable names, in its metadata or its sharding, or a given one."""
+    if not isinstance(x, Variable) or x.get_metadata("out_sharding", None) is None:
+        return mesh
+    plan = x.get_metadata("out_sharding")
+    return plan.mesh if isinstance(plan, NamedSharding) else x.get_metadata("mesh", None) or mesh
 
 
 def _where(path: Any, x: Any) -> str:

@@ -127,7 +127,7 @@ class Variable(VariableStorage, ValueOperators[A]):
         def add(names: list, index: int) -> None:
             names.insert(index, axis_name)
 
-        _edit_axis_names(self, add, axis_index, 1)
+        edit_axis_names(self, "out_sharding", add, axis_index, 1)
         for hook in _hooks(self, "on_add_axis"):
             hook(self, axis_index, axis_name)
 
@@ -147,7 +147,7 @@ class Variable(VariableStorage, ValueOperators[A]):
                 )
             del names[max(index, 0) : index + 1]
 
-        _edit_axis_names(self, remove, axis_index, 0)
+        edit_axis_names(self, "out_sharding", remove, axis_index, 0)
         for hook in _hooks(self, "on_remove_axis"):
             hook(self, axis_index, axis_name)
 
@@ -507,10 +507,19 @@ def _call_hooks(variable: Variable, name: str, value: Any) -> Any:
     return value
 
 
-def _edit_axis_names(
-    variable: Variable, edit: Callable[[list, int], None], axis_index: int, added: int
+def edit_axis_names(
+    variable: Variable, key: str, edit: Callable[[list, int], None], axis_index: int, added: int
 ) -> None:
-    names = variable._metadata.get("out_sharding")
+    """Changes an entry of the metadata that says something of each axis, if there is one.
+
+    Args:
+      variable: the Variable.
+      key: the entry.
+      edit: is given a list of what the entry says, and where to change it.
+      axis_index: the axis, from the end if negative.
+      added: how many axes come to it.
+    """
+    names = variable._metadata.get(key)
     if names is None:
         return
     check_write(variable)
@@ -521,7 +530,7 @@ def _edit_axis_names(
         listed.append(None)
     edit(listed, axis_index)
     edited = with_axis_names(names, listed)
-    set_metadata_dict(variable, {**variable._metadata, "out_sharding": edited})
+    set_metadata_dict(variable, {**variable._metadata, key: edited})
 
 
 # -- pytree

@@ -2,6 +2,7 @@
 
 from weft._graph.node_prefix import prefix as prefix
 from weft._graph.node_states import NodeStates as NodeStates
+from weft._graph.node_states import clear_non_graph_nodes as clear_non_graph_nodes
 from weft._graph.node_states import default_split_fn as default_split_fn
 from weft._graph.node_states import from_tree as from_tree
 from weft._graph.node_states import is_tree_node as is_tree_node

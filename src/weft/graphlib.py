@@ -35,6 +35,9 @@ from weft._graph.proxy import call as call
 from weft._graph.records import GraphDef as GraphDef
 from weft._graph.records import NodeDef as NodeDef
 from weft._graph.records import VariableDef as VariableDef
+from weft._graph.round_trips import UpdateContext as UpdateContext
+from weft._graph.round_trips import current_update_context as current_update_context
+from weft._graph.round_trips import update_context as update_context
 from weft._graph.state import FlatState as FlatState
 from weft._graph.state import State as State
 from weft._graph.state import map_state as map_state

@@ -1,8 +1,8 @@
 """States, under the name that code of the NNX API imports them from."""
 
+from weft._graph.prefix import create_path_filters as create_path_filters
 from weft._graph.state import FlatState as FlatState
 from weft._graph.state import State as State
-from weft._graph.state import create_path_filters as create_path_filters
 from weft._graph.state import diff as diff
 from weft._graph.state import filter_state as filter_state
 from weft._graph.state import from_flat_state as from_flat_state

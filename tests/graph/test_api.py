@@ -257,6 +257,20 @@ def test_pop_from_containers_and_all_places() -> None:
     assert not hasattr(obj, "a")
 
 
+def test_pop_of_arrays() -> None:
+    array = jnp.array(1)
+    obj = {"a": {"b": array, "c": nnx.Param(jnp.array(2)), "d": array}, "l": [array, 3]}
+    is_one = lambda path, x: path[-1] in ("b", "c", 0)  # noqa: E731
+    popped = nnx.pop(obj, is_one)
+    assert nnx.to_flat_state(popped).paths == (("a", "b"), ("a", "c"), ("l", 0))
+    assert obj == {"a": {"d": array}, "l": [3]}
+    box = Box(t=(array,), x=array)
+    with pytest.raises(nnx.StructureError, match=r"Box\.t\[0\] matches, but what holds it"):
+        nnx.pop(box, ...)
+    assert nnx.to_flat_state(nnx.pop(box, lambda path, _: path == ("x",))).paths == (("x",),)
+    assert not hasattr(box, "x")
+
+
 def test_what_cannot_be_popped() -> None:
     shared = nnx.Param(1.0)
     with pytest.raises(ValueError, match=re.escape("`nnx.pop(model, nnx.Intermediate)`")):
@@ -340,3 +354,13 @@ def test_a_thread_of_its_own() -> None:
         thread.join()
     assert found == [(True, [0.0, 0.0])] * 4
     assert obj.w[...].tolist() == [1.0, 1.0]
+
+
+def test_states_of_an_object_that_is_a_leaf_itself() -> None:
+    for leaf in (nnx.Param(jnp.ones(2)), jnp.ones(2)):
+        graphdef, *states = nnx.split(leaf, nnx.BatchStat, nnx.Param, ...)
+        merged = nnx.merge(graphdef, *states)
+        assert type(merged) is type(leaf) and float(merged.sum()) == 2
+        assert type(nnx.merge(*nnx.flatten(leaf))) is type(leaf)
+    with pytest.raises(nnx.StructureError, match=r"which is the object itself: found no value"):
+        nnx.merge(graphdef, nnx.State({}))

@@ -39,10 +39,17 @@ def test_flat_states_in_a_context():
         assert ctx.unflatten(graphdef, flat)[0].out_features == 3
 
 
-def test_tags_are_refused():
-    with pytest.raises(ValueError, match="ctxtag='jit' names an update context"):
+def test_tags_need_an_update_context():
+    found = (
+        r"in an update context of the tag 'jit', found none: `with nnx.update_context\('jit'\):`"
+    )
+    with pytest.raises(ValueError, match=found):
         with nnx.split_context("jit"):
             pass
-    with pytest.raises(ValueError, match="Weft does not have"):
+    with pytest.raises(ValueError, match=found):
         with nnx.merge_context("jit", True):
             pass
+    with nnx.update_context("jit"):
+        with pytest.raises(ValueError, match=r"which side it is: `nnx.merge_context\('jit', inner"):
+            with nnx.merge_context("jit"):
+                pass

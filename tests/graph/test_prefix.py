@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -113,16 +114,26 @@ def test_filtered_prefixes_are_values() -> None:
     assert repr(Axes({"tag": "x"})) == "Axes({'tag': 'x'})"
 
 
+def test_path_filters_of_prefixes() -> None:
+    filters = nnx.statelib.create_path_filters(nnx.State({"a": {"x": 0, "y": 1}, "b": 0}))
+    assert [repr(f) for f in filters] == ["PathIn(('a', 'x'), ('b',))", "PathIn(('a', 'y'))"]
+    assert list(filters.values()) == [0, 1]
+
+
+def test_a_state_has_prefixes_by_path() -> None:
+    values = {"a": {"w": 0, "b": None}, "c": 0}
+    axes = Axes(nnx.State(values))
+    assert axes == Axes(jax.tree.map(nnx.Variable, nnx.State(values), is_leaf=lambda x: x is None))
+    assert axes.map_prefix(("a", "w"), None) == 0 and axes.map_prefix(("a", "b"), None) is None
+    assert set(axes.leaf_prefixes()) == {0, None}
+    with pytest.raises(nnx.PrefixError, match=r"no filter of Axes.* matches a\.x, a Param"):
+        axes.map_prefix(("a", "x"), nnx.Param(1.0))
+
+
 def test_distinct_leaves() -> None:
     axes = Axes({nnx.Param: 0, ...: (1, 2)})
-    assert prefixes.distinct((0, [axes, None]), {"a": True}, Box(x=1.0)) == [
-        0,
-        1,
-        2,
-        None,
-        True,
-        1.0,
-    ]
+    box = Box(x=nnx.data(1.0), name="static")
+    assert prefixes.distinct((0, [axes, None]), {"a": True}, box) == [0, 1, 2, None, True, 1.0]
     assert prefixes.distinct() == []
     assert prefixes.position(True, [1, 1.0, True]) == 2
     with pytest.raises(nnx.PrefixError, match=re.escape("3 is not among the prefixes [1, 2]")):

@@ -241,12 +241,6 @@ def test_map() -> None:
     assert state.map(lambda path, leaf: path).b == ("b",)
 
 
-def test_path_filters_of_prefixes() -> None:
-    filters = statelib.create_path_filters(nnx.State({"a": {"x": 0, "y": 1}, "b": 0}))
-    assert [repr(f) for f in filters] == ["PathIn(('a', 'x'), ('b',))", "PathIn(('a', 'y'))"]
-    assert list(filters.values()) == [0, 1]
-
-
 # -- pure dicts
 
 
@@ -291,3 +285,11 @@ def test_a_pure_dict_that_does_not_fit() -> None:
 def test_int_keys_come_back() -> None:
     restored = nnx.restore_int_paths({"layers": {"0": 1, "10": {"02": 2}, "x1": 3}, 5: 4})
     assert restored == {"layers": {0: 1, 10: {2: 2}, "x1": 3}, 5: 4}
+
+
+def test_states_equal_mappings_of_the_same_leaves():
+    assert nnx.State({}) == {} and {"a": {"b": 1}} == nnx.State({"a": {"b": 1}})
+    assert nnx.State({"a": 1}) != {"a": 2} and nnx.State({"a": 1}) != {"a": 1, "b": 2}
+    assert nnx.State({}) != [] and nnx.State({}) != None  # noqa: E711
+    array = jnp.arange(3)
+    assert nnx.State({"a": nnx.Param(array)}) == {"a": nnx.Param(array)}

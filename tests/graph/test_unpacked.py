@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 import weft as nnx
@@ -60,4 +61,19 @@ def test_a_pytree_whose_structure_is_static() -> None:
     doubled = jax.tree.map(lambda x: x * 2, nnx.unpack(layer()))
     assert (nnx.merge(doubled)(x) == 2 * layer()(x)).all()
     ((path, _), _) = jax.tree_util.tree_leaves_with_path(doubled)
-    assert jax.tree_util.keystr(path) == "._state['bias'].value"
+    assert jax.tree_util.keystr(path) == "['bias'].value"
+
+
+@pytest.mark.parametrize("graph", [True, False])
+def test_gradients_of_unpacked_parameters_train_the_model(graph):
+    model = nnx.BatchNorm(2, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, optax.sgd(0.5), wrt=nnx.Param)
+    params, rest = nnx.unpack(model, nnx.Param, ...)
+
+    def loss(params, rest):
+        return nnx.merge(params, rest).bias.sum()
+
+    grads = nnx.grad(loss, graph=graph)(params, rest)
+    assert type(grads) is nnx.GraphState and list(grads) == ["bias", "scale"]
+    optimizer.update(model, grads)
+    assert model.bias[...].tolist() == [-0.5, -0.5]

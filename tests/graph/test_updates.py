@@ -271,3 +271,14 @@ def test_a_pytree_that_cannot_be_made_anew() -> None:
     with pytest.raises(ValueError, match="fussy"):
         nnx.update(obj, {"w": jnp.zeros(1), "f": {0: jnp.zeros(1)}})
     assert obj.w[...].tolist() == [1.0]
+
+
+def test_an_object_that_is_a_leaf_itself() -> None:
+    variable = nnx.Param(jnp.ones(2))
+    _, stats, params, rest = nnx.split(variable, nnx.BatchStat, nnx.Param, ...)
+    params = nnx.Param(jnp.zeros(2))
+    nnx.update(variable, stats, params, rest)
+    assert float(variable.sum()) == 0
+    nnx.update(variable, nnx.State({}))
+    nnx.update(variable, nnx.to_flat_state(nnx.state(nnx.Param(jnp.ones(2)))))
+    assert float(variable.sum()) == 2

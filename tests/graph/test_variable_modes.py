@@ -41,3 +41,11 @@ def test_with_vars_copies_the_objects_and_keeps_the_variables():
 def test_other_modes_are_refused(options, error, message):
     with pytest.raises(error, match=message):
         nnx.with_vars(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), **options)
+
+
+def test_modes_as_a_decorator():
+    @nnx.var_defaults(hijax=False)
+    def f():
+        return nnx.Param(1)
+
+    assert type(f()) is nnx.Param

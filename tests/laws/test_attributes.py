@@ -355,8 +355,8 @@ def test_methods_inside_transforms(graph: bool) -> None:
 
     for f in (loss, nnx.jit(loss, graph=graph)):
         grads = nnx.grad(f, graph=graph)(model)
-        assert float(grads["before"]["w"][...]) == 3.0
-        assert float(grads["zlast"]["w"][...]) == 4.0
+        assert float(grads.before.w[...]) == 3.0
+        assert float(grads.zlast.w[...]) == 4.0
     assert same_targets(model)
 
     def swap(m: Bound) -> None:

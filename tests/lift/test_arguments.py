@@ -11,6 +11,7 @@ from weft._lift.arguments import (
     parameters_of,
     select_arguments,
     signature_beside,
+    takes_keyword,
 )
 from weft._static import Static
 
@@ -127,3 +128,10 @@ def test_wrong_positions_and_names():
         select_arguments(g, "x")
     with pytest.raises(ValueError, match=r"'g' has no argument 'what'; it has m, x, mode, flag"):
         select_arguments(g, None, "what")
+
+
+def test_keywords_that_a_function_takes():
+    def f(a, /, b, *rest, c=1): ...
+
+    assert [takes_keyword(f, name) for name in ("a", "b", "rest", "c", "d")] == [0, 1, 0, 1, 0]
+    assert takes_keyword(lambda **rest: None, "any")

@@ -232,3 +232,83 @@ def test_mistakes():
     g.defvjp(lambda x: (x, None), lambda res, dy: (dy,))
     message = error_of(TypeError, g, 1.0, y=2.0)
     assert "cannot differentiate keyword-only arguments ['y']: make them positional" in message
+
+
+def selective(filter, keep=None):
+    """Returns `w * x + b`, with tripled gradients of what a filter selects."""
+    seen = []
+
+    @nnx.custom_vjp(nondiff_argnums=(nnx.DiffState(0, filter),))
+    def f(m, x):
+        m.count[...] = m.count + x
+        return m.w * x + m.b
+
+    def fwd(m, x):
+        return f(m, x), (m, x)
+
+    def bwd(residuals, cotangents):
+        (m, x), ((of_model, of_x), dy) = residuals, cotangents
+        seen.append((sorted(of_model), of_x))
+        grads = nnx.State({"w": 3.0 * dy * x, "b": 3.0 * dy, "count": of_model["count"][...]})
+        return nnx.filter_state(grads, lambda path, _: path[0] in (keep or filter)), dy * m.w
+
+    f.defvjp(fwd, bwd)
+    return f, seen
+
+
+def test_diff_state_selects_the_variables_that_have_gradients():
+    f, seen = selective(nnx.PathContains("w"), ["w"])
+    grads = nnx.grad(f)(Model(), jnp.array(5.0))
+    assert float(grads["w"][...]) == 15.0 and float(grads["b"][...]) == 0.0
+    assert seen == [(["b", "count", "steps", "w"], None)]
+    assert float(nnx.grad(f, argnums=1)(Model(), jnp.array(5.0))) == 2.0
+
+
+def test_a_gradient_that_diff_state_does_not_select():
+    f, _ = selective(nnx.PathContains("w"), ["w", "b"])
+    found = error_of(nnx.StructureError, nnx.grad(f), Model(), jnp.array(5.0))
+    assert "has gradients for m.b, which its DiffState does not select" in found
+    assert "`del grads['b']`" in found
+
+
+def test_positions_that_cannot_be():
+    def make(nondiff_argnums, **mode):
+        f = nnx.custom_vjp(lambda m, x: x, nondiff_argnums=nondiff_argnums, **mode)
+        f.defvjp(lambda m, x: (x, None), lambda *given: None)
+        return f
+
+    select = nnx.DiffState(0, nnx.Param)
+    assert "must be ints or nnx.DiffState, found 'x'" in error_of(TypeError, make, ("x",))
+    assert "names an argument twice" in error_of(ValueError, make, (0, select))
+    for mode in ({"graph": False}, {"graph_updates": False}):
+        found = error_of(ValueError, make, select, **mode)
+        assert (
+            "and graph=False or graph_updates=False" in found
+            and "nnx.unpack(model, nnx.Param, ...)" in found
+        )
+    found = error_of(ValueError, make((5,)), Model(), 1.0)
+    assert "asks for argument 5, but the call has 2: give a position from 0 to 1" in found
+
+
+@pytest.mark.parametrize("mode", [{"graph": False}, {"graph_updates": False}])
+def test_cotangents_of_what_was_written(mode):
+    seen = []
+
+    @nnx.custom_vjp(nondiff_argnums=(1,), **mode)
+    def f(m, factor, x):
+        m.count[...] = m.count * 2 + x
+        return m.w * x * factor
+
+    def bwd(factor, residuals, dy, *, updates_g):
+        seen.append(updates_g)
+        return jax.tree.map(jnp.zeros_like, residuals), factor * dy
+
+    f.defvjp(lambda m, factor, x: (f(m, factor, x), m), bwd)
+
+    def loss(m, x):
+        return f(m, 2, x) + 5 * m.count[...]
+
+    nnx.grad(loss, argnums=(0, 1), allow_int=True)(Model(), 3.0)
+    ((of_model, of_factor, of_x),) = seen
+    assert of_factor is of_x is of_model.w is of_model.b is of_model.steps is None
+    assert type(of_model) is Model and float(of_model.count[...]) == 5.0

@@ -235,3 +235,47 @@ def test_the_number_of_outputs_is_that_of_hand_written_jax():
     model.train()
     names = sorted(str(x.dtype) for x in nnx.make_jaxpr(lambda m, x: m(x))(model, x).out_avals)
     assert names == ["float32", "float32", "float32", "uint32"]  # mean, var, y, and the count
+
+
+class Box(nnx.Pytree):
+    def __init__(self):
+        self.data, self.n, self.inner = jnp.zeros(()), 1, nnx.Dict(step=jnp.zeros(()))
+
+    def grow(self):
+        self.data, self.n, self.inner.step = self.data + 1, self.n + 1, self.inner.step + 1
+        return self
+
+
+def test_what_is_returned_comes_out_as_it_is_without_structure_updates():
+    for transform in (nnx.jit, nnx.remat):
+        box = Box()
+        f = transform(lambda b: ([b.grow()], b.data), graph_updates=False)
+        (out,), value = f(box)
+        assert out is box and (float(box.data), float(value), box.n) == (1, 1, 2)
+        assert float(box.inner.step) == 1
+        transform(lambda b: b.grow().data, graph_updates=False)(box)  # does not return it
+        assert float(box.data) == 1 and box.n == 2
+
+
+@pytest.mark.parametrize("mode", [{"graph_updates": False}, {"graph": False}], ids=str)
+def test_a_carry_that_changes_without_structure_updates(mode):
+    def grow(box):
+        box.data = box.data + 1
+        return box
+
+    for loop in (
+        lambda box: nnx.fori_loop(0, 3, lambda i, b: grow(b), box, **mode),
+        nnx.scan(grow, in_axes=nnx.Carry, out_axes=nnx.Carry, length=3, **mode),
+    ):
+        assert float(loop(Box()).data) == 3
+    assert float(nnx.cond(True, grow, lambda b: b, Box(), **mode).data) == 1
+
+
+def test_gradients_without_shared_references_have_the_type_of_the_argument():
+    model = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+    loss = lambda m: m(jnp.ones((1, 2))).sum()  # noqa: E731
+    grads = nnx.grad(loss, graph=False)(model)
+    assert type(grads) is nnx.Linear and float(grads.bias.sum()) == 2
+    with nnx.set_graph_mode(False):
+        assert type(nnx.grad(loss)(model)) is nnx.Linear
+    assert type(nnx.grad(loss)(model)) is nnx.State

@@ -458,3 +458,41 @@ def test_axes_of_scan_that_are_not_there():
         found = rf"puts output\[1\] together over axis {axis}, but one slice .* the shape \(2,\)"
         with pytest.raises(nnx.PrefixError, match=found):
             scan((nnx.Carry, 0), (nnx.Carry, axis))(jnp.zeros(()), x)
+
+
+def test_axes_by_path_from_a_state():
+    make = lambda: nnx.BatchNorm(2, rngs=nnx.Rngs(0))  # noqa: E731
+    state = nnx.state(make())
+    state["mean"], state["var"], state["bias"], state["scale"] = 0, 0, None, 1
+    norms = nnx.vmap(make, out_axes=nnx.StateAxes(state), axis_size=3)()
+    shapes = {path[-1]: x.shape for path, x in nnx.to_flat_state(nnx.state(norms))}
+    assert shapes == {"bias": (2,), "mean": (3, 2), "scale": (2, 3), "var": (3, 2)}
+    axes = nnx.StateAxes(jax.tree.map(lambda _: 0, nnx.state(make())))
+    norms = nnx.vmap(make, out_axes=0, axis_size=3)()
+    assert nnx.vmap(lambda m: m.scale + 0, in_axes=(axes,))(norms).shape == (3, 2)
+
+
+@pytest.mark.parametrize("transform", [nnx.vmap, nnx.pmap], ids=["vmap", "pmap"])
+def test_axes_by_filter_of_which_one_has_nothing(transform):
+    axes = nnx.StateAxes({nnx.RngState: 0, ...: None})
+    draw = transform(lambda rngs: rngs.params(), in_axes=(axes,), axis_size=2)
+    rngs = nnx.Rngs(0).split(2)
+    assert draw(rngs).shape == (2,) and rngs.default.count[...].tolist() == [1, 1]
+
+
+def test_metadata_of_other_names_gets_and_loses_the_axis():
+    metadata = {nnx.PARTITION_NAME: None, "nick": "layers", "count": 3, "missing": 1, "text": "t"}
+
+    def make():
+        return nnx.Param(jnp.ones((2, 2)), nick=("in", "out"), count=(1, 2), text="x")
+
+    stacked = nnx.vmap(make, out_axes=1, axis_size=4, transform_metadata=metadata)()
+    assert (stacked.nick, stacked.count) == (("in", "layers", "out"), (1, 3, 2))
+    assert stacked.text == "x" and not stacked.has_metadata("missing")
+
+    def read(v):
+        assert (v.nick, v.count) == (("in", "out"), (1, 2))
+        return v.sum()
+
+    nnx.vmap(read, in_axes=1, transform_metadata=metadata)(stacked)
+    assert stacked.nick == ("in", "layers", "out")

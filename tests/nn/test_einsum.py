@@ -97,3 +97,8 @@ def test_out_sharding_and_metadata():
     with jax.set_mesh(mesh):
         layer = einsum("ta,ab->tb", (4, 8), (8,))
         assert layer(jnp.ones((4, 4)), out_sharding=spec).sharding.spec == spec
+
+
+def test_bias_shape_of_one_size():
+    layer = nnx.Einsum("ik,kj->ij", (5, 4), 4, rngs=nnx.Rngs(0))
+    assert layer.bias.shape == (4,)

@@ -122,3 +122,14 @@ def test_to_opt_state_leaves_holes_of_masks():
     )
     assert boxed["hole"] == optax.MaskedNode()
     assert type(boxed["mu"]) is nnx.OptVariable and type(boxed["n"]) is nnx.OptArray
+
+
+def test_moments_may_be_sharded_in_another_way_than_their_parameter():
+    mesh = jax.make_mesh((2, 2), ("x", "y"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    names = {"out_sharding": ("x", None), "optimizer_sharding": ("x", "y")}
+    with jax.set_mesh(mesh):
+        model = nnx.Linear(4, 2, rngs=nnx.Rngs(0), kernel_metadata=names)
+        moment = nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param).opt_state[0].mu["kernel"]
+    assert moment.get_value().sharding.spec == jax.P("x", "y")
+    assert moment.get_metadata() == {"out_sharding": ("x", "y")}
+    assert model.kernel.get_value().sharding.spec == jax.P("x", None)

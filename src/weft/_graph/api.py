@@ -176,7 +176,14 @@ def leaves_at(places: list[tuple[Path, Any]], states: tuple[Any, ...]) -> list[A
     if len(states) == 1 and isinstance(states[0], (list, tuple)):
         return _sorted_leaves(paths, states[0])
     if paths == [()]:
-        return [states[0]]
+        whole = whole_values(states)
+        if not whole:
+            raise StructureError(
+                "the state does not fit the GraphDef of one leaf, which is the object itself: "
+                "found no value. Give `merge` every State that `split` returned, as it returned "
+                "them"
+            )
+        return whole[:1]
     trees = {path for path, record in places if getattr(record, "treedef", None) is not None}
     given: dict[Path, Any] = {}
     for part in states:
@@ -190,6 +197,17 @@ def leaves_at(places: list[tuple[Path, Any]], states: tuple[Any, ...]) -> list[A
         lines.append("Give `merge` every State that `split` returned, as it returned them")
         raise StructureError("\n".join(lines))
     return [given[path] for path in paths]
+
+
+def whole_values(states: Iterable[Any]) -> list[Any]:
+    """Returns what there is for an object that is a leaf itself; a State of it may be empty."""
+    found: list[Any] = []
+    for part in states:
+        if isinstance(part, FlatState):
+            found.extend(part.leaves)
+        elif not isinstance(part, State) or part:
+            found.append(part)
+    return found
 
 
 def _sorted_leaves(paths: list[Path], leaves: Sequence[Any]) -> list[Any]:
@@ -327,7 +345,8 @@ def pop(
 def pop(node: Any, *filters: _filters.Filter) -> Any:
     """Removes the Variables that match from an object and returns them.
 
-    A Variable that is met at several places is removed from all of them.
+    A Variable that is met at several places is removed from all of them. Arrays that no Variable
+    holds are removed as well, where a filter matches them.
 
     Args:
       node: an object, or a pytree of objects.
@@ -338,7 +357,7 @@ def pop(node: Any, *filters: _filters.Filter) -> Any:
 
     Raises:
       ValueError: without filters.
-      StructureError: if a Variable that matches is an item of a tuple, which cannot lose it.
+      StructureError: if what matches is an item of a tuple, which cannot lose it.
 
     Example:
       >>> import weft as nnx
@@ -350,15 +369,23 @@ def pop(node: Any, *filters: _filters.Filter) -> Any:
     """
     if not filters:
         raise ValueError("pop needs at least one filter: `nnx.pop(model, nnx.Intermediate)`")
-    pairs = [(path, leaf) for path, leaf in take_apart(node).items() if isinstance(leaf, Variable)]
-    groups = filter_flat(pairs, filters)
-    taken = {id(variable) for group in groups for _, variable in group}
+    groups = filter_flat(take_apart(node).items(), filters)
+    found = [pair for group in groups for pair in group]
+    taken = {id(leaf) for _, leaf in found if isinstance(leaf, Variable)}
+    arrays = {path for path, leaf in found if not isinstance(leaf, Variable)}
     table = Table()
     record = Flattener(table).flatten(node)
-    _check_removable(record, table, taken, type(node).__name__)
+    _check_removable(record, table, taken, arrays, type(node).__name__)
     removals = [
-        (container, [key for key, child in items_of(container) if id(child) in taken])
-        for container in table.objects
+        (
+            container,
+            [
+                key
+                for key, child in items_of(container)
+                if id(child) in taken or (*spot.path, key) in arrays
+            ],
+        )
+        for container, spot in zip(table.objects, table.spots, strict=True)
         if not isinstance(container, Variable)
     ]
     for container, keys in removals:
@@ -371,7 +398,9 @@ def pop(node: Any, *filters: _filters.Filter) -> Any:
     return states[0] if len(states) == 1 else states
 
 
-def _check_removable(root: Record, table: Table, taken: set[int], name: str) -> None:
+def _check_removable(
+    root: Record, table: Table, taken: set[int], arrays: set[Path], name: str
+) -> None:
     """Raises if something to be taken is held by what cannot lose it."""
 
     def holders() -> Iterable[tuple[Path, Any, Record | None]]:
@@ -381,9 +410,10 @@ def _check_removable(root: Record, table: Table, taken: set[int], name: str) -> 
                 yield (*path, key), child, holder
 
     for path, record, holder in holders():
-        if isinstance(holder, NodeDef) or not isinstance(record, (VariableDef, Ref)):
+        if isinstance(holder, NodeDef):
             continue
-        if id(table.objects[record.index]) in taken:
+        is_object = isinstance(record, (VariableDef, Ref))
+        if id(table.objects[record.index]) in taken if is_object else path in arrays:  # type: ignore[union-attr]
             raise StructureError(
                 f"{format_path(path, name)} matches, but what holds it (a tuple, or nothing) "
                 "cannot lose it, and nothing was removed: hold it in an attribute, a list or a dict"

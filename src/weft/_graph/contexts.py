@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any, overload
 
 from weft import _filters
 from weft._graph.api import N, leaves_at, own_leaf
 from weft._graph.content import Content
 from weft._graph.records import GraphDef, VariableDef, leaves_of
+from weft._graph.round_trips import InnerTable, Refiller, current_update_context
 from weft._graph.state import FlatState, State, split_flat
 from weft._graph.walk import Builder, Flattener, Table
 from weft._variable import Variable
@@ -25,9 +26,9 @@ class SplitContext:
     """Splits several objects with one index space; made by `nnx.split_context`.
 
     Attributes:
-      ctxtag: None.
+      ctxtag: the tag of its update context, if it has one.
       ref_index: the objects met so far.
-      is_inner: None.
+      is_inner: whether the objects are those of an update context that are inside.
 
     Example:
       >>> import weft as nnx
@@ -39,9 +40,9 @@ class SplitContext:
       (2, 0)
     """
 
-    ctxtag: None = None
+    ctxtag: Hashable | None = None
     ref_index: Table = dataclasses.field(default_factory=Table)
-    is_inner: None = None
+    is_inner: bool | None = None
 
     def _take_apart(self, node: Any) -> Content:
         flattener = Flattener(self.ref_index, root=type(node).__name__)
@@ -73,9 +74,9 @@ class MergeContext:
     Made by `nnx.merge_context`.
 
     Attributes:
-      ctxtag: None.
+      ctxtag: the tag of its update context, if it has one.
       index_ref: the objects made so far, by index.
-      is_inner: None.
+      is_inner: whether the objects are made inside; None without an update context.
 
     Example:
       >>> import weft as nnx
@@ -88,9 +89,9 @@ class MergeContext:
       True
     """
 
-    ctxtag: None = None
+    ctxtag: Hashable | None = None
     index_ref: dict[int, Any] = dataclasses.field(default_factory=dict)
-    is_inner: None = None
+    is_inner: bool | None = None
 
     def merge(self, graphdef: GraphDef[N], state: Any, /, *states: Any) -> N:
         """Makes an object; see `nnx.merge`."""
@@ -99,30 +100,32 @@ class MergeContext:
         def variable(record: VariableDef) -> Variable:
             return own_leaf(record, next(remaining), copy=True)
 
-        return Builder(variable, lambda: next(remaining), self.index_ref).build(graphdef.root)
+        def array() -> Any:
+            return next(remaining)
+
+        if self.is_inner is not False:
+            return Builder(variable, array, self.index_ref).build(graphdef.root)
+        outer = current_update_context(self.ctxtag).outer or {}
+        refiller = Refiller(variable, array, outer, self.index_ref)
+        made = refiller.build(graphdef.root)
+        refiller.store()
+        return made
 
     def unflatten(self, graphdef: GraphDef[N], flat_state: Any, /, *flat_states: Any) -> N:
         """Makes an object of flat States; see `nnx.unflatten`."""
         return self.merge(graphdef, flat_state, *flat_states)
 
 
-def _refuse_tag(ctxtag: Any) -> None:
-    if ctxtag is not None:
-        raise ValueError(
-            f"ctxtag={ctxtag!r} names an update context, which Weft does not have: transforms "
-            "write updates back themselves. Leave it out, `nnx.split_context()`"
-        )
-
-
 @contextlib.contextmanager
-def split_context(ctxtag: None = None) -> Iterator[SplitContext]:
+def split_context(ctxtag: Hashable | None = None) -> Iterator[SplitContext]:
     """Splits several objects such that what they share stays shared.
 
     Args:
-      ctxtag: None.
+      ctxtag: the tag of an update context, in which objects keep their indices; see
+        `nnx.update_context`.
 
     Raises:
-      ValueError: for a tag.
+      ValueError: for a tag without an update context.
 
     Example:
       >>> import weft as nnx
@@ -134,20 +137,32 @@ def split_context(ctxtag: None = None) -> Iterator[SplitContext]:
       >>> a is b[0]
       True
     """
-    _refuse_tag(ctxtag)
-    yield SplitContext()
+    if ctxtag is None:
+        yield SplitContext()
+        return
+    context = current_update_context(ctxtag)
+    is_inner = context.inner is not None
+    table = InnerTable(context) if is_inner else Table()
+    yield SplitContext(ctxtag, table, is_inner)
+    if is_inner:
+        context.inner = None
+    else:
+        context.outer = dict(enumerate(table.objects))
 
 
 @contextlib.contextmanager
-def merge_context(ctxtag: None = None, inner: bool | None = None) -> Iterator[MergeContext]:
+def merge_context(
+    ctxtag: Hashable | None = None, inner: bool | None = None
+) -> Iterator[MergeContext]:
     """Merges several objects that a `split_context` took apart.
 
     Args:
-      ctxtag: None.
-      inner: accepted for compatibility.
+      ctxtag: the tag of an update context; see `nnx.update_context`.
+      inner: with a tag, whether objects are made for a function that is to change them, or those
+        outside are filled with what came back of it.
 
     Raises:
-      ValueError: for a tag.
+      ValueError: for a tag without an update context or without `inner`.
 
     Example:
       >>> import weft as nnx
@@ -156,5 +171,17 @@ def merge_context(ctxtag: None = None, inner: bool | None = None) -> Iterator[Me
       >>> model.out_features
       3
     """
-    _refuse_tag(ctxtag)
-    yield MergeContext()
+    if ctxtag is None:
+        yield MergeContext()
+        return
+    context = current_update_context(ctxtag)
+    if inner is None:
+        raise ValueError(
+            f"merge_context({ctxtag!r}) expects to know on which side it is: "
+            f"`nnx.merge_context({ctxtag!r}, inner=True)` in the function, and `inner=False` for "
+            "what came back of it"
+        )
+    merge = MergeContext(ctxtag, {}, inner)
+    yield merge
+    if inner:
+        context.inner = merge.index_ref

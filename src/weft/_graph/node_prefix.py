@@ -7,12 +7,13 @@ from typing import Any
 
 import jax
 
+from weft._errors import CycleError
 from weft._graph.api import take_apart
 from weft._graph.prefix import FilteredPrefix, PrefixMapping
-from weft._graph.state import create_path_filters, from_flat_state
+from weft._graph.state import from_flat_state
 from weft._module.pytree import Pytree
 from weft._path import Path, key_of_entry
-from weft._variable import Variable
+from weft._variable import Variable, is_variable
 
 
 def prefix(
@@ -31,19 +32,21 @@ def prefix(
       graph: False to refuse shared references; None for the setting.
 
     Returns:
-      A prefix for the place of `node` in `in_axes`, `out_axes`, `in_shardings`, ...: for a
-      container one of the same form.
+      A tree of the structure of `node` with prefixes in the places of Variables and arrays: a
+      prefix for `in_axes`, `out_axes`, `in_shardings`, ... of JAX's transforms and Weft's. An
+      object with cycles, which has no such tree, gets a prefix that goes by paths, for Weft's.
 
     Raises:
       PrefixError: if no filter matches, naming the path.
+      SharedReferenceError: where references are shared and may not be.
 
     Example:
       >>> import jax.numpy as jnp
       >>> import weft as nnx
       >>> model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
       >>> axes = nnx.prefix(model, {nnx.PathContains("bias"): 0, ...: None})
-      >>> axes.map_prefix(("bias",), model.bias)
-      0
+      >>> axes.bias, axes.kernel
+      (0, None)
     """
     choose = _as_function(filter_map)
 
@@ -51,9 +54,16 @@ def prefix(
         path = tuple(map(key_of_entry, jax_path))
         if not isinstance(part, Pytree):
             return choose(path, part)
-        items = take_apart(part, graph).items()
-        chosen = ((inner, choose((*path, *inner), leaf)) for inner, leaf in items)
-        return FilteredPrefix(create_path_filters(from_flat_state(chosen)))
+        content = take_apart(part, graph)
+
+        def inside(jax_path: Any, leaf: Any) -> Any:
+            return choose((*path, *map(key_of_entry, jax_path)), leaf)
+
+        try:
+            return jax.tree.map_with_path(inside, part, is_leaf=is_variable)
+        except CycleError:
+            chosen = ((inner, choose((*path, *inner), leaf)) for inner, leaf in content.items())
+            return FilteredPrefix(from_flat_state(chosen))
 
     is_leaf = lambda x: isinstance(x, (Pytree, Variable))  # noqa: E731
     return jax.tree.map_with_path(prefix_of, node, is_leaf=is_leaf)

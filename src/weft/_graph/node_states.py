@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -82,21 +82,25 @@ class NodeStates:
 
     @classmethod
     def from_prefixes(cls, prefixes: Any, /, *, metadata: Any = None) -> NodeStates:
-        """Makes one that holds a prefix for each State."""
+        """Makes one that holds a prefix for each State, for `in_axes` and the like."""
         return cls(None, tuple(prefixes), metadata)
 
     def replace(self, **updates: Any) -> NodeStates:
         """Returns a copy with other values for the named fields."""
         return dataclasses.replace(self, **updates)
 
-    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, Static]]:
-        """Returns children and static data, for JAX."""
-        return self.states, (self._graphdef, Static(self.metadata))
+    def tree_flatten(self) -> tuple[tuple[Any, ...], Static]:
+        """Returns children and static data, for JAX.
+
+        The structure, which has no leaves, is a child, so that one without it is a prefix.
+        """
+        return (self._graphdef, *self.states), Static(self.metadata)
 
     @classmethod
-    def tree_unflatten(cls, static: tuple[Any, Static], states: Any) -> NodeStates:
+    def tree_unflatten(cls, metadata: Static, children: Any) -> NodeStates:
         """Puts children and static data together, for JAX."""
-        return cls(static[0], tuple(states), static[1].value)
+        graphdef, *states = children
+        return cls(graphdef, tuple(states), metadata.value)
 
 
 def is_tree_node(x: Any) -> bool:
@@ -161,7 +165,7 @@ def to_tree(
     prefix: Any = MISSING,
     split_fn: Callable[[SplitContext, Path, Any, Any], Any] = default_split_fn,
     map_non_graph_nodes: bool = False,
-    ctxtag: None = None,
+    ctxtag: Hashable | None = None,
     check_aliasing: bool = True,
 ) -> Any:
     """Replaces the objects in a pytree by NodeStates, with which any JAX transformation works.
@@ -171,7 +175,7 @@ def to_tree(
       prefix: a prefix of the tree, such as axes; the part for a leaf is handed to `split_fn`.
       split_fn: `(ctx, path, prefix, leaf) -> NodeStates`.
       map_non_graph_nodes: whether `split_fn` is called for other leaves, too.
-      ctxtag: None.
+      ctxtag: the tag of an update context; see `nnx.update_context`.
       check_aliasing: whether one Variable under two prefixes is an error.
 
     Raises:
@@ -206,7 +210,7 @@ def from_tree(
     is_leaf: Callable[[Any], bool] = is_tree_node,
     map_non_graph_nodes: bool = False,
     is_inner: bool | None = None,
-    ctxtag: None = None,
+    ctxtag: Hashable | None = None,
 ) -> Any:
     """Replaces NodeStates in a pytree by objects; the inverse of `to_tree`.
 
@@ -217,8 +221,9 @@ def from_tree(
       is_node_leaf: which leaves stand for objects.
       is_leaf: which values are leaves.
       map_non_graph_nodes: whether `merge_fn` is called for other leaves, too.
-      is_inner: accepted for compatibility.
-      ctxtag: None.
+      is_inner: with a tag, whether objects are made for a function that is to change them; see
+        `nnx.merge_context`.
+      ctxtag: the tag of an update context; see `nnx.update_context`.
 
     Example:
       >>> import weft as nnx
@@ -234,6 +239,17 @@ def from_tree(
             return leaf
 
         return _map(convert, tree, prefix, is_leaf)
+
+
+def clear_non_graph_nodes(tree: Any) -> Any:
+    """Replaces everything but objects in a pytree by None.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.extract.clear_non_graph_nodes({"n": 1, "w": nnx.Param(2)})
+      {'n': None, 'w': Param(2)}
+    """
+    return jax.tree.map(lambda x: x if _is_graph_node(x) else None, tree, is_leaf=_is_graph_node)
 
 
 def _map(

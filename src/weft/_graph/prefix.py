@@ -10,10 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
+
 from weft import _filters
 from weft._errors import PrefixError
+from weft._graph.state import State, to_flat_state
 from weft._module.pytree import Pytree
 from weft._path import Path, format_path
+from weft._variable import pure_value
 
 
 class PrefixMapping:
@@ -46,10 +50,26 @@ class PrefixMapping:
         raise NotImplementedError
 
 
+def create_path_filters(state: Any) -> dict[_filters.PathIn, Any]:
+    """Turns a State of prefixes into filters: paths with equal prefixes share one.
+
+    Example:
+      >>> import weft as nnx
+      >>> nnx.statelib.create_path_filters(nnx.State({"a": 0, "b": None, "c": 0}))
+      {PathIn(('a',), ('c',)): 0, PathIn(('b',)): None}
+    """
+    grouped: dict[Any, list[Path]] = {}
+    for path, value in to_flat_state(state):
+        grouped.setdefault(pure_value(value), []).append(path)
+    return {_filters.PathIn(*paths): value for value, paths in grouped.items()}
+
+
 class FilteredPrefix(PrefixMapping):
-    """Maps filters to prefixes; the first filter that matches decides."""
+    """Maps filters to prefixes; the first filter that matches decides. A State has them by path."""
 
     def __init__(self, mapping: Mapping[Any, Any] | Iterable[tuple[Any, Any]], /):
+        if isinstance(mapping, State):
+            mapping = create_path_filters(mapping)
         items = tuple(mapping.items() if isinstance(mapping, Mapping) else mapping)
         self._filters = tuple(filter for filter, _ in items)
         self._prefixes = tuple(prefix for _, prefix in items)
@@ -109,8 +129,8 @@ def distinct(*prefixes: Any) -> list[Any]:
 def _collect_distinct(prefix: Any, found: list[Any]) -> None:
     if isinstance(prefix, PrefixMapping):
         parts: Iterable[Any] = prefix.leaf_prefixes()
-    elif isinstance(prefix, Pytree):
-        parts = (child for _, child in prefix._pytree_items())
+    elif isinstance(prefix, Pytree):  # its static attributes are no prefixes
+        parts = jax.tree.leaves(prefix, is_leaf=lambda x: x is None)
     elif isinstance(prefix, Mapping):
         parts = prefix.values()
     elif type(prefix) in (tuple, list):

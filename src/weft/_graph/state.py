@@ -104,6 +104,8 @@ class State(MutableMapping[Any, Any]):
         return key in self._mapping
 
     def __eq__(self, other: object) -> Any:
+        if isinstance(other, Mapping) and not isinstance(other, State):
+            other = State(other)
         return isinstance(other, State) and same_tree(self, other)
 
     __hash__ = None  # type: ignore[assignment]  # mutable, like a dict
@@ -216,22 +218,25 @@ def watch_state(state: State, watch: _watch.Watch) -> bool:
     return True
 
 
-def _flatten_state(state: State) -> tuple[list[Any], tuple[Any, ...]]:
+def flatten_state(state: State) -> tuple[list[Any], tuple[Any, ...]]:
+    """Returns what JAX sees of a State: the children and their keys."""
     keys = tuple(sorted_keys(state._mapping))
     return [state[key] for key in keys], keys
 
 
-def _flatten_state_with_keys(state: State) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
-    children, keys = _flatten_state(state)
+def flatten_state_with_keys(state: State) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
+    """Returns the same with a key of JAX beside each child."""
+    children, keys = flatten_state(state)
     return [(jtu.DictKey(k), c) for k, c in zip(keys, children, strict=True)], keys
 
 
-def _unflatten_state(keys: tuple[Any, ...], children: Iterable[Any]) -> State:
+def unflatten_state(keys: tuple[Any, ...], children: Iterable[Any]) -> State:
+    """Makes a State of keys and children."""
     return _view({k: _raw(c) for k, c in zip(keys, children, strict=True)}, [])
 
 
-jtu.register_pytree_with_keys(State, _flatten_state_with_keys, _unflatten_state, _flatten_state)
-register_export(State, lambda keys: keys, _unflatten_state)
+jtu.register_pytree_with_keys(State, flatten_state_with_keys, unflatten_state, flatten_state)
+register_export(State, lambda keys: keys, unflatten_state)
 
 
 class FlatState(Sequence[tuple[Path, Any]]):
@@ -584,17 +589,3 @@ def map_state(f: Callable[[Path, Any], Any], state: Any) -> State:
       2
     """
     return from_flat_state((path, f(path, leaf)) for path, leaf in to_flat_state(state))
-
-
-def create_path_filters(state: Any) -> dict[_filters.PathIn, Any]:
-    """Turns a State of prefixes into filters: paths with equal prefixes share one.
-
-    Example:
-      >>> import weft as nnx
-      >>> nnx.statelib.create_path_filters(nnx.State({"a": 0, "b": None, "c": 0}))
-      {PathIn(('a',), ('c',)): 0, PathIn(('b',)): None}
-    """
-    grouped: dict[Any, list[Path]] = {}
-    for path, value in to_flat_state(state):
-        grouped.setdefault(value, []).append(path)
-    return {_filters.PathIn(*paths): value for value, paths in grouped.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any, overload
 
 import jax.tree_util as jtu
@@ -11,7 +11,12 @@ from weft import _filters
 from weft._errors import surface
 from weft._graph.api import split
 from weft._graph.records import GraphDef
-from weft._graph.state import State
+from weft._graph.state import (
+    State,
+    flatten_state,
+    flatten_state_with_keys,
+    unflatten_state,
+)
 
 
 class GraphState(MutableMapping[Any, Any]):
@@ -70,12 +75,21 @@ class GraphState(MutableMapping[Any, Any]):
         return f"GraphState({self._graphdef!r}, {self._state!r})"
 
 
-jtu.register_pytree_with_keys(
-    GraphState,
-    lambda g: (((jtu.GetAttrKey("_state"), g._state),), g._graphdef),
-    lambda graphdef, children: GraphState(graphdef, *children),
-    lambda g: ((g._state,), g._graphdef),
-)
+def _flatten(unpacked: GraphState) -> tuple[list[Any], Any]:
+    children, keys = flatten_state(unpacked._state)
+    return children, (unpacked._graphdef, keys)
+
+
+def _flatten_with_keys(unpacked: GraphState) -> tuple[list[tuple[Any, Any]], Any]:
+    children, keys = flatten_state_with_keys(unpacked._state)
+    return children, (unpacked._graphdef, keys)
+
+
+def _unflatten(static: Any, children: Iterable[Any]) -> GraphState:
+    return GraphState(static[0], unflatten_state(static[1], children))
+
+
+jtu.register_pytree_with_keys(GraphState, _flatten_with_keys, _unflatten, _flatten)
 
 
 @overload

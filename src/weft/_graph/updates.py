@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax.tree_util as jtu
 
 from weft._errors import StructureError
-from weft._graph.api import flatten_given, shares, take_apart, variables
+from weft._graph.api import flatten_given, shares, take_apart, variables, whole_values
 from weft._graph.overwrite import overwrite_values
 from weft._graph.state import holds_tree
 from weft._graph.walk import items_of
@@ -60,10 +60,12 @@ def update(node: Any, state: Any, /, *states: Any) -> None:
     own = dict(content.items())
     trees = {path for path, value in own.items() if holds_tree(value)}
     new: dict[Path, Any] = {}
-    for part in (state, *states):
-        if isinstance(part, Pytree):
-            part = variables(part)
-        new.update({(): part} if own.keys() == {()} else flatten_given(part, trees))
+    parts = [variables(x) if isinstance(x, Pytree) else x for x in (state, *states)]
+    if own.keys() == {()}:
+        new.update(((), value) for value in whole_values(parts))
+    else:
+        for part in parts:
+            new.update(flatten_given(part, trees))
     writes = _Writes(node)
     for path, value in new.items():
         writes.add(path, value, own.get(path, MISSING))

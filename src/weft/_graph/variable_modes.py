@@ -7,7 +7,7 @@ what asks for nothing else, and say so where something else is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from weft import _filters
@@ -15,10 +15,11 @@ from weft._graph.api import clone
 from weft._variable import check_no_reference_modes
 
 A = TypeVar("A")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class VarDefaults(Mapping[str, bool]):
-    """The modes in force, all False; as context manager it changes nothing.
+    """The modes in force, all False; as context manager or decorator it changes nothing.
 
     Example:
       >>> import weft as nnx
@@ -39,6 +40,9 @@ class VarDefaults(Mapping[str, bool]):
 
     def __len__(self) -> int:
         return 2
+
+    def __call__(self, function: F, /) -> F:
+        return function
 
     def __enter__(self) -> None:
         return None

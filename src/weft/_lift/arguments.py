@@ -61,6 +61,15 @@ def _read_parameters(f: Callable[..., Any]) -> Parameters:
     )
 
 
+def takes_keyword(f: Callable[..., Any], name: str) -> bool:
+    """Returns whether a function takes a keyword argument of a name."""
+    parameters = inspect.signature(f).parameters
+    found = parameters.get(name)
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    rest = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    return rest if found is None else found.kind in named
+
+
 def as_tuple(x: Any) -> tuple[Any, ...]:
     """Returns an int or a string as a tuple of one, a sequence as a tuple, None as an empty one."""
     if x is None:

@@ -123,7 +123,7 @@ def grad_prefixes(argnums: Any, number: int, mode: Mode) -> tuple[Any, ...]:
         if argnum % number in chosen:
             raise ValueError(f"argnums names argument {argnum % number} twice: {argnums!r}")
         # Without structure updates gradients have the input's type: all of it is differentiated.
-        default = _Bare(argnum, Param) if mode.structure else True
+        default = _Bare(argnum, Param) if mode.gives_states else True
         chosen[argnum % number] = entry if isinstance(entry, DiffState) else default
     return tuple(chosen.get(i, False) for i in range(number))
 

@@ -17,14 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from weft._errors import StructureError
-from weft._graph.records import VariableDef, leaves_of
+from weft._graph.records import NodeDef, Ref, VariableDef, leaves_of
 from weft._graph.walk import Builder, Flattener, make_variable
-from weft._lift.arguments import as_tuple
+from weft._lift.arguments import as_tuple, takes_keyword
+from weft._lift.autodiff import DiffState
 from weft._lift.lift import Lift, Mode, argument_paths, mode_of, name_of, raw_leaves, take
 from weft._lift.naming import names_below, names_in, shown_as
 from weft._lift.spec import Exit
 from weft._lift.tangents import form_tangent, leaves_by_path, match
-from weft._path import Path
+from weft._path import Path, format_path
 from weft._static import Static
 from weft._tracebacks import boundary
 from weft._types import ARRAY_TYPES, MISSING, Missing
@@ -48,8 +49,11 @@ class CustomVjp(Generic[P, R]):
     __name__: str
     __wrapped__: Callable[P, R]
 
-    def __init__(self, fun: Callable[P, R], nondiff_argnums: tuple[int, ...], mode: Mode):
+    def __init__(
+        self, fun: Callable[P, R], nondiff_argnums: tuple[int | DiffState, ...], mode: Mode
+    ):
         functools.update_wrapper(self, fun, updated=())
+        _check_argnums(fun, nondiff_argnums, mode)
         self._f = fun
         self._nondiff = nondiff_argnums
         self._mode = mode
@@ -69,10 +73,12 @@ class CustomVjp(Generic[P, R]):
             hold objects. It must write what the function writes.
           bwd: takes the arguments of `nondiff_argnums`, the residuals and a cotangent, and
             returns one gradient per differentiable argument: for an object a State, pure dict or
-            object with the Variables that have one; None for none. With structure updates the
-            cotangent is a pair: for each argument the State of cotangents of its Variables after
-            the call (None for arrays), and the cotangent of the result. Without, it is the
-            latter alone.
+            object with the Variables that have one; None for none. The cotangent is a pair: for
+            each argument the State of cotangents of its Variables after the call (None for arrays),
+            and the cotangent of the result. With `graph=False` or `graph_updates=False` it is the
+            latter alone, and a parameter `updates_g` of `bwd` is given a tuple with an entry for
+            each argument: an object like it with the cotangents of the Variables that were
+            written, and None in the places of the others; None for what is no object.
           symbolic_zeros: must be False.
           optimize_remat: must be False.
 
@@ -94,7 +100,8 @@ class CustomVjp(Generic[P, R]):
             )
         args = _positional(self._f, args, kwargs)  # type: ignore[assignment]
         number = len(args)
-        nondiff = {i % number: args[i] for i in self._nondiff}
+        entries = {_position(self._f, entry, number): entry for entry in self._nondiff}
+        nondiff = {i: args[i] for i, x in entries.items() if not isinstance(x, DiffState)}
         positions = [i for i in range(number) if i not in nondiff]
 
         def full(differentiable: tuple[Any, ...]) -> list[Any]:
@@ -104,7 +111,13 @@ class CustomVjp(Generic[P, R]):
         lift = Lift(_Named(self._f, positions), "custom_vjp", self._mode)
         call = lift.enter(tuple(args[i] for i in positions))
         avals = [list(map(jax.typeof, raw_leaves(entry.value))) for entry in call.entries]
-        run = _Run(lift, call.spec, self._rules, full, tuple(nondiff.values()), avals)
+        selection = Flattener(arguments=True)  # walks as the lift does
+        for i in positions:
+            selection.flatten(args[i], (), entries.get(i, True))
+        selected = [bool(entry.prefix) for entry in selection.entries]
+        places = [positions.index(i) if i in positions else None for i in range(number)]
+        given = tuple(nondiff.values())
+        run = _Run(lift, call.spec, self._rules, full, given, avals, selected, places)
         transformed = jax.custom_vjp(shown_as(self._f, run.primal, run.names))
         transformed.defvjp(
             shown_as(self._rules.fwd, run.forward, run.names),
@@ -139,6 +152,36 @@ class _Named:
         return self.f(*args)
 
 
+def _check_argnums(f: Callable[..., Any], nondiff_argnums: tuple[Any, ...], mode: Mode) -> None:
+    numbers = []
+    for entry in nondiff_argnums:
+        numbers.append(entry.argnum if isinstance(entry, DiffState) else entry)
+        if not isinstance(numbers[-1], int) or isinstance(numbers[-1], bool):
+            raise TypeError(
+                f"nondiff_argnums must be ints or nnx.DiffState, found {entry!r}: "
+                "`nondiff_argnums=(1,)` or `nondiff_argnums=(nnx.DiffState(0, nnx.Param),)`"
+            )
+        if isinstance(entry, DiffState) and not mode.gives_states:
+            raise ValueError(
+                f"custom_vjp of {name_of(f)!r} has {entry!r} in nondiff_argnums, and graph=False "
+                "or graph_updates=False: then the gradient of an object is one of its type, all "
+                "of it. Use `graph=True, graph_updates=True`, or take the object apart, "
+                "`params, rest = nnx.unpack(model, nnx.Param, ...)`, and differentiate one part"
+            )
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"nondiff_argnums names an argument twice: {nondiff_argnums!r}")
+
+
+def _position(f: Callable[..., Any], entry: int | DiffState, number: int) -> int:
+    argnum = entry.argnum if isinstance(entry, DiffState) else entry
+    if not -number <= argnum < number:
+        raise ValueError(
+            f"nondiff_argnums of custom_vjp of {name_of(f)!r} asks for argument {argnum}, but the "
+            f"call has {number}: give a position from 0 to {number - 1}"
+        )
+    return argnum % number
+
+
 def _positional(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple:
     """Returns all arguments by position, defaults included, as the rules take them."""
     try:
@@ -167,6 +210,8 @@ class _Run(NamedTuple):
     full: Callable[[tuple[Any, ...]], list[Any]]
     nondiff: tuple[Any, ...]
     avals: list[list[Any]]
+    selected: list[bool]
+    places: list[int | None]
 
     def names(self, args: Any) -> list[str]:
         return names_in(self.spec)
@@ -205,8 +250,10 @@ class _Run(NamedTuple):
             _drop_leaves(change.children, remaining)
         mode = self.lift.mode
         out = form_tangent(exit.out, itertools.repeat(True), remaining, mode)
-        cotangent = (self._of_inputs(written), out) if mode.structure else out
-        result = self.rules.bwd(*self.nondiff, restored, cotangent)
+        cotangent = (self._of_inputs(written), out) if mode.gives_states else out
+        wants_updates = not mode.gives_states and takes_keyword(self.rules.bwd, "updates_g")
+        updates = {"updates_g": self._of_written(written)} if wants_updates else {}
+        result = self.rules.bwd(*self.nondiff, restored, cotangent, **updates)
         return ([self._gradients(result)],)
 
     def _of_inputs(self, written: dict[int, Any]) -> tuple[Any, ...]:
@@ -224,6 +271,19 @@ class _Run(NamedTuple):
         ]
         return tuple(None if isinstance(x, ARRAY_TYPES) else x for x in formed)
 
+    def _of_written(self, written: dict[int, Any]) -> tuple[Any, ...]:
+        """Returns the cotangents of the Variables that were written, in copies of the objects."""
+
+        def variable(record: VariableDef) -> Any:
+            return make_variable(record, written[record.index]) if record.index in written else None
+
+        builder = Builder(variable, lambda: None)
+        formed = [
+            builder.build(record) if isinstance(record, (NodeDef, VariableDef, Ref)) else None
+            for record in self.spec.record.children
+        ]
+        return tuple(None if i is None else formed[i] for i in self.places)
+
     def _gradients(self, result: Any) -> list[Any]:
         number = len(self.spec.record.children)
         result = result if isinstance(result, (tuple, list)) else (result,)
@@ -240,6 +300,12 @@ class _Run(NamedTuple):
         what = f"the backward rule of custom_vjp of {self.lift.name!r} has gradients"
         arrays: list[Any] = []
         places = [(e.path, own) for e, own in zip(self.spec.entries, self.avals, strict=True)]
+        for (path, _), is_selected in zip(places, self.selected, strict=True):
+            if path in given and not is_selected:
+                raise StructureError(
+                    f"{what} for {format_path(path)}, which its DiffState does not select: leave "
+                    f"it out of the State that the rule returns, `del grads[{path[-1]!r}]`"
+                )
         for own, found in zip(self.avals, match(places, given, what), strict=True):
             # JAX takes None for the cotangent of what has none: integers, keys, what was left out.
             arrays.extend(
@@ -275,7 +341,7 @@ def _drop_leaves(records: Any, values: Any) -> None:
 def custom_vjp(
     fun: Callable[P, R],
     *,
-    nondiff_argnums: int | Sequence[int] = (),
+    nondiff_argnums: int | DiffState | Sequence[int | DiffState] = (),
     graph: bool | None = None,
     graph_updates: bool | None = None,
 ) -> CustomVjp[P, R]: ...
@@ -283,14 +349,14 @@ def custom_vjp(
 def custom_vjp(
     fun: Missing = ...,
     *,
-    nondiff_argnums: int | Sequence[int] = (),
+    nondiff_argnums: int | DiffState | Sequence[int | DiffState] = (),
     graph: bool | None = None,
     graph_updates: bool | None = None,
 ) -> Callable[[Callable[P, R]], CustomVjp[P, R]]: ...
 def custom_vjp(
     fun: Any = MISSING,
     *,
-    nondiff_argnums: int | Sequence[int] = (),
+    nondiff_argnums: int | DiffState | Sequence[int | DiffState] = (),
     graph: bool | None = None,
     graph_updates: bool | None = None,
 ) -> Any:
@@ -299,12 +365,18 @@ def custom_vjp(
     Args:
       fun: the function. If missing, a decorator with the options is returned.
       nondiff_argnums: positions of arguments that are not differentiated; `bwd` gets them first.
+        An `nnx.DiffState` says of which Variables of an argument there are gradients, and `bwd`
+        returns a State of these.
       graph: False to refuse shared references; None for the setting.
-      graph_updates: False to write back Variables only, and for the convention of
+      graph_updates: False to write back Variables only, and, like `graph`, for the convention of
         `jax.custom_vjp`; None for the setting.
 
     Returns:
       A `CustomVjp`; call its `defvjp(fwd, bwd)`.
+
+    Raises:
+      TypeError: for a position that is no int.
+      ValueError: for positions that are given twice, and a DiffState where gradients are objects.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -326,7 +398,10 @@ def custom_vjp(
       1.5
     """
 
+    is_single = isinstance(nondiff_argnums, DiffState)
+    argnums = (nondiff_argnums,) if is_single else as_tuple(nondiff_argnums)
+
     def wrap(f: Callable[..., Any]) -> CustomVjp[..., Any]:
-        return CustomVjp(f, as_tuple(nondiff_argnums), mode_of(graph, graph_updates))
+        return CustomVjp(f, argnums, mode_of(graph, graph_updates))
 
     return wrap if isinstance(fun, Missing) else wrap(fun)

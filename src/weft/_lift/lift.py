@@ -70,6 +70,11 @@ class Mode(NamedTuple):
     share: bool
     structure: bool
 
+    @property
+    def gives_states(self) -> bool:
+        """Whether tangents of objects are States; else they are objects of the same type."""
+        return self.share and self.structure
+
 
 def mode_of(graph: bool | None, graph_updates: bool | None) -> Mode:
     """Returns the mode of two options, None standing for the setting."""
@@ -331,7 +336,8 @@ class Lift:
             if new_metadata is not None or not _same_leaves(raw, obj._raw):
                 written.append(Written(index, treedef_of(obj._raw), new_metadata))
                 entries.append((raw_leaves(obj), table.spots[index].prefix))
-        changed = self._changed(inside, flattener, also) if self.mode.structure else ()
+        returned = None if self.mode.structure else _objects_in(out)
+        changed = () if returned == set() else self._changed(inside, flattener, also, returned)
         flattener.known_arrays = {}
         record = flattener.flatten(out, ("output",), self.out_prefix)
         places = [spec.spots[w.index].path for w in written]
@@ -354,10 +360,20 @@ class Lift:
                 f"but its prefix is the {type(prefix).__name__} {prefix!r}: give one entry for it"
             )
 
-    def _changed(self, inside: Inside, flattener: Flattener, also: Items) -> tuple[Changed, ...]:
+    def _changed(
+        self, inside: Inside, flattener: Flattener, also: Items, only: set[int] | None
+    ) -> tuple[Changed, ...]:
+        """Returns what is in objects and containers now, where that is not what was there before.
+
+        Args:
+          inside: the objects of the call.
+          flattener: visits what is new.
+          also: items that come out in any case.
+          only: the objects to look at, by `id`; None for all.
+        """
         changed: list[Changed] = []
         for index, obj in enumerate(inside.objects):
-            if isinstance(obj, Variable):
+            if isinstance(obj, Variable) or (only is not None and id(obj) not in only):
                 continue
             old, old_extra = inside.before[index]
             items, extra = items_of(obj), (type(obj), extra_of(obj))
@@ -421,6 +437,15 @@ class Lift:
                 object.__setattr__(node, "__class__", change.type)
             fill_node(node, items, change.extra)
         return out
+
+
+def _objects_in(value: Any) -> set[int]:
+    """Returns the objects and containers in a value by `id`, Variables excepted."""
+    if value is None or kinds.is_array_type(type(value)):
+        return set()
+    flattener = Flattener(arguments=True, check_aliases=False)
+    flattener.flatten(value)
+    return {id(obj) for obj in flattener.table.objects if not isinstance(obj, Variable)}
 
 
 def _arguments(record: ValueDef, built: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -34,6 +34,7 @@ from weft._lift.memo import run_kept
 from weft._lift.naming import names_by_group, shown_as
 from weft._lift.spec import Call, Exit, Groups
 from weft._module.containers import DICT_ORDER
+from weft._module.pytree import Pytree
 from weft._part import aval_text
 from weft._path import Path, format_path
 from weft._static import Static
@@ -68,10 +69,10 @@ class Carry(metaclass=_CarryType):
 
 
 def find_carry(axes: Any, path: Path = ()) -> list[Path]:
-    """Returns the places of `Carry` in a tree of axes, those in filters excepted."""
+    """Returns the places of `Carry` in a tree of axes, those inside of an object excepted."""
     if axes is Carry:
         return [path]
-    if isinstance(axes, prefixes.PrefixMapping) or prefixes.is_leaf(axes):
+    if isinstance(axes, (prefixes.PrefixMapping, Pytree)) or prefixes.is_leaf(axes):
         return []
     items = axes.items() if isinstance(axes, Mapping) else enumerate(axes)
     return [found for key, child in items for found in find_carry(child, (*path, key))]

@@ -22,7 +22,7 @@ from weft._lift.spec import Call, Exit, Groups, Spec
 from weft._path import Path, format_path
 from weft._tracebacks import transformed
 from weft._types import MISSING, Missing
-from weft._variable import Variable
+from weft._variable import Variable, edit_axis_names
 
 if TYPE_CHECKING:
     from weft._lift.options import (  # pyright: ignore[reportMissingModuleSource]
@@ -57,18 +57,32 @@ class StateAxes(prefixes.FilteredPrefix):
 
 
 class AxisNames:
-    """Removes the mapped axis from the sharding metadata going in, and adds it coming out."""
+    """Removes the mapped axis from the sharding metadata going in, and adds it coming out.
+
+    Entries of other names that `transform_metadata` has are treated likewise, where a Variable has
+    a tuple there.
+    """
 
     def __init__(self, transform_metadata: Mapping[str, Any]):
         self.name = transform_metadata.get(PARTITION_NAME)
+        self.others = {k: x for k, x in transform_metadata.items() if k != PARTITION_NAME}
 
     def going_in(self, variable: Variable, axis: Any) -> None:
         if isinstance(axis, int):
             variable.remove_axis(axis, self.name)
+            self._edit_others(variable, lambda names, i, _: names.__delitem__(i), axis, 0)
 
     def coming_out(self, variable: Variable, axis: Any) -> None:
         if isinstance(axis, int):
             variable.add_axis(axis, self.name)
+            self._edit_others(variable, list.insert, axis, 1)
+
+    def _edit_others(
+        self, variable: Variable, edit: Callable[[list, int, Any], None], axis: int, added: int
+    ) -> None:
+        for key, name in self.others.items():
+            if isinstance(variable._metadata.get(key), tuple):
+                edit_axis_names(variable, key, lambda x, i, n=name: edit(x, i, n), axis, added)
 
 
 def axis_names(transform_metadata: Mapping[str, Any]) -> AxisNames | None:
@@ -379,14 +393,6 @@ def pmap(
         numbers = static_broadcasted_argnums
         static = select_arguments(function, numbers, bound=len(bound), option=option)
 
-        def mapped(pure: Callable[..., Any]) -> Callable[..., Any]:
-            return jax.pmap(
-                pure,
-                in_axes=tuple(lift.in_keys),
-                out_axes=(list(lift.out_keys), None),
-                **options,
-            )
-
         @transformed(function)
         def pmap_of(*args: Any, **kwargs: Any) -> Any:
             call = lift.enter(*static.mark_static((*bound, *args), kwargs))
@@ -397,6 +403,13 @@ def pmap(
                     f"nnx.pmap of {lift.name!r} maps over {length} slices, one for each device, "
                     f"but there are {number} devices: {lift.signature()}"
                 )
+            # One for each array: `jax.pmap` forgets an axis where another list is empty.
+            axes = tuple([key] * len(g) for key, g in zip(lift.in_keys, call.groups, strict=True))
+
+            def mapped(pure: Callable[..., Any]) -> Callable[..., Any]:
+                out_axes = (list(lift.out_keys), None)
+                return jax.pmap(pure, in_axes=axes, out_axes=out_axes, **options)
+
             try:
                 return lift.run_mapped(call, mapped)
             except jax.errors.JAXTypeError as error:

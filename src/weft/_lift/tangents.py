@@ -1,8 +1,9 @@
 """Tangents: what a gradient or a direction of an argument looks like.
 
 The tangent of an object is a State of the Variables that are differentiated; where structure
-updates are off and all of it is differentiated, it is an object of its own type. Arrays have
-tangents like themselves, and containers of arguments contain the tangents of their parts.
+updates or shared references are off and all of it is differentiated, it is an object of its own
+type. Arrays have tangents like themselves, and containers of arguments contain the tangents of
+their parts.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def form_tangent(
     if isinstance(record, NodeDef):
         parts = [(p, r) for p, r in iter_records(record) if isinstance(r, _LEAVES)]
         chosen = [next(is_chosen) for _ in parts]
-        if not mode.structure and all(chosen):
+        if not mode.gives_states and all(chosen):
             leaf = functools.partial(_leaf, values)
             return Builder(leaf, lambda: next(values)).build(record)
         pairs = zip(parts, chosen, strict=True)

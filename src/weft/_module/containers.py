@@ -471,18 +471,11 @@ class Sequential(Module, Generic[R]):
     def __call__(self, *args: Any, rngs: Any = None, **kwargs: Any) -> R:
         """Applies the callables; `rngs` is handed to those that take it.
 
-        Without callables it is the identity.
-
-        Raises:
-          TypeError: without callables, for anything but one positional argument.
+        Without callables it is the identity: one positional argument comes back as it is, several
+        as a tuple, keywords alone as a dict, and nothing as None.
         """
         if not self.layers:
-            if len(args) != 1 or kwargs:
-                raise TypeError(
-                    "an empty Sequential returns its only argument: expected one positional "
-                    f"argument, found {len(args)} and the keywords {sorted(kwargs)}"
-                )
-            return args[0]
+            return args[0] if len(args) == 1 else args or kwargs or None  # type: ignore[return-value]
         output: Any = None
         for i, layer in enumerate(self.layers):
             if i:

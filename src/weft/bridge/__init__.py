@@ -37,7 +37,9 @@ _LAZY = {
 
 def __getattr__(name: str) -> _Any:
     if name not in _LAZY:
-        raise AttributeError(f"module 'weft.bridge' has no attribute {name!r}")
+        from weft._foreign_names import BRIDGE, missing_name
+
+        raise missing_name(__name__, name, BRIDGE)
     try:
         module = _importlib.import_module(_LAZY[name])
     except ModuleNotFoundError as error:

@@ -26,7 +26,10 @@ from weft._variable_types import Param
 from weft.nn import dtypes
 from weft.nn.dtypes import as_array
 from weft.nn.moments import finite_where_masked
+from weft.nn.nnx_names import names_for
 from weft.nn.parameters import NO_METADATA
+
+__getattr__ = names_for(__name__)
 
 Axis = int | tuple[int, ...] | None
 

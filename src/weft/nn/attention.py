@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from weft._elsewhere import names_from
 from weft._module import Module, data
 from weft._module.kinds import bound_objects
 from weft._rng import Rngs, RngStream
@@ -30,20 +29,13 @@ from weft.nn.kv_cache import Step, combine_step_mask, extend_cache
 from weft.nn.layer_options import choose_option
 from weft.nn.layer_rngs import draw_key, keep_stream
 from weft.nn.linear import LinearGeneral
+from weft.nn.nnx_names import names_for
 from weft.nn.normalization import LayerNorm
 from weft.nn.parameters import NO_METADATA, check_sizes
 from weft.nn.rope import dot_product_attention_with_rope as dot_product_attention_with_rope
 
 Shape = tuple[int, ...]
-__getattr__ = names_from(
-    __name__,
-    {
-        "DotGeneralT": "weft.nn.nnx_helpers",
-        "PrecisionLike": "weft.nn.nnx_helpers",
-        "PromoteDtypeFn": "weft.nn.nnx_helpers",
-        "first_from": "weft.module",
-    },
-)
+__getattr__ = names_for(__name__)
 
 
 class MultiHeadAttention(Module):

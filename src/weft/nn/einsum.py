@@ -147,7 +147,7 @@ class Einsum(Module):
         self,
         einsum_str: str,
         kernel_shape: Sequence[int],
-        bias_shape: Sequence[int] | None = None,
+        bias_shape: int | Sequence[int] | None = None,
         *,
         dtype: dtypes.Dtype | None = None,
         param_dtype: dtypes.Dtype = jnp.float32,
@@ -166,7 +166,7 @@ class Einsum(Module):
         contraction = Contraction.parse(einsum_str)
         kernel_sizes = contraction.kernel_sizes(kernel_shape)
         if bias_shape is not None:
-            bias_shape = tuple(bias_shape)
+            bias_shape = (bias_shape,) if isinstance(bias_shape, int) else tuple(bias_shape)
             labels = contraction.output_labels(kernel_sizes)
             expected = tuple(kernel_sizes[label] for label in labels if label in kernel_sizes)
             if math.prod(bias_shape) != math.prod(expected):

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from weft._elsewhere import names_from
 from weft._module import Module
 from weft._rng import Rngs
 from weft.nn import dtypes
@@ -23,35 +22,19 @@ from weft.nn.initializers import (
     default_kernel_init,
 )
 from weft.nn.initializers import default_embed_init as default_embed_init
+from weft.nn.nnx_names import names_for
 from weft.nn.padding import canonicalize_padding as canonicalize_padding
 from weft.nn.parameters import NO_METADATA, check_sizes, new_param, sizes
 
-__getattr__ = names_from(
+__getattr__ = names_for(
     __name__,
-    {
-        "Conv": "weft.nn.conv",
-        "ConvTranspose": "weft.nn.conv_transpose",
-        "Einsum": "weft.nn.einsum",
-        "Embed": "weft.nn.embed",
-        "_canonicalize_tuple": "weft.nn.linear:sizes",
-        "_conv_dimension_numbers": "weft.nn.nnx_helpers:conv_dimension_numbers",
-        "_normalize_axes": "weft.nn.moments:normalized_axes",
-        "first_from": "weft.module",
-        **dict.fromkeys(
-            (
-                "ConvGeneralDilatedT",
-                "DotGeneralT",
-                "Dtype",
-                "EinsumT",
-                "LaxPadding",
-                "PaddingLike",
-                "PrecisionLike",
-                "PromoteDtypeFn",
-                "Shape",
-            ),
-            "weft.nn.nnx_helpers",
-        ),
-    },
+    Conv="weft.nn.conv",
+    ConvTranspose="weft.nn.conv_transpose",
+    Einsum="weft.nn.einsum",
+    Embed="weft.nn.embed",
+    _canonicalize_tuple="weft.nn.linear:sizes",
+    _conv_dimension_numbers="weft.nn.nnx_helpers:conv_dimension_numbers",
+    _normalize_axes="weft.nn.moments:normalized_axes",
 )
 OutSharding = jax.sharding.NamedSharding | jax.sharding.PartitionSpec | None
 

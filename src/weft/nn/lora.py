@@ -20,7 +20,10 @@ from weft._variable_types import Param
 from weft.nn import dtypes
 from weft.nn.initializers import Initializer, he_uniform, zeros_init
 from weft.nn.linear import Linear, OutSharding, given
+from weft.nn.nnx_names import names_for
 from weft.nn.parameters import NO_METADATA, check_sizes, new_param, sizes
+
+__getattr__ = names_for(__name__)
 
 default_a_initializer = he_uniform()
 default_b_initializer = zeros_init()

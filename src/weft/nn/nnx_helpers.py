@@ -21,6 +21,8 @@ from weft.nn.padding import Padding
 Array = jax.Array
 Dtype = dtypes.Dtype
 Shape = Sequence[int]
+Axis = int
+Size = int | Sequence[int]
 PaddingLike = Padding
 LaxPadding = str | Sequence[tuple[int, int]]
 PrecisionLike = jax.lax.PrecisionLike

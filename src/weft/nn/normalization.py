@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from weft._elsewhere import names_from
 from weft._module import Module
 from weft._rng import Rngs
 from weft.nn import initializers
@@ -30,22 +29,18 @@ from weft.nn.moments import (
     normalized_axes,
     per_feature,
 )
+from weft.nn.nnx_names import names_for
 from weft.nn.parameters import NO_METADATA
 
-__getattr__ = names_from(
+__getattr__ = names_for(
     __name__,
-    {
-        "Array": "weft.nn.nnx_helpers",
-        "PromoteDtypeFn": "weft.nn.nnx_helpers",
-        "SpectralNorm": "weft.nn.spectral_norm",
-        "WeightNorm": "weft.nn.weight_norm",
-        "_abs_sq": "weft.nn.moments:abs_square",
-        "_canonicalize_axes": "weft.nn.nnx_helpers:canonicalize_axes",
-        "_compute_stats": "weft.nn.nnx_helpers:compute_stats",
-        "_l2_normalize": "weft.nn.nnx_helpers:l2_normalize",
-        "_normalize": "weft.nn.nnx_helpers:normalize",
-        "first_from": "weft.module",
-    },
+    SpectralNorm="weft.nn.spectral_norm",
+    WeightNorm="weft.nn.weight_norm",
+    _abs_sq="weft.nn.moments:abs_square",
+    _canonicalize_axes="weft.nn.nnx_helpers:canonicalize_axes",
+    _compute_stats="weft.nn.nnx_helpers:compute_stats",
+    _l2_normalize="weft.nn.nnx_helpers:l2_normalize",
+    _normalize="weft.nn.nnx_helpers:normalize",
 )
 
 

@@ -29,10 +29,13 @@ from weft.nn.gru import GRUCell as GRUCell
 from weft.nn.layer_rngs import find_stream
 from weft.nn.lstm import LSTMCell as LSTMCell
 from weft.nn.lstm import OptimizedLSTMCell as OptimizedLSTMCell
+from weft.nn.nnx_names import names_for
 from weft.nn.recurrent_cell import RNNCellBase as RNNCellBase
 from weft.nn.recurrent_cell import carry_stream
 from weft.nn.recurrent_cell import modified_orthogonal as modified_orthogonal
 from weft.nn.simple_cell import SimpleCell as SimpleCell
+
+__getattr__ = names_for(__name__)
 
 Step = Callable[..., tuple[Any, jax.Array]]
 

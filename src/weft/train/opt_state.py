@@ -35,7 +35,8 @@ def to_opt_state(tree: Any) -> Any:
     Returns:
       The same tree with an `OptVariable` of equal metadata for each Variable, and an `OptArray`
       for each other leaf. Hooks on the value are left out, since they are meant for the parameter,
-      and so is `out_sharding` where the value has another rank than its names.
+      and so is `out_sharding` where the value has another rank than its names. The metadata
+      `optimizer_sharding` of a parameter becomes the `out_sharding` here.
 
     Example:
       >>> import jax.numpy as jnp
@@ -52,6 +53,8 @@ def to_opt_state(tree: Any) -> Any:
         if not jax.tree.leaves(value):  # a hole that a mask left
             return value
         metadata = {k: v for k, v in leaf.get_metadata().items() if k not in HOOKS}
+        if (own := metadata.pop("optimizer_sharding", None)) is not None:
+            metadata["out_sharding"] = own
         names = metadata.get("out_sharding")
         if names is not None and len(axis_names(names)) != getattr(value, "ndim", None):
             del metadata["out_sharding"]
