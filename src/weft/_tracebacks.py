@@ -43,6 +43,11 @@ def is_internal(filename: str) -> bool:
     return filename.startswith((_WEFT, _JAX)) or filename in _BETWEEN
 
 
+def is_of_jax(filename: str) -> bool:
+    """Returns whether code in a file is JAX's."""
+    return filename.startswith(_JAX)
+
+
 def call_site() -> tuple[str, int] | None:
     """Returns file and line of the nearest caller whose code is the user's."""
     frame: types.FrameType | None = sys._getframe(1)
@@ -83,7 +88,7 @@ def _without_internal(traceback: types.TracebackType | None) -> types.TracebackT
     frames = []
     while traceback is not None:
         filename = traceback.tb_frame.f_code.co_filename
-        if not is_internal(filename) or (filename.startswith(_JAX) and not without_jax):
+        if not is_internal(filename) or (is_of_jax(filename) and not without_jax):
             frames.append(traceback)
         traceback = traceback.tb_next
     kept = None
