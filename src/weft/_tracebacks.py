@@ -111,6 +111,14 @@ def boundary(function: F) -> F:
     return at_boundary  # type: ignore[return-value]
 
 
+def bound_methods(cls: type) -> None:
+    """Makes the constructor and the public methods of a class boundaries."""
+    for name, value in list(vars(cls).items()):
+        is_public = name in ("__init__", "__call__") or not name.startswith("_")
+        if is_public and isinstance(value, types.FunctionType):
+            setattr(cls, name, boundary(value))
+
+
 def transformed(function: Callable[..., Any]) -> Callable[[F], F]:
     """Gives what a transform returns the name of the function that it was given."""
 

@@ -175,6 +175,7 @@ class Inside(NamedTuple):
     leaves: list[Any]
     before: dict[int, Any]
     arrays: list[Any]
+    spots: list[Spot]
 
 
 def raw_leaves(value: Any) -> list[Any]:
@@ -367,11 +368,11 @@ class Lift:
         builder = Builder(variable, array, on_build=remember)
         args, kwargs = _arguments(spec.record, list(map(builder.build, spec.record.children)))
         objects = [builder.objects[i] for i in range(len(builder.objects))]
-        return Inside(args, kwargs, objects, leaves, before, arrays)
+        return Inside(args, kwargs, objects, leaves, before, arrays, spec.spots)
 
     def run(self, inside: Inside, f: Callable[..., Any] | None = None) -> Any:
         """Runs the user's function on the inner objects."""
-        with _trace.running(self.transform, self.name):
+        with _trace.running(self.transform, self.name, inside.objects, inside.spots):
             return (self.f if f is None else f)(*inside.args, **inside.kwargs)
 
     def collect(
