@@ -45,7 +45,8 @@ def test_names_in_the_package(name: str) -> None:
     with pytest.raises(AttributeError, match=f"^{found}$"):
         getattr(nnx, name)
     assert not hasattr(nnx, name)
-    with pytest.raises(ImportError, match=f"cannot import name '{name}'"):
+    found = re.escape(f"cannot import name '{name}' from 'weft': {PUBLIC[name]}")
+    with pytest.raises(ImportError, match=f"^{found}$"):
         exec(f"from weft import {name}")
 
 
@@ -58,6 +59,10 @@ def test_examples() -> None:
         ("compact", "__init__"),
     ):
         assert code in PUBLIC[name]
+    with pytest.raises(ImportError, match=r"^cannot import name 'Lineer' from 'weft' \("):
+        from weft import Lineer  # type: ignore[attr-defined]  # noqa: F401
+    with pytest.raises(ImportError, match=r"name 'Dense' from 'weft\.nn': it is `nnx\.Linear"):
+        from weft.nn import Dense  # type: ignore[attr-defined]  # noqa: F401
     with pytest.raises(AttributeError, match=r"^module 'weft' has no attribute 'Lineer'$"):
         nnx.Lineer  # type: ignore[attr-defined]  # noqa: B018
 

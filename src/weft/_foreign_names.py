@@ -8,6 +8,9 @@ in the class, in its bases and in the object, and costs nothing where one is fou
 
 from __future__ import annotations
 
+import dis
+import sys
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -166,10 +169,21 @@ OPTIMIZER: dict[str, str] = {
 """Attributes that optimizers do not have, and what to write."""
 
 
-def missing_name(module: str, name: str) -> AttributeError:
-    """Returns the error for a name that a module of the package does not have."""
-    text = f"module {module!r} has no attribute {name!r}"
-    return AttributeError(f"{text}: {PUBLIC[name]}" if name in PUBLIC else text)
+def missing_name(module: str, name: str) -> AttributeError | ImportError:
+    """Returns the error for a name that a module of the package does not have.
+
+    To be called by the module's `__getattr__`. Of an AttributeError a line `from weft import name`
+    shows nothing.
+    """
+    advice = f": {PUBLIC[name]}" if name in PUBLIC else ""
+    if advice and _imports_a_name(sys._getframe(2)):
+        return ImportError(f"cannot import name {name!r} from {module!r}{advice}", name=name)
+    return AttributeError(f"module {module!r} has no attribute {name!r}{advice}")
+
+
+def _imports_a_name(frame: types.FrameType) -> bool:
+    """Returns whether a frame is in a line `from module import name`."""
+    return frame.f_code.co_code[frame.f_lasti] == dis.opmap["IMPORT_FROM"]
 
 
 class Hint:
