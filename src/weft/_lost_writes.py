@@ -1,9 +1,9 @@
 """Writes that nobody sees: into objects that a plain transformation of JAX made for a function.
 
-JAX hands a function copies of the objects that it is called with, and forgets them when the function
-returns: what was written into them is lost, unless it is returned. Whether it was can be seen when
-such a Variable goes. It goes while its trace still runs, after JAX has taken apart what the function
-returned; if an error ended the function, the traceback keeps it longer.
+JAX hands a function copies of the objects that it is called with, and forgets them when the
+function returns: what was written into them is lost, unless it is returned. Whether it was can be
+seen when such a Variable goes. It goes while its trace still runs, after JAX has taken apart what
+the function returned; if an error ended the function, the traceback keeps it longer.
 """
 
 from __future__ import annotations

@@ -368,7 +368,7 @@ def scan(
         def scan_of(*args: Any, **kwargs: Any) -> Any:
             call = lift.enter((*bound, *args), kwargs)
             check_arrays("scan", lift.name, call.entries)
-            check_axes(call, lift)
+            check_axes(call, lift, length, "length")
             found = run_kept((function, fun), chosen, make, call.spec, *_part(lift, call))
             return lift.leave(call, *found)
 

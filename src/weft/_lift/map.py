@@ -148,10 +148,11 @@ def check_axes(
                 raise PrefixError(_missing_axis(lift, path, value, axis, shape))
             lengths.setdefault(shape[axis], format_path(path))
     if len(lengths) > 1:
-        found = ", ".join(f"{where} has {length}" for length, where in lengths.items())
+        hint = "" if length is None else f", and leave out `{option}`"
+        found = ", ".join(f"{where} has {number}" for number, where in lengths.items())
         raise PrefixError(
             f"nnx.{lift.transform} of {lift.name!r} maps over axes of different lengths: {found}. "
-            f"Give what is not mapped the axis None: {lift.signature()}"
+            f"Give what is not mapped the axis None{hint}: {lift.signature()}"
         )
     return next(iter(lengths), None)
 
