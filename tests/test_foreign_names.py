@@ -13,9 +13,9 @@ import optax
 import pytest
 
 import weft as nnx
-from weft._foreign_names import MODULE, OPTIMIZER, PUBLIC, VARIABLE, Hint
+from weft._foreign_names import MODULE, OPTIMIZER, PUBLIC, SEQUENTIAL, VARIABLE, Hint
 
-ALL = {**PUBLIC, **MODULE, **VARIABLE, **OPTIMIZER}
+ALL = {**PUBLIC, **MODULE, **VARIABLE, **OPTIMIZER, **SEQUENTIAL}
 
 
 class Model(nnx.Module):
@@ -88,6 +88,21 @@ def test_attributes_of_optimizers(name: str) -> None:
     optimizer = nnx.Optimizer(Model(), optax.sgd(0.1), wrt=nnx.Param)
     with pytest.raises(AttributeError, match=re.escape(OPTIMIZER[name])):
         getattr(optimizer, name)
+
+
+@pytest.mark.parametrize("name", SEQUENTIAL)
+def test_attributes_of_a_sequential(name: str) -> None:
+    with pytest.raises(AttributeError, match=re.escape(f"'{name}': {SEQUENTIAL[name]}")):
+        getattr(nnx.Sequential(nnx.relu), name)
+
+
+def test_python_suggests_names_that_are_nearly_the_same() -> None:
+    with pytest.raises(AttributeError) as caught:
+        nnx.relu7  # type: ignore[attr-defined]  # noqa: B018
+    assert (caught.value.name, caught.value.obj) == ("relu7", nnx)
+    with pytest.raises(AttributeError) as caught:
+        nnx.nn.Lineer  # type: ignore[attr-defined]  # noqa: B018
+    assert (caught.value.name, caught.value.obj) == ("Lineer", nnx.nn)
 
 
 def test_a_step_of_an_optimizer_is_no_call() -> None:

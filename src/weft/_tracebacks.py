@@ -105,10 +105,23 @@ def boundary(function: F) -> F:
         try:
             return function(*args, **kwargs)
         except Exception as error:
+            if type(error) is TypeError and _is_of_call(error):
+                from weft._foreign_arguments import explain
+
+                explain(error, function, args, kwargs)
+            elif isinstance(error, (RuntimeError, ValueError)) and "deleted" in str(error):
+                from weft._lift.deleted import explain_deleted
+
+                explain_deleted(error, function, args, kwargs)
             trim(error)
             raise
 
     return at_boundary  # type: ignore[return-value]
+
+
+def _is_of_call(error: TypeError) -> bool:
+    """Returns whether a function was not even entered, as its arguments do not fit."""
+    return error.__traceback__ is not None and error.__traceback__.tb_next is None
 
 
 def bound_methods(cls: type) -> None:

@@ -457,3 +457,8 @@ def test_axes_of_scan_that_are_not_there():
         found = rf"puts output\[1\] together over axis {axis}, but one slice .* the shape \(2,\)"
         with pytest.raises(nnx.PrefixError, match=found):
             scan((nnx.Carry, 0), (nnx.Carry, axis))(jnp.zeros(()), x)
+
+
+def test_what_is_no_array_among_the_outputs():
+    message = error_of(TypeError, nnx.vmap(lambda x: {"a": x, "b": "text"}), jnp.ones(2))
+    assert "leaves output.b as 'text', a str, which is no array. Return arrays" in message

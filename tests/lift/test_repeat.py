@@ -217,6 +217,11 @@ def test_a_condition_that_is_no_truth_value(found, text):
         nnx.while_loop(goes_on, lambda c: c, jnp.ones(2))
 
 
+def test_a_body_in_another_place():
+    with pytest.raises(TypeError, match=r"a function of index and carry as its third argument, f"):
+        nnx.fori_loop(lambda i, c: c, 0, 5, jnp.ones(2))
+
+
 def test_a_condition_may_return_a_variable():
     switch = nnx.Dict(on=nnx.Variable(jnp.array(True)))
 

@@ -29,7 +29,7 @@ from weft._lift.arguments import by_position, check_arrays
 from weft._lift.lift import Call, Lift, Mode, mode_of, raw_leaves, unbind
 from weft._lift.tangents import tangents_of
 from weft._path import Path, format_path
-from weft._tracebacks import transformed
+from weft._tracebacks import boundary, transformed
 from weft._types import MISSING, Missing
 from weft._variable import Variable
 from weft._variable_types import Param
@@ -165,6 +165,7 @@ def value_and_grad(
 def value_and_grad(
     f: Missing = ..., **options: Unpack[AnyGradOptions]
 ) -> Callable[[Callable[P, R]], Callable[P, tuple[R, Any]]]: ...
+@boundary
 def value_and_grad(
     f: Any = MISSING,
     *,
@@ -411,6 +412,7 @@ def grad(
 def grad(
     f: Missing = ..., **options: Unpack[AnyGradOptions]
 ) -> Callable[[Callable[P, Any]], Callable[P, Any]]: ...
+@boundary
 def grad(
     f: Any = MISSING,
     *,

@@ -33,7 +33,7 @@ from weft._lift.retrace import see
 from weft._lift.stages import Lowered, Traced
 from weft._lift.trace_log import CacheInfo, Log, OnRetrace
 from weft._path import Path
-from weft._tracebacks import trim
+from weft._tracebacks import boundary, trim
 from weft._types import MISSING, Missing
 
 if TYPE_CHECKING:
@@ -229,6 +229,7 @@ class Jitted:
         reasons = tuple(self._log.reasons)
         return CacheInfo(len(reasons), max(self._dispatcher.calls - len(reasons), 0), reasons)
 
+    @boundary
     def trace(self, *args: Any, **kwargs: Any) -> Traced[..., Any]:
         staged = self._dispatcher.stage(*self._arrange(args, kwargs))
         return Traced(staged.traced, self, staged)
@@ -237,9 +238,11 @@ class Jitted:
         """Returns what is called like the function, but runs what was compiled for one call."""
         return self.make_function(self._dispatcher.ahead(staged, compiled, on_new))
 
+    @boundary
     def lower(self, *args: Any, **kwargs: Any) -> Lowered[..., Any]:
         return self.trace(*args, **kwargs).lower()
 
+    @boundary
     def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
         from weft._lift.abstract import eval_shape
 

@@ -16,6 +16,7 @@ sides and nothing is ever mapped.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import types
 from collections.abc import Callable, Iterable, Iterator
@@ -220,7 +221,9 @@ def unbind_all(
 
 
 def name_of(f: Any) -> str:
-    """Returns what to call a function in an error."""
+    """Returns what to call a function in an error, of a partial what it binds."""
+    while isinstance(f, functools.partial):
+        f = f.func
     return getattr(f, "__qualname__", None) or type(f).__name__
 
 

@@ -36,7 +36,7 @@ from weft._module.containers import DICT_ORDER
 from weft._part import aval_text
 from weft._path import Path, format_path
 from weft._static import Static
-from weft._tracebacks import transformed
+from weft._tracebacks import boundary, transformed
 from weft._types import MISSING, Missing
 from weft._variable import Variable
 
@@ -305,6 +305,7 @@ def scan(f: Callable[P, R], **options: Unpack[ScanKeywords]) -> Callable[P, R]: 
 def scan(
     f: Missing = ..., **options: Unpack[ScanKeywords]
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+@boundary
 def scan(
     f: Any = MISSING,
     *,

@@ -16,6 +16,7 @@ from weft._errors import PrefixError
 from weft._graph import prefix as prefixes
 from weft._graph.capture import TAPS
 from weft._lift.arguments import check_arrays, select_arguments, signature_beside
+from weft._lift.carry import check_arrays_out
 from weft._lift.lift import (
     Call,
     Exit,
@@ -30,7 +31,7 @@ from weft._lift.lift import (
 )
 from weft._lift.naming import names_in, shown_as
 from weft._path import Path, format_path
-from weft._tracebacks import transformed
+from weft._tracebacks import boundary, transformed
 from weft._types import MISSING, Missing
 from weft._variable import Variable
 
@@ -229,6 +230,7 @@ class MapLift(AxesLift):
 
         def pure(*groups: list[Any]) -> Any:  # JAX may keep it: it must not hold the call
             out = self.pure(spec, *groups)
+            check_arrays_out(self, spec, out[1], out[0])
             self.check_ranks(spec, *out)
             exits.append(out[1])
             return out
@@ -264,6 +266,7 @@ def vmap(f: Callable[P, R], **options: Unpack[VmapOptions]) -> Callable[P, R]: .
 def vmap(
     f: Missing = ..., **options: Unpack[VmapOptions]
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+@boundary
 def vmap(
     f: Any = MISSING,
     *,
@@ -338,6 +341,7 @@ def pmap(f: Callable[P, R], **options: Unpack[PmapOptions]) -> Callable[P, R]: .
 def pmap(
     f: Missing = ..., **options: Unpack[PmapOptions]
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+@boundary
 def pmap(
     f: Any = MISSING,
     *,

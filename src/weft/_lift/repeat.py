@@ -312,6 +312,11 @@ def fori_loop(
       >>> int(total[...])
       10
     """
+    if not callable(body_fun):
+        raise TypeError(
+            f"nnx.fori_loop expects a function of index and carry as its third argument, found "
+            f"{type(body_fun).__name__}: write `nnx.fori_loop(lower, upper, body, carry)`"
+        )
     mode = mode_of(graph, graph_updates)
     # A range known in advance stays known, such that JAX can differentiate the loop.
     is_known = not isinstance(lower, Tracer) and not isinstance(upper, Tracer)

@@ -178,6 +178,8 @@ class Pytree(ObjectStorage):
     if not TYPE_CHECKING:  # constructors have the signature of `__init__`
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+            if (args or kwargs) and cls.__init__ is object.__init__:
+                _check_own_new(cls)
             return blank(cls)
 
     def __init_subclass__(cls, *, pytree: bool = True, **kwargs: Any) -> None:
@@ -472,6 +474,21 @@ def register_data_type(type_: type, /) -> type:
     """
     kinds.declare_data_type(type_)
     return type_
+
+
+def _check_own_new(cls: type) -> None:
+    """Raises unless a class without `__init__` has a `__new__` of its own, which takes arguments.
+
+    Raises:
+      TypeError: as Python does where a class has neither.
+    """
+    if getattr(cls.__new__, "__wrapped__", cls.__new__) is not Pytree.__new__:
+        return
+    raise TypeError(
+        f"{cls.__name__}() takes no arguments: it has no `__init__`. Write one, `def __init__("
+        "self, features, *, rngs)`, and make its parts there; or let its annotations be fields, "
+        f"`@nnx.dataclass` above `class {cls.__name__}`"
+    )
 
 
 def check_pytree(pytree: Pytree) -> None:
