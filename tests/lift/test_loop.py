@@ -472,9 +472,6 @@ def test_different_lengths():
     message = error_of(nnx.PrefixError, nnx.scan(lambda c, x, y: (c, x), in_axes=(nnx.Carry, 0, 0)),
                        1.0, layers(), jnp.ones(4))  # fmt: skip
     assert "maps over axes of different lengths: x.count has 3, y has 4" in message
-    f = nnx.scan(lambda c, x: (c, x), length=5)
-    message = error_of(nnx.PrefixError, f, 1.0, jnp.ones(4))
-    assert "`length` has 5, x has 4. Give what is not mapped the axis None, and leave o" in message
 
 
 def test_a_static_attribute_changed_in_the_body():

@@ -273,6 +273,10 @@ def test_a_length_that_differs_from_the_given_one():
     f = nnx.vmap(lambda m, x: x, in_axes=(None, 0), axis_size=3)
     message = error_of(nnx.PrefixError, f, Scaled(), jnp.ones(4))
     assert "axes of different lengths: `axis_size` has 3, x has 4" in message
+    message = error_of(
+        nnx.PrefixError, nnx.scan(lambda c, x: (c, x), length=5), 1.0, jnp.ones(4)
+    )  # fmt: skip
+    assert "`length` has 5, x has 4. Give what is not mapped the axis None, and leave o" in message
 
 
 @pytest.mark.parametrize("transform", [nnx.vmap, nnx.pmap])
