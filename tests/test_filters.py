@@ -10,7 +10,13 @@ import pytest
 
 import weft as nnx
 from weft import filterlib
-from weft._filters import filters_to_predicates, to_predicate
+from weft._filters import (
+    filter_flat,
+    filter_text,
+    filters_to_predicates,
+    split_flat,
+    to_predicate,
+)
 
 PARAM, STAT = nnx.Param(1.0, tag="head"), nnx.BatchStat(jnp.ones(2))
 PATH = ("blocks", 3, "kernel")
@@ -133,3 +139,23 @@ def test_filters_see_the_paths_of_a_model() -> None:
     assert nnx.to_flat_state(head).paths == (("head", "bias"), ("head", "kernel"))
     assert nnx.to_flat_state(biases).paths == (("body", 0, "bias"),)
     assert nnx.to_flat_state(rest).paths == (("body", 0, "kernel"),)
+
+
+def test_filters_as_code() -> None:
+    class Own(nnx.Variable[Any]):
+        pass
+
+    assert filter_text(nnx.Param) == "nnx.Param" and filter_text(Own) == "Own"
+    assert filter_text((nnx.Param, "head", [..., None])) == "(nnx.Param, 'head', (..., None))"
+    assert filter_text(nnx.Not(nnx.Param)) == repr(nnx.Not(nnx.Param))
+
+
+def test_pairs_go_to_the_first_filter_that_matches() -> None:
+    pairs = [(PATH, PARAM), (("mean",), STAT)]
+    assert split_flat(pairs, (nnx.Param, ...)) == [pairs[:1], pairs[1:]]
+    assert filter_flat(pairs, (nnx.BatchStat,)) == [pairs[1:]]
+    found = re.escape(
+        "the filters (nnx.Param) leave 1 of the Variables over: mean (BatchStat). Add"
+    )
+    with pytest.raises(nnx.FilterError, match=found):
+        split_flat(pairs, (nnx.Param,))

@@ -13,9 +13,9 @@ import optax
 import pytest
 
 import weft as nnx
-from weft._foreign_names import BRIDGE, MODULE, OPTIMIZER, PUBLIC, VARIABLE, Hint
+from weft._foreign_names import BRIDGE, MODULE, OPTIMIZER, PUBLIC, SEQUENTIAL, VARIABLE, Hint
 
-ALL = {**PUBLIC, **BRIDGE, **MODULE, **VARIABLE, **OPTIMIZER}
+ALL = {**PUBLIC, **BRIDGE, **MODULE, **VARIABLE, **OPTIMIZER, **SEQUENTIAL}
 
 
 class Model(nnx.Module):
@@ -45,7 +45,8 @@ def test_names_in_the_package(name: str) -> None:
     with pytest.raises(AttributeError, match=f"^{found}$"):
         getattr(nnx, name)
     assert not hasattr(nnx, name)
-    with pytest.raises(ImportError, match=f"cannot import name '{name}'"):
+    found = re.escape(f"cannot import name '{name}' from 'weft': {PUBLIC[name]}")
+    with pytest.raises(ImportError, match=f"^{found}$"):
         exec(f"from weft import {name}")
 
 
@@ -58,6 +59,10 @@ def test_examples() -> None:
         ("compact", "__init__"),
     ):
         assert code in PUBLIC[name]
+    with pytest.raises(ImportError, match=r"^cannot import name 'Lineer' from 'weft' \("):
+        from weft import Lineer  # type: ignore[attr-defined]  # noqa: F401
+    with pytest.raises(ImportError, match=r"name 'Dense' from 'weft\.nn': it is `nnx\.Linear"):
+        from weft.nn import Dense  # type: ignore[attr-defined]  # noqa: F401
     with pytest.raises(AttributeError, match=r"^module 'weft' has no attribute 'Lineer'$"):
         nnx.Lineer  # type: ignore[attr-defined]  # noqa: B018
 
@@ -83,6 +88,21 @@ def test_attributes_of_optimizers(name: str) -> None:
     optimizer = nnx.Optimizer(Model(), optax.sgd(0.1), wrt=nnx.Param)
     with pytest.raises(AttributeError, match=re.escape(OPTIMIZER[name])):
         getattr(optimizer, name)
+
+
+@pytest.mark.parametrize("name", SEQUENTIAL)
+def test_attributes_of_a_sequential(name: str) -> None:
+    with pytest.raises(AttributeError, match=re.escape(f"'{name}': {SEQUENTIAL[name]}")):
+        getattr(nnx.Sequential(nnx.relu), name)
+
+
+def test_python_suggests_names_that_are_nearly_the_same() -> None:
+    with pytest.raises(AttributeError) as caught:
+        nnx.relu7  # type: ignore[attr-defined]  # noqa: B018
+    assert (caught.value.name, caught.value.obj) == ("relu7", nnx)
+    with pytest.raises(AttributeError) as caught:
+        nnx.nn.Lineer  # type: ignore[attr-defined]  # noqa: B018
+    assert (caught.value.name, caught.value.obj) == ("Lineer", nnx.nn)
 
 
 def test_a_step_of_an_optimizer_is_no_call() -> None:

@@ -7,11 +7,13 @@ import functools
 import sys
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import pytest
 
 import weft as nnx
 from weft._graph import walk
+from weft._repr import shown_attributes
 
 
 class Box(nnx.Module):
@@ -51,6 +53,41 @@ def test_objects() -> None:
     )
     assert repr(Box()) == "Box()"
     assert repr(Box(x=[], y={}, z=())) == "Box(x=[], y={}, z=())"
+
+
+class Defined(nnx.Linear):
+    def __init__(self, *, rngs: nnx.Rngs):
+        self.scale = nnx.Param(jnp.ones(()))
+        super().__init__(2, 2, rngs=rngs)
+        self.after = nnx.Param(jnp.zeros(()))
+
+
+@nnx.dataclass
+class Fields(nnx.Module):
+    weight: nnx.Param[Any]
+    bias: nnx.Param[Any]
+
+
+@pytest.mark.parametrize(
+    "put_together",
+    [
+        nnx.clone,
+        lambda m: nnx.merge(*nnx.split(m)),
+        lambda m: jax.tree.map(lambda x: x, m),
+        nnx.jit(lambda m: nnx.clone(m)),
+    ],
+    ids=["clone", "merge", "jax.tree.map", "nnx.jit"],
+)
+def test_what_is_put_together_again_shows_the_order_of_definition(put_together: Any) -> None:
+    for model in (
+        nnx.Linear(2, 2, rngs=nnx.Rngs(0)),
+        nnx.BatchNorm(2, rngs=nnx.Rngs(0)),
+        Fields(nnx.Param(jnp.ones(1)), nnx.Param(jnp.zeros(1))),
+    ):
+        assert repr(put_together(model)) == repr(model)
+    names = [name for name, _ in shown_attributes(put_together(Defined(rngs=nnx.Rngs(0))))]
+    assert names == ["kernel", "bias", "in_features", "out_features", "scale", "after"]
+    assert repr(put_together(Box(b=1, a=2))) == "Box(a=2, b=1)"
 
 
 def test_a_large_model_stays_readable() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 import weft as nnx
@@ -52,6 +53,9 @@ TRANSFORMS: dict[str, Callable[[], Any]] = {
     "jit with static arguments": lambda: nnx.jit(fail, static_argnums=0)(1, X),
     "custom_vjp": lambda: custom()(X),
     "split_rngs": lambda: nnx.split_rngs(splits=2)(fail)(nnx.Rngs(0)),
+    "lower": lambda: nnx.jit(fail).lower(X),
+    "trace": lambda: nnx.jit(fail).trace(X),
+    "eval_shape of jit": lambda: nnx.jit(fail).eval_shape(X),
     "jit, grad": lambda: nnx.jit(nnx.grad(fail))(X),
     "grad": lambda: nnx.grad(fail)(X),
     "value_and_grad": lambda: nnx.value_and_grad(fail)(X),
@@ -81,6 +85,50 @@ def test_tracebacks_have_the_frames_of_the_user(name: str, monkeypatch: pytest.M
         TRANSFORMS[name]()
     assert set(files_of(caught.value)) == {__file__}
     assert caught.traceback[-1].name == "fail"
+
+
+class Width:
+    """A size that is no integer."""
+
+
+EAGER: dict[str, Callable[[], Any]] = {
+    "constructor": lambda: nnx.Linear(4, 0, rngs=nnx.Rngs(0)),
+    "constructor that calls others": lambda: nnx.LSTMCell(2, Width(), rngs=nnx.Rngs(0)),  # type: ignore[arg-type]
+    "call": lambda: nnx.Linear(4, 2, rngs=nnx.Rngs(0))(X),
+    "metric": lambda: nnx.metrics.Average().update(wrong=1.0),
+    "Optimizer": lambda: nnx.Optimizer(Failing(), optax.sgd(0.1), wrt=nnx.Param),
+    "split": lambda: nnx.split(nnx.Linear(4, 2, rngs=nnx.Rngs(0)), nnx.BatchStat),
+    "state": lambda: nnx.state(Failing(), 1.5),  # type: ignore[call-overload]
+    "merge": lambda: nnx.merge(nnx.graphdef(nnx.Linear(4, 2, rngs=nnx.Rngs(0))), {}),
+    "update": lambda: nnx.update(nnx.Linear(4, 2, rngs=nnx.Rngs(0)), {"kernel": X}),
+    "pop": lambda: nnx.pop(Failing(), 1.5),  # type: ignore[call-overload]
+}
+
+
+@pytest.mark.parametrize("name", EAGER)
+def test_errors_of_the_library_end_at_the_line_that_calls_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WEFT_TRACEBACKS", "")
+    with pytest.raises((ValueError, TypeError)) as caught:
+        EAGER[name]()
+    assert set(files_of(caught.value)) == {__file__}
+    monkeypatch.setenv("WEFT_TRACEBACKS", "full")
+    with pytest.raises((ValueError, TypeError)) as caught:
+        EAGER[name]()
+    assert any(file.startswith(_tracebacks._WEFT) for file in files_of(caught.value))
+
+
+def test_methods_of_layers_are_what_they_were() -> None:
+    assert nnx.Linear.__call__.__qualname__ == "Linear.__call__"
+    assert "Applies the layer." in inspect.getsource(nnx.Linear.__call__)
+    assert next(iter(inspect.signature(nnx.Linear).parameters)) == "in_features"
+
+    class Mine(nnx.Linear):
+        def __call__(self, x: Any) -> Any:
+            return fail()
+
+    assert not hasattr(Mine.__call__, "__wrapped__")
 
 
 def test_what_led_to_an_error_is_trimmed_too(monkeypatch: pytest.MonkeyPatch) -> None:

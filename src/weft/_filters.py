@@ -6,13 +6,13 @@ A *predicate* is a function of a path and a value that says yes or no. A *filter
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import EllipsisType
 from typing import Any as AnyType
 from typing import ClassVar
 
 from weft._errors import FilterError
-from weft._path import Path
+from weft._path import Pair, Path, format_path
 
 Predicate = Callable[[Path, AnyType], bool]
 FilterLiteral = type | str | Predicate | bool | EllipsisType | None
@@ -104,6 +104,15 @@ class _Rule:
     def __repr__(self) -> str:
         parts = zip(self._fields, self._parts(), strict=True)
         return f"{type(self).__name__}({', '.join(f'{name}={part!r}' for name, part in parts)})"
+
+
+def filter_text(filter: AnyType) -> str:
+    """Writes a filter as code: `nnx.Param`."""
+    if isinstance(filter, type):
+        return ("nnx." if filter.__module__.startswith("weft.") else "") + filter.__name__
+    if isinstance(filter, (tuple, list)):
+        return f"({', '.join(map(filter_text, filter))})"
+    return "..." if filter is ... else repr(filter)
 
 
 class OfType(_Rule):
@@ -279,3 +288,33 @@ def is_structural(predicate: Predicate) -> bool:
 
 
 _STRUCTURAL = frozenset({OfType, WithTag, PathIn, Any, All, Not, Everything, Nothing})
+
+
+def split_flat(items: Iterable[Pair], filters: Sequence[Filter]) -> list[list[Pair]]:
+    """Splits (path, leaf) pairs among filters; the first that matches takes a pair.
+
+    Raises:
+      FilterError: naming the pairs that no filter matches.
+    """
+    predicates = filters_to_predicates(filters)
+    groups: list[list[tuple[Path, AnyType]]] = [[] for _ in predicates]
+    rest = []
+    for path, leaf in items:
+        for predicate, group in zip(predicates, groups, strict=True):
+            if predicate(path, leaf):
+                group.append((path, leaf))
+                break
+        else:
+            rest.append((path, leaf))
+    if rest:
+        named = ", ".join(f"{format_path(p)} ({type(leaf).__name__})" for p, leaf in rest[:8])
+        raise FilterError(
+            f"the filters {filter_text(tuple(filters))} leave {len(rest)} of the Variables over: "
+            f"{named}. Add `...` as the last filter to take the rest"
+        )
+    return groups
+
+
+def filter_flat(items: Iterable[Pair], filters: Sequence[Filter]) -> list[list[Pair]]:
+    """As `split_flat`, but pairs that no filter matches are left out."""
+    return split_flat(items, (*filters, ...))[: len(filters)]

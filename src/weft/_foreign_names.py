@@ -8,6 +8,9 @@ in the class, in its bases and in the object, and costs nothing where one is fou
 
 from __future__ import annotations
 
+import dis
+import sys
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,10 +23,15 @@ _LOSS = "optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)"
 _LSTM = "nnx.RNN(nnx.LSTMCell(in_features, hidden_features, rngs=rngs))"
 _GRU = "nnx.RNN(nnx.GRUCell(in_features, hidden_features, rngs=rngs))"
 _OPTIMIZER = "nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)"
+_SAVE = (
+    "checkpoints are `from weft.tools import checkpoint`: `checkpoint.save(file, model)` and "
+    "`checkpoint.restore(file, model)`"
+)
+_STEP = "a step is `optimizer.update(model, grads)`"
 _PARTS = "make submodules in `__init__`: `self.layer = nnx.Linear(2, 3, rngs=rngs)`"
 
 _FUNCTIONS = {
-    "nnx.relu": "ReLU",
+    "nnx.relu": "ReLU Activation",
     "nnx.gelu": "GELU",
     "nnx.silu": "SiLU",
     "nnx.elu": "ELU",
@@ -75,9 +83,29 @@ _CALLS = {
     "nnx.nn": "functional F layers",
     "nnx.initializers": "init",
     "nnx.RMSNorm(num_features, rngs=rngs)": "RMSNormalization",
+    "nnx.Sequential(nnx.Linear(2, 8, rngs=rngs), nnx.relu, nnx.Linear(8, 1, rngs=rngs))": "MLP",
+    "nnx.jit(f)": "filter_jit",
+    "nnx.grad(f)": "filter_grad",
+    "nnx.value_and_grad(f)": "filter_value_and_grad",
+    "nnx.vmap(f)": "filter_vmap",
+    "nnx.split(model, nnx.Param, ...)": "partition",
+    "nnx.merge(graphdef, state)": "combine",
+    "jnp.array(x)": "tensor Tensor from_numpy",
 }
 _ADVICE = {
     _PARTS: "compact setup nowrap",
+    _SAVE: "save load save_model load_model tree_serialise_leaves tree_deserialise_leaves",
+    _STEP: "apply_updates",
+    "layers are told their sizes when they are made, `nnx.Linear(in_features, out_features, "
+    "rngs=rngs)`": "Input InputLayer",
+    "functions are layers as they are, `nnx.Sequential(layer, f)`": "Lambda",
+    "attributes can be set, `net.head = nnx.Linear(2, 3, rngs=rngs)`": "tree_at",
+    "functions, methods and models are compiled alike, `nnx.jit(model)`": "compile",
+    "gradients are clipped by Optax, `optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-"
+    "3))`": "clip_grad_norm_",
+    "schedules are functions of Optax, `optax.adam(optax.cosine_decay_schedule(1e-3, 1000))`": (
+        "lr_scheduler"
+    ),
     f"losses are functions of Optax: `{_LOSS}`": "CrossEntropyLoss NLLLoss cross_entropy",
     "losses are functions of Optax: `optax.losses.squared_error(predictions, targets)`": "MSELoss "
     "mse_loss",
@@ -137,6 +165,20 @@ _MEMBERS = {
     "a table of it is `nnx.tabulate(model, x)`": "summary tabulate",
     "`model.iter_modules()` yields paths and Modules": "modules named_modules submodules",
     "`model.iter_children()` yields names and Modules": "children named_children",
+    "`model.train()` and `model.eval()` switch its layers; these have `deterministic` or "
+    "`use_running_average`": "training",
+    "`sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))` is their number": (
+        "count_params num_params num_parameters"
+    ),
+    "parameters are there from the start; there is no first call that makes them": (
+        "is_initializing build lazy_init"
+    ),
+    "a Module is an attribute: `self.layer = nnx.Linear(2, 3, rngs=rngs)`": (
+        "add_module register_module"
+    ),
+    "a Variable is an attribute, read by `self.scale[...]`": "get_variable has_variable",
+    _SAVE: "save save_weights",
+    "compile what is called, `nnx.jit(model)`, or a function, `@nnx.jit`": "compile",
     f"{_ATTRIBUTE}: `self.scale = nnx.Param(array)`": "param register_parameter",
     f"{_ATTRIBUTE}: `self.count = nnx.Variable(array)`": "variable register_buffer put_variable",
     "streams are handed to `__init__`: `rngs.dropout()` draws a key": "make_rng",
@@ -156,6 +198,19 @@ VARIABLE: dict[str, str] = {
     "detach": "`jax.lax.stop_gradient(v[...])` is its value without a gradient",
     "to": "`jax.device_put(v[...], device)` is its value elsewhere",
     "assign": "write its value by `v[...] = x`",
+    "numel": "the number of its elements is `v.size`",
+    "unsqueeze": "`jnp.expand_dims(v[...], 0)` has one axis more",
+    "permute": "axes are put in another order by `v.transpose(1, 0)`",
+    "expand": "`jnp.broadcast_to(v[...], shape)` has another shape",
+    "clone": "`v.copy()` is another Variable with its value",
+    **dict.fromkeys(("cpu", "cuda"), "`jax.device_put(v[...], device)` is its value elsewhere"),
+    **dict.fromkeys(
+        ("float", "double", "half", "long"), "`v.astype(jnp.float32)` is its value in another dtype"
+    ),
+    **dict.fromkeys(
+        ("add_", "sub_", "mul_", "copy_", "fill_", "zero_", "clamp_", "assign_add", "assign_sub"),
+        "write its value by `v[...] = x`, `v[...] += x`",
+    ),
     "unbox": "its value is `v[...]`",
 }
 """Attributes that Variables do not have, and what to write."""
@@ -166,7 +221,7 @@ _MODEL = (
 )
 OPTIMIZER: dict[str, str] = {
     "zero_grad": _GRADIENTS,
-    "apply_gradients": "a step is `optimizer.update(model, grads)`",
+    "apply_gradients": _STEP,
     "minimize": "a step is `optimizer.update(model, nnx.grad(loss_fn)(model))`",
     "state_dict": "take its values by `nnx.to_pure_dict(nnx.state(optimizer))`",
     "load_state_dict": "write values into it by `nnx.update(optimizer, state)`",
@@ -176,11 +231,32 @@ OPTIMIZER: dict[str, str] = {
 }
 """Attributes that optimizers do not have, and what to write."""
 
+_APPEND = "its layers are a list: `sequential.layers.append(layer)`"
+SEQUENTIAL: dict[str, str] = dict.fromkeys(("append", "add", "extend", "insert", "pop"), _APPEND)
+"""Attributes that a Sequential does not have, and what to write."""
 
-def missing_name(module: str, name: str, table: Mapping[str, str] = PUBLIC) -> AttributeError:
-    """Returns the error for a name that a module of the package does not have."""
-    text = f"module {module!r} has no attribute {name!r}"
-    return AttributeError(f"{text}: {table[name]}" if name in table else text)
+
+def missing_name(
+    module: str, name: str, table: Mapping[str, str] = PUBLIC
+) -> AttributeError | ImportError:
+    """Returns the error for a name that a module of the package does not have.
+
+    To be called by the module's `__getattr__`. Of an AttributeError a line `from weft import name`
+    shows nothing.
+    """
+    advice = f": {table[name]}" if name in table else ""
+    if advice and _imports_a_name(sys._getframe(2)):
+        return ImportError(f"cannot import name {name!r} from {module!r}{advice}", name=name)
+    text = f"module {module!r} has no attribute {name!r}{advice}"
+    if advice:
+        return AttributeError(text)
+    # By these Python finds a name that is nearly the same.
+    return AttributeError(text, name=name, obj=sys.modules[module])
+
+
+def _imports_a_name(frame: types.FrameType) -> bool:
+    """Returns whether a frame is in a line `from module import name`."""
+    return frame.f_code.co_code[frame.f_lasti] == dis.opmap["IMPORT_FROM"]
 
 
 class Hint:

@@ -26,7 +26,13 @@ Index = tuple[int | range, ...]
 """Where a part is: ints, the last of which may be a range, for the leading axes of the whole."""
 
 
-class Part:
+class Standing:
+    """What sits where other Variables have their lease, and stays there."""
+
+    __slots__ = ()
+
+
+class Part(Standing):
     """The place of a part in its whole.
 
     Attributes:

@@ -9,6 +9,7 @@ a text where one line is enough.
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
 import itertools
@@ -134,9 +135,27 @@ def shown_attributes(obj: Any) -> Iterator[tuple[str, Any]]:
     from weft._module.pytree import attributes
 
     defaults = _defaults(type(obj))
-    for name, value in attributes(obj).items():
+    own = attributes(obj)
+    names = list(own)
+    if names == sorted(names):  # what was put together again has lost the order
+        order = _order_of_definition(type(obj))
+        names.sort(key=lambda name: order.get(name, len(order)))
+    for name, value in ((name, own[name]) for name in names):
         if name not in defaults or not _is_default(value, defaults[name]):
             yield name, value
+
+
+@functools.cache
+def _order_of_definition(cls: type) -> dict[str, int]:
+    """Returns the places of attributes in the order in which the constructors set them."""
+    found: dict[str, int] = {}
+    for base in reversed(cls.__mro__):
+        init = inspect.unwrap(vars(base).get("__init__", object.__init__))
+        if isinstance(init, types.FunctionType):
+            for step in dis.get_instructions(init):
+                if step.opname == "STORE_ATTR":
+                    found.setdefault(step.argval, len(found))
+    return found
 
 
 _PACKAGE = __name__.rpartition(".")[0] + "."

@@ -11,11 +11,12 @@ import contextlib
 import importlib
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax.core
 
+from weft._path import format_path
 from weft._tracebacks import name_lines_of_users
 
 OpaqueTraceState = Any
@@ -47,11 +48,25 @@ def is_outermost() -> bool:
 
 
 class Frame(NamedTuple):
-    """One running transform: its name, as in `nnx.jit`, its function, the trace it runs in."""
+    """One running transform.
+
+    Attributes:
+      transform: its name, as in `nnx.jit`.
+      function: its function.
+      trace: the trace it runs in.
+      objects: the objects and Variables that the function was given.
+      spots: where each of these is.
+    """
 
     transform: str
     function: str
     trace: OpaqueTraceState
+    objects: Sequence[Any] = ()
+    spots: Sequence[Any] = ()
+
+    @property
+    def name(self) -> str:
+        return f"nnx.{self.transform} of {self.function!r}"
 
 
 class _Frames(threading.local):
@@ -71,10 +86,12 @@ frames = _Frames()
 
 
 @contextlib.contextmanager
-def running(transform: str, function: str) -> Iterator[None]:
-    """Marks a transform as running in this thread, for errors to name."""
+def running(
+    transform: str, function: str, objects: Sequence[Any] = (), spots: Sequence[Any] = ()
+) -> Iterator[None]:
+    """Marks a transform as running in this thread, for errors to name it and what it was given."""
     name_lines_of_users()
-    frames.stack.append(Frame(transform, function, current()))
+    frames.stack.append(Frame(transform, function, current(), objects, spots))
     try:
         yield
     finally:
@@ -89,5 +106,13 @@ def describe() -> str:
     if not frames.stack:
         return _PLAIN
     frame = frames.stack[-1]
-    name = f"nnx.{frame.transform} of {frame.function!r}"
-    return name if frame.trace == current() else f"{_PLAIN} inside {name}"
+    return frame.name if frame.trace == current() else f"{_PLAIN} inside {frame.name}"
+
+
+def find_place(obj: Any) -> tuple[str, str] | None:
+    """Returns the path of an object among the arguments of a running transform, and its name."""
+    for frame in reversed(frames.stack):
+        for other, spot in zip(frame.objects, frame.spots, strict=False):
+            if other is obj:
+                return format_path(spot.path), frame.name
+    return None

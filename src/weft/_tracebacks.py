@@ -43,6 +43,11 @@ def is_internal(filename: str) -> bool:
     return filename.startswith((_WEFT, _JAX)) or filename in _BETWEEN
 
 
+def is_of_jax(filename: str) -> bool:
+    """Returns whether code in a file is JAX's."""
+    return filename.startswith(_JAX)
+
+
 def call_site() -> tuple[str, int] | None:
     """Returns file and line of the nearest caller whose code is the user's."""
     frame: types.FrameType | None = sys._getframe(1)
@@ -78,12 +83,23 @@ def trim(error: BaseException) -> None:
         before += [e for e in chain if e is not None and id(e) not in seen]
 
 
+def trim_call(
+    error: BaseException, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
+) -> None:
+    """As `trim`, of an error of a call; says which of its arguments are gone, if JAX misses any."""
+    if isinstance(error, (RuntimeError, ValueError)) and "deleted" in str(error):
+        from weft._lift.deleted import explain_deleted
+
+        explain_deleted(error, function, args, kwargs)
+    trim(error)
+
+
 def _without_internal(traceback: types.TracebackType | None) -> types.TracebackType | None:
     without_jax = _config.jax_traceback_filtering != "off"
     frames = []
     while traceback is not None:
         filename = traceback.tb_frame.f_code.co_filename
-        if not is_internal(filename) or (filename.startswith(_JAX) and not without_jax):
+        if not is_internal(filename) or (is_of_jax(filename) and not without_jax):
             frames.append(traceback)
         traceback = traceback.tb_next
     kept = None
@@ -100,10 +116,27 @@ def boundary(function: F) -> F:
         try:
             return function(*args, **kwargs)
         except Exception as error:
-            trim(error)
+            if type(error) is TypeError and _is_of_call(error):
+                from weft._foreign_arguments import explain
+
+                explain(error, function, args, kwargs)
+            trim_call(error, function, args, kwargs)
             raise
 
     return at_boundary  # type: ignore[return-value]
+
+
+def _is_of_call(error: TypeError) -> bool:
+    """Returns whether a function was not even entered, as its arguments do not fit."""
+    return error.__traceback__ is not None and error.__traceback__.tb_next is None
+
+
+def bound_methods(cls: type) -> None:
+    """Makes the constructor and the public methods of a class boundaries."""
+    for name, value in list(vars(cls).items()):
+        is_public = name in ("__init__", "__call__") or not name.startswith("_")
+        if is_public and isinstance(value, types.FunctionType):
+            setattr(cls, name, boundary(value))
 
 
 def transformed(function: Callable[..., Any]) -> Callable[[F], F]:

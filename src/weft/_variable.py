@@ -18,6 +18,7 @@ from weft import _trace, _watch
 from weft._errors import surface
 from weft._exported import register_export
 from weft._foreign_names import VARIABLE
+from weft._lost_writes import note_loan
 from weft._makeup import compare_by_identity
 from weft._metadata import (
     HOOKS,
@@ -28,7 +29,7 @@ from weft._metadata import (
     with_current_names,
 )
 from weft._operators import ValueOperators
-from weft._part import Part
+from weft._part import Standing
 from weft._reads import forget, readers
 from weft._static import Static
 from weft._storage import VariableStorage, fill_variable, make_variables
@@ -75,6 +76,7 @@ class Variable(VariableStorage, ValueOperators[A]):
 
     __slots__ = ()
     required_metadata: ClassVar[frozenset[str]] = frozenset()
+    _is_passing: ClassVar[bool] = False  # whether what is written may be lost
 
     def __init__(
         self,
@@ -430,7 +432,7 @@ def _read_leased(variable: Variable) -> Any:
         if lease is not None:
             lease.expose(variable)
         value = variable._slot
-        if variable._lease is None or isinstance(lease, Part):
+        if variable._lease is None or isinstance(lease, Standing):
             if variable._slot is value is not HELD:
                 return value
 
@@ -438,7 +440,7 @@ def _read_leased(variable: Variable) -> Any:
 def set_raw(variable: Variable, raw: Any) -> None:
     """Stores a raw value."""
     lease = variable._lease
-    if isinstance(lease, Part):
+    if isinstance(lease, Standing):
         lease.store(raw)
     else:
         while lease is not None:  # another one may take the Variable over meanwhile
@@ -455,7 +457,7 @@ def set_raw(variable: Variable, raw: Any) -> None:
 
 def set_metadata_dict(variable: Variable, metadata: dict[str, Any]) -> None:
     """Replaces all metadata."""
-    if isinstance(variable._lease, Part):
+    if isinstance(variable._lease, Standing):
         variable._lease.check_metadata(variable._metadata, metadata)
     set_metadata_slot(variable, metadata)
     if variable._watches:
@@ -557,7 +559,9 @@ def _flatten_with_keys(variable: Variable) -> tuple[tuple[Any, ...], Static | No
 def _register(kind: type[Variable]) -> None:
     def unflatten(metadata: Static | None, children: Iterable[Any]) -> Variable:
         (raw,) = children
-        return make(kind, raw, (NO_METADATA if metadata is None else metadata).value)
+        made = make(kind, raw, (NO_METADATA if metadata is None else metadata).value)
+        note_loan(made, raw)
+        return made
 
     jtu.register_pytree_with_keys(kind, _flatten_with_keys, unflatten, _flatten)
     register_export(

@@ -32,7 +32,10 @@ def check_write(variable: Variable) -> None:
 def name_of(variable: Variable) -> str:
     shape = getattr(variable._raw, "shape", None)
     name = f"{type(variable).__name__}" + ("" if shape is None else f" of shape {tuple(shape)}")
-    if variable._origin is not None:
+    place = _trace.find_place(variable)
+    if place is not None:
+        name += f" ({place[0]} of {place[1]})"
+    elif variable._origin is not None:
         name += f" (made at {variable._origin[0]}:{variable._origin[1]})"
     return name
 

@@ -56,6 +56,7 @@ class Intermediate(Variable[A]):
     """
 
     __slots__ = ()
+    _is_passing = True
 
 
 class Perturbation(Intermediate[A]):
@@ -80,6 +81,7 @@ class RngState(Variable[A]):
     """
 
     __slots__ = ()
+    _is_passing = True
 
 
 class RngCount(RngState[A]):

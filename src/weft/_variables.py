@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from weft import _trace
-from weft._part import Part
+from weft._part import Standing
 from weft._reads import forget
 from weft._storage import make_variables
 from weft._types import exhaust
@@ -70,7 +70,7 @@ def overwrite(targets: Sequence[Variable], values: list[Any]) -> bool:
     ):
         return False
     if any(map(get_lease, targets)):
-        if any(isinstance(target._lease, Part) for target in targets):
+        if any(isinstance(target._lease, Standing) for target in targets):
             return False
         expose(targets)
     if not _have_shapes_of(raws, list(map(get_slot, targets))):
@@ -84,6 +84,8 @@ def expose(variables: Iterable[Variable]) -> None:
     for variable in variables:
         while (lease := variable._lease) is not None:  # another one may take it over meanwhile
             lease.expose(variable)
+            if isinstance(lease, Standing):
+                break
 
 
 _aval = operator.attrgetter("aval")

@@ -344,10 +344,30 @@ def test_losses_that_are_none():
     assert "must return a scalar array, found tuple; for `return loss, aux`" in message
     assert "pass `has_aux=True`" in message
     message = error_of(TypeError, nnx.grad(lambda m: None), Model())
-    assert "is differentiated and must return a scalar array, found NoneType" in message
+    assert "is differentiated and must return a scalar array, found None: it ends" in message
     message = error_of(TypeError, nnx.grad(lambda m: m(X), has_aux=True), Model())
-    assert "has_aux=True and must return a pair `(loss, aux)`, found" in message
-    assert "scalar" in error_of(TypeError, nnx.grad(lambda m: m.w * 1.0), Model())
+    assert "has_aux=True and must return a pair `(loss, aux)`, found an array of shape" in message
+    message = error_of(TypeError, nnx.grad(lambda m: m.w * 1.0), Model())
+    assert "found an array of shape (2,): take the mean or the sum of it, `loss.mean()`" in message
+    message = error_of(TypeError, nnx.grad(lambda m: nnx.Variable(1.0)), Model())
+    assert "found a Variable: return its value, `loss[...]`" in message
+
+
+def test_losses_without_a_derivative():
+    message = error_of(TypeError, nnx.value_and_grad(lambda m: jnp.argmax(m.w[...])), Model())
+    assert "must return a real scalar array, found one of dtype int32: integers and tru" in message
+    assert "optax.losses.squared_error" in message
+    message = error_of(TypeError, nnx.grad(lambda m: m.w.sum().astype(complex)), Model())
+    assert "dtype complex64: `jnp.abs(loss)`, or pass `holomorphic=True`" in message
+    assert float(nnx.grad(lambda x: (x * 2).real)(jnp.complex64(1j)).real) == 2.0
+
+
+def test_integers_say_how_to_make_floats_of_them():
+    message = error_of(TypeError, nnx.grad(lambda n: n.sum() * 1.0), jnp.arange(3))
+    assert "n is to be differentiated and is int32: make it one of floats, `n.astype(jn" in message
+    assert "not trained" not in message
+    message = error_of(TypeError, nnx.grad(lambda m: 1.0), nnx.Dict(n=nnx.Param(jnp.arange(3))))
+    assert "`m.n.astype(jnp.float32)`, or a type that is not trained, `nnx.Variable(a" in message
 
 
 def test_reduce_axes():

@@ -346,3 +346,10 @@ def test_pytree_structure_changed_in_one_branch():
     variable = nnx.Variable({"a": jnp.zeros(2)})
     message = error_of(nnx.StructureError, nnx.cond, True, rename, nothing, variable)
     assert "PyTreeDef({'a': *}), metadata {} in 'nothing' and PyTreeDef({'b': *})" in message
+
+
+def test_what_is_no_branch_or_no_truth_value():
+    message = error_of(TypeError, nnx.cond, True, jnp.ones(2), jnp.ones(2))
+    assert "nnx.cond expects functions of the operands as branches, found f32[2]: give" in message
+    message = error_of(TypeError, nnx.cond, jnp.ones(2) > 0, lambda: 1.0, lambda: 2.0)
+    assert "found an array of shape (2,): choose by `jnp.all(...)` or `jnp.any(...)`" in message

@@ -274,6 +274,10 @@ def test_a_length_that_differs_from_the_given_one():
     f = nnx.vmap(lambda m, x: x, in_axes=(None, 0), axis_size=3)
     message = error_of(nnx.PrefixError, f, Scaled(), jnp.ones(4))
     assert "axes of different lengths: `axis_size` has 3, x has 4" in message
+    message = error_of(
+        nnx.PrefixError, nnx.scan(lambda c, x: (c, x), length=5), 1.0, jnp.ones(4)
+    )  # fmt: skip
+    assert "`length` has 5, x has 4. Give what is not mapped the axis None, and leave o" in message
 
 
 @pytest.mark.parametrize("transform", [nnx.vmap, nnx.pmap])
@@ -474,6 +478,7 @@ def test_axes_by_path_from_a_state():
 
 @pytest.mark.parametrize("transform", [nnx.vmap, nnx.pmap], ids=["vmap", "pmap"])
 def test_axes_by_filter_of_which_one_has_nothing(transform):
+    devices(2)
     axes = nnx.StateAxes({nnx.RngState: 0, ...: None})
     draw = transform(lambda rngs: rngs.params(), in_axes=(axes,), axis_size=2)
     rngs = nnx.Rngs(0).split(2)
@@ -496,3 +501,8 @@ def test_metadata_of_other_names_gets_and_loses_the_axis():
 
     nnx.vmap(read, in_axes=1, transform_metadata=metadata)(stacked)
     assert stacked.nick == ("in", "layers", "out")
+
+
+def test_what_is_no_array_among_the_outputs():
+    message = error_of(TypeError, nnx.vmap(lambda x: {"a": x, "b": "text"}), jnp.ones(2))
+    assert "leaves output.b as 'text', a str, which is no array. Return arrays" in message

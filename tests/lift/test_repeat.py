@@ -204,6 +204,34 @@ def test_a_condition_that_writes():
     assert "count: it may only read. Write in the body" in message
 
 
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [(None, "None"), (0.5, "a float"), (jnp.ones(2) > 0, r"bool\[2\]"), ((True,), "a tuple")],
+)
+def test_a_condition_that_is_no_truth_value(found, text):
+    def goes_on(carry):
+        return found
+
+    expected = rf"the condition of nnx\.while_loop, '.*goes_on', must return one .*, found {text}: "
+    with pytest.raises(TypeError, match=expected):
+        nnx.while_loop(goes_on, lambda c: c, jnp.ones(2))
+
+
+def test_a_body_in_another_place():
+    with pytest.raises(TypeError, match=r"a function of index and carry as its third argument, f"):
+        nnx.fori_loop(lambda i, c: c, 0, 5, jnp.ones(2))
+
+
+def test_a_condition_may_return_a_variable():
+    switch = nnx.Dict(on=nnx.Variable(jnp.array(True)))
+
+    def off(m):
+        m.on[...] = jnp.array(False)
+        return m
+
+    assert not nnx.while_loop(lambda m: m.on, off, switch).on[...]
+
+
 def test_paths_are_those_of_the_parameters():
     def body(carry):
         carry[1].flag = True

@@ -163,3 +163,11 @@ def test_jvp_mistakes():
     assert "m.w" in message
     message = error_of(nnx.StructureError, nnx.jvp, f, (model, X), ({"w": jnp.ones(3)}, X))
     assert "has tangents for m.w of shape (3,), expected (2,)" in message
+
+
+def test_a_cotangent_of_another_shape():
+    _, pull = nnx.vjp(lambda x: x.sum(), jnp.ones(3))
+    with pytest.raises(
+        nnx.StructureError, match=r"must have the shapes of its result, \(\), found \("
+    ):
+        pull(jnp.ones(3))

@@ -362,3 +362,21 @@ def test_what_keeps_the_variable_or_is_no_array_warns_of_nothing() -> None:
     model.v = nnx.Param(1.0)
     model.v = nnx.data(jnp.ones(2))
     nnx.Dict(v=nnx.Param(1.0)).v = nnx.data(jnp.ones(2))
+
+
+def test_arguments_that_nobody_takes() -> None:
+    class Fields(nnx.Module):
+        features: int
+
+    for make in (lambda: Fields(3), lambda: Fields(features=3)):  # type: ignore[call-arg]
+        with pytest.raises(TypeError, match=r"^Fields\(\) takes no arguments: .*`@nnx\.dataclass`"):
+            make()
+    assert isinstance(Fields(), Fields)
+
+    class Made(nnx.Module):
+        def __new__(cls, size: int) -> Any:
+            made = super().__new__(cls, size)
+            made.size = size
+            return made
+
+    assert Made(3).size == 3 and copy.deepcopy(Made(3)).size == 3

@@ -181,3 +181,17 @@ def test_linear_general_refuses_arguments_that_do_not_fit(make, message):
 def test_linear_general_refuses_inputs_of_another_shape(layer, shape, message):
     with pytest.raises(ValueError, match=message):
         layer()(jnp.ones(shape))
+
+
+def test_a_stack_taken_apart_along_another_axis():
+    @nnx.vmap
+    def make(key):
+        return nnx.Linear(4, 4, use_bias=False, rngs=nnx.Rngs(key))
+
+    @nnx.scan(in_axes=(nnx.Carry, 1), out_axes=nnx.Carry)
+    def run(x, layer):
+        return layer(x)
+
+    message = r"expects a kernel of shape \(4, 4\), found one of shape \(3, 4\): a stack of layers"
+    with pytest.raises(ValueError, match=message):
+        run(jnp.ones((2, 4)), make(jax.random.split(jax.random.key(0), 3)))

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import weft as nnx
 from weft.nn.moments import (
     apply_moments,
     compute_moments,
@@ -126,3 +127,10 @@ def test_wrong_axes(axes):
 def test_axes_are_sorted_numbers_from_zero():
     assert normalized_axes((-1, 0), 3) == (0, 2)
     assert normalized_axes(-2, 3) == (1,)
+
+
+@pytest.mark.parametrize("kind", [nnx.LayerNorm, nnx.RMSNorm, nnx.BatchNorm])
+def test_a_shape_is_no_number_of_features(kind):
+    message = rf"{kind.__name__} expects num_features to be one int, .* `nnx\.{kind.__name__}\(12, "
+    with pytest.raises(TypeError, match=message):
+        kind((3, 4), rngs=nnx.Rngs(0))

@@ -23,6 +23,27 @@ def test_rngs_of_another_type_are_refused(rngs, found):
         new_param(Layer(), rngs, nnx.initializers.zeros, (2,), jnp.float32)
 
 
+def test_a_key_goes_into_streams():
+    message = r"found an array: use `nnx\.Linear\(\.\.\., rngs=nnx\.Rngs\(key\)\)`$"
+    with pytest.raises(TypeError, match=message):
+        nnx.Linear(2, 3, rngs=jax.random.key(0))
+
+
+def test_initializers_that_are_none():
+    message = (
+        r"Linear expects an initializer, .* found 'lecun_normal', which makes one: call it, `n"
+    )
+    with pytest.raises(TypeError, match=message):
+        nnx.Linear(2, 3, kernel_init=nnx.initializers.lecun_normal, rngs=nnx.Rngs(0))
+    with pytest.raises(TypeError, match=r"found 'he': write one of `nnx\.initializers`, such as"):
+        nnx.Linear(2, 3, bias_init="he", rngs=nnx.Rngs(0))
+
+
+def test_sizes_that_are_traced():
+    with pytest.raises(TypeError, match=r"found a traced array: .* static_argnames='in_features'"):
+        nnx.jit(lambda n: nnx.Linear(n, 3, rngs=nnx.Rngs(0)))(2)
+
+
 def test_one_key_is_drawn_for_each_parameter():
     rngs = nnx.Rngs(0, params=1)
     new_param(Layer(), rngs, nnx.initializers.zeros, (2,), jnp.float32)

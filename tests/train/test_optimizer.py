@@ -481,3 +481,37 @@ def test_state_of_another_model_is_refused_and_nothing_is_written(trio):
     assert all(
         x is y for x, y in zip(before, jax.tree.leaves(nnx.state((other, optimizer))), strict=True)
     )
+
+
+def test_a_model_that_lost_all_that_was_optimized():
+    model = Net()
+    optimizer = nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)
+    grads = nnx.grad(loss_fn)(model)
+    model.body, model.head = [], None
+    with pytest.raises(nnx.StructureError, match=r"(?s)another one than .* gone: head\.bias") as e:
+        optimizer.update(model, grads)
+    assert "make a new Optimizer" in str(e.value) and e.value.__cause__ is None
+    optimizer = nnx.Optimizer(Net(), optax.sgd(0.1), wrt=nnx.Param)  # its state mirrors nothing
+    with pytest.raises(nnx.StructureError, match="gone: all that was optimized"):
+        optimizer.update(model, grads)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (nnx.value_and_grad(loss_fn), r"a tuple as the gradients: take it apart, `loss, grads = "),
+        (loss_fn, r"an array of shape \(\) as the gradients: take the gradients of the loss, `gra"),
+        (lambda model: nnx.grad(loss_fn), r"a function as the gradients: call what `nnx.grad` ret"),
+        (lambda model: None, r"a NoneType as the gradients: take the gradients of the loss"),
+    ],
+)
+def test_what_is_no_gradients(make, message):
+    model = Net()
+    optimizer = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
+    with pytest.raises(TypeError, match=f"Optimizer.update was given {message}"):
+        optimizer.update(model, make(model))
+
+
+def test_filters_are_written_as_code():
+    with pytest.raises(ValueError, match=r"^wrt=\(nnx\.Cache, nnx\.LoRAParam, 'tag'\) selects not"):
+        nnx.Optimizer(Net(), optax.sgd(0.1), wrt=(nnx.Cache, nnx.LoRAParam, "tag"))

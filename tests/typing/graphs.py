@@ -61,6 +61,15 @@ def states() -> None:
     assert_type(state.split(nnx.Param, ...), tuple[nnx.State, ...])
     assert_type(nnx.to_flat_state(state), nnx.FlatState)
     assert_type(nnx.from_flat_state(nnx.to_flat_state(state)), nnx.State)
+    flat = nnx.to_flat_state(state)
+    assert_type(flat.filter(nnx.Param), nnx.FlatState)
+    assert_type(flat.split(nnx.Param, ...), tuple[nnx.FlatState, ...])
+    assert_type(nnx.filter_state(state, nnx.Param), nnx.State)
+    assert_type(nnx.filter_state(state, nnx.Param, nnx.BatchStat), tuple[nnx.State, ...])
+    assert_type(nnx.split_state(state, ...), nnx.State)
+    params, rest = nnx.split_state(state, nnx.Param, ...)
+    assert_type(nnx.merge_state(params, rest), nnx.State)
+    assert_type(nnx.map_state(lambda path, leaf: leaf, state), nnx.State)
     nnx.update(model, state)
 
 

@@ -29,7 +29,6 @@ from weft._graph.records import (
 from weft._graph.state import (
     FlatState,
     State,
-    filter_flat,
     flatten_until,
     from_flat_state,
     nested_dict,
@@ -39,6 +38,7 @@ from weft._module.node_types import refill
 from weft._module.pytree import Pytree
 from weft._module.pytree import check_write as check_object_write
 from weft._path import Path, format_path, path_sort_key
+from weft._tracebacks import boundary
 from weft._values import own_value
 from weft._variable import Variable, is_variable, pure_value
 from weft._variables import around, copies_of
@@ -78,6 +78,7 @@ def split(
 def split(
     node: N, *filters: _filters.Filter, graph: bool | None = None
 ) -> tuple[GraphDef[N], State, *tuple[State, ...]]: ...
+@boundary
 def split(node: Any, *filters: _filters.Filter, graph: bool | None = None) -> Any:
     """Takes an object apart into its structure and its Variables.
 
@@ -128,6 +129,7 @@ def state(
     *filters: _filters.Filter,
     graph: bool | None = None,
 ) -> tuple[State, ...]: ...
+@boundary
 def state(node: Any, *filters: _filters.Filter, graph: bool | None = None) -> Any:
     """Returns the object's own Variables, those that match the filters.
 
@@ -264,6 +266,7 @@ def merge(
 def merge(
     graphdef: Any, /, *states: Any, copy: bool = True, recreate_variables: bool | None = None
 ) -> Any: ...
+@boundary
 def merge(
     graphdef: Any, /, *states: Any, copy: bool = True, recreate_variables: bool | None = None
 ) -> Any:
@@ -305,6 +308,7 @@ def merge(
     return build(graphdef, leaves_for(graphdef, states), copy=copy)
 
 
+@boundary
 def clone(node: N, variables: bool = True, *, arrays: bool = True, graph: bool | None = None) -> N:
     """Copies an object, sharing and cycles included.
 
@@ -342,6 +346,7 @@ def pop(node: Any, filter: _filters.Filter, /) -> State: ...
 def pop(
     node: Any, first: _filters.Filter, second: _filters.Filter, /, *filters: _filters.Filter
 ) -> tuple[State, ...]: ...
+@boundary
 def pop(node: Any, *filters: _filters.Filter) -> Any:
     """Removes the Variables that match from an object and returns them.
 
@@ -369,7 +374,7 @@ def pop(node: Any, *filters: _filters.Filter) -> Any:
     """
     if not filters:
         raise ValueError("pop needs at least one filter: `nnx.pop(model, nnx.Intermediate)`")
-    groups = filter_flat(take_apart(node).items(), filters)
+    groups = _filters.filter_flat(take_apart(node).items(), filters)
     found = [pair for group in groups for pair in group]
     taken = {id(leaf) for _, leaf in found if isinstance(leaf, Variable)}
     arrays = {path for path, leaf in found if not isinstance(leaf, Variable)}

@@ -16,7 +16,7 @@ from weft import _filters
 from weft._graph.levels import Levels, levels_of
 from weft._graph.records import GraphDef
 from weft._graph.snapshot import Snapshot, observe
-from weft._graph.state import State, filter_flat, split_flat
+from weft._graph.state import State
 from weft._graph.walk import Entry, Flattener
 from weft._module.pytree import Pytree, attributes, set_memory, structure_changed
 from weft._path import Path
@@ -117,7 +117,7 @@ class Content:
     def _find_groups(self, filters: Sequence[_filters.Filter], exhaustive: bool) -> list[Group]:
         if not filters:
             return [Group(range(len(self.paths)), levels_of(self.paths))]
-        choose = split_flat if exhaustive else filter_flat
+        choose = _filters.split_flat if exhaustive else _filters.filter_flat
         index = {path: i for i, path in enumerate(self.paths)}
         chosen = choose(self.items(), filters)
         groups = [[path for path, _ in group] for group in chosen]

@@ -16,7 +16,7 @@ from weft._graph.api import N, leaves_at, own_leaf
 from weft._graph.content import Content
 from weft._graph.records import GraphDef, VariableDef, leaves_of
 from weft._graph.round_trips import InnerTable, Refiller, current_update_context
-from weft._graph.state import FlatState, State, split_flat
+from weft._graph.state import FlatState, State
 from weft._graph.walk import Builder, Flattener, Table
 from weft._variable import Variable
 
@@ -63,7 +63,7 @@ class SplitContext:
         """Takes an object apart into flat States, or lists of leaves; see `nnx.flatten`."""
         content = self._take_apart(node)
         pairs = content.items()
-        flat = [FlatState(g) for g in (split_flat(pairs, filters) if filters else [pairs])]
+        flat = [FlatState(g) for g in (_filters.split_flat(pairs, filters) if filters else [pairs])]
         return (content.graphdef, *(flat if with_paths else (part.leaves for part in flat)))
 
 

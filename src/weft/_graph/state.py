@@ -12,13 +12,13 @@ from typing import Any, overload
 
 import jax.tree_util as jtu
 
-from weft import _filters, _watch
-from weft._errors import FilterError, StructureError, surface
+from weft import _watch
+from weft._errors import StructureError, surface
 from weft._exported import register_export
-from weft._filters import Filter
+from weft._filters import Filter, filter_flat, split_flat
 from weft._makeup import compare_as_mapping
 from weft._operators import same_tree
-from weft._path import ByPath, Pair, Path, format_path, path_sort_key, sorted_keys
+from weft._path import ByPath, Path, format_path, path_sort_key, sorted_keys
 from weft._values import own_value
 from weft._variable import A, Variable, pure_value
 
@@ -143,7 +143,7 @@ class State(MutableMapping[Any, Any]):
     def split(self, first: Filter, /) -> State: ...
     @overload
     def split(self, a: Filter, b: Filter, /, *filters: Filter) -> tuple[State, ...]: ...
-    def split(self, first: _filters.Filter, /, *filters: _filters.Filter) -> Any:
+    def split(self, first: Filter, /, *filters: Filter) -> Any:
         """Splits the leaves among filters; see `split_state`."""
         return split_state(self, first, *filters)
 
@@ -151,7 +151,7 @@ class State(MutableMapping[Any, Any]):
     def filter(self, first: Filter, /) -> State: ...
     @overload
     def filter(self, a: Filter, b: Filter, /, *filters: Filter) -> tuple[State, ...]: ...
-    def filter(self, first: _filters.Filter, /, *filters: _filters.Filter) -> Any:
+    def filter(self, first: Filter, /, *filters: Filter) -> Any:
         """Selects leaves by filters; see `filter_state`."""
         return filter_state(self, first, *filters)
 
@@ -296,11 +296,19 @@ class FlatState(Sequence[tuple[Path, Any]]):
         """Returns the leaves as a nested State."""
         return from_flat_state(self)
 
-    def split(self, first: _filters.Filter, /, *filters: _filters.Filter) -> Any:
+    @overload
+    def split(self, first: Filter, /) -> FlatState: ...
+    @overload
+    def split(self, a: Filter, b: Filter, /, *filters: Filter) -> tuple[FlatState, ...]: ...
+    def split(self, first: Filter, /, *filters: Filter) -> Any:
         """Splits the leaves among filters, exhaustively."""
         return _one_or_all([FlatState(g, sort=False) for g in split_flat(self, (first, *filters))])
 
-    def filter(self, first: _filters.Filter, /, *filters: _filters.Filter) -> Any:
+    @overload
+    def filter(self, first: Filter, /) -> FlatState: ...
+    @overload
+    def filter(self, a: Filter, b: Filter, /, *filters: Filter) -> tuple[FlatState, ...]: ...
+    def filter(self, first: Filter, /, *filters: Filter) -> Any:
         """Selects leaves by filters."""
         return _one_or_all([FlatState(g, sort=False) for g in filter_flat(self, (first, *filters))])
 
@@ -483,37 +491,11 @@ def _iter_until(value: Any, path: Path, ends: Callable[[Path], bool]) -> Iterato
         yield from _iter_until(child, (*path, key), ends)
 
 
-def split_flat(items: Iterable[Pair], filters: Sequence[Filter]) -> list[list[Pair]]:
-    """Splits (path, leaf) pairs among filters; the first that matches takes a pair.
-
-    Raises:
-      FilterError: naming the pairs that no filter matches.
-    """
-    predicates = _filters.filters_to_predicates(filters)
-    groups: list[list[tuple[Path, Any]]] = [[] for _ in predicates]
-    rest = []
-    for path, leaf in items:
-        for predicate, group in zip(predicates, groups, strict=True):
-            if predicate(path, leaf):
-                group.append((path, leaf))
-                break
-        else:
-            rest.append((path, leaf))
-    if rest:
-        named = ", ".join(f"{format_path(p)} ({type(leaf).__name__})" for p, leaf in rest[:8])
-        raise FilterError(
-            f"the filters {filters!r} leave {len(rest)} of the Variables over: {named}. Add `...` "
-            "as the last filter to take the rest"
-        )
-    return groups
-
-
-def filter_flat(items: Iterable[Pair], filters: Sequence[Filter]) -> list[list[Pair]]:
-    """As `split_flat`, but pairs that no filter matches are left out."""
-    return split_flat(items, (*filters, ...))[: len(filters)]
-
-
-def split_state(state: Any, first: _filters.Filter, /, *filters: _filters.Filter) -> Any:
+@overload
+def split_state(state: Any, first: Filter, /) -> State: ...
+@overload
+def split_state(state: Any, a: Filter, b: Filter, /, *filters: Filter) -> tuple[State, ...]: ...
+def split_state(state: Any, first: Filter, /, *filters: Filter) -> Any:
     """Splits a State among filters; every leaf must match one.
 
     Args:
@@ -538,7 +520,11 @@ def split_state(state: Any, first: _filters.Filter, /, *filters: _filters.Filter
     return _one_or_all([from_flat_state(group) for group in groups])
 
 
-def filter_state(state: Any, first: _filters.Filter, /, *filters: _filters.Filter) -> Any:
+@overload
+def filter_state(state: Any, first: Filter, /) -> State: ...
+@overload
+def filter_state(state: Any, a: Filter, b: Filter, /, *filters: Filter) -> tuple[State, ...]: ...
+def filter_state(state: Any, first: Filter, /, *filters: Filter) -> Any:
     """Selects the leaves of a State that match; others are left out.
 
     Returns:
@@ -554,6 +540,10 @@ def filter_state(state: Any, first: _filters.Filter, /, *filters: _filters.Filte
     return _one_or_all([from_flat_state(group) for group in groups])
 
 
+@overload
+def merge_state(state: Any, /, *states: Any) -> State: ...
+@overload
+def merge_state(state: Any, /, *states: Any, cls: Callable[[Any], A]) -> A: ...
 def merge_state(state: Any, /, *states: Any, cls: Any = State) -> Any:
     """Joins States into one; where paths collide, the later State wins.
 

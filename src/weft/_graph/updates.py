@@ -25,6 +25,7 @@ from weft._module.pytree import check_write as check_object_write
 from weft._part import check_part_write
 from weft._path import Path, format_path
 from weft._static import Static
+from weft._tracebacks import boundary
 from weft._types import MISSING, SCALAR_TYPES
 from weft._values import is_leaf, own_value
 from weft._variable import Variable
@@ -32,6 +33,7 @@ from weft._variable_guard import check_write
 from weft._variable_types import Intermediate
 
 
+@boundary
 def update(node: Any, state: Any, /, *states: Any) -> None:
     """Writes Variables or plain values into an object, in place.
 

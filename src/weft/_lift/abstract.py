@@ -103,6 +103,7 @@ def make_jaxpr(
 def make_jaxpr(
     f: Missing = ..., **options: Unpack[MakeJaxprOptions]
 ) -> Callable[[Callable[P, Any]], Callable[P, ClosedJaxpr]]: ...
+@boundary
 def make_jaxpr(
     f: Any = MISSING,
     *,
@@ -154,6 +155,7 @@ def remat(f: Callable[P, R], **options: Unpack[RematOptions]) -> Callable[P, R]:
 def remat(
     f: Missing = ..., **options: Unpack[RematOptions]
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+@boundary
 def remat(
     f: Any = MISSING,
     *,

@@ -30,7 +30,7 @@ from weft._lift.lift import Lift, Mode, mode_of, raw_leaves, unbind
 from weft._lift.spec import Call
 from weft._lift.tangents import tangents_of
 from weft._path import Path, format_path
-from weft._tracebacks import transformed
+from weft._tracebacks import boundary, transformed
 from weft._types import MISSING, Missing
 from weft._variable import Variable
 from weft._variable_types import Param
@@ -166,6 +166,7 @@ def value_and_grad(
 def value_and_grad(
     f: Missing = ..., **options: Unpack[AnyGradOptions]
 ) -> Callable[[Callable[P, R]], Callable[P, tuple[R, Any]]]: ...
+@boundary
 def value_and_grad(
     f: Any = MISSING,
     *,
@@ -259,7 +260,7 @@ def _differentiate(transform: str, options: Options, fun: Callable[..., Any]) ->
         def scalar(chosen: list[Any], rest: list[Any]) -> Any:
             inside = lift.rebuild(call.spec, (chosen, rest))
             out = lift.run(inside)
-            _check_loss(out, has_aux, lift.name)
+            _check_loss(out, has_aux, holomorphic, lift.name)
             ([loss], *groups), exit = lift.collect(call.spec, inside, out)
             return loss, (groups, exit)
 
@@ -284,26 +285,72 @@ def _check_chosen(lift: Lift, call: Call, allow_int: bool) -> None:
         for leaf in raw_leaves(value):
             dtype = jnp.result_type(leaf)
             if not allow_int and not jnp.issubdtype(dtype, jnp.inexact):
+                where = format_path(path)
+                remedy = f"make it one of floats, `{where}.astype(jnp.float32)`"
+                if isinstance(value, Variable):
+                    remedy += ", or a type that is not trained, `nnx.Variable(array)`"
                 raise TypeError(
                     f"nnx.{lift.transform} of {lift.name!r} requires real- or complex-valued "
-                    f"inputs, but {format_path(path)} is to be differentiated and is {dtype}: "
-                    "choose others, `argnums=nnx.DiffState(0, nnx.Param)`, or pass `allow_int=True`"
+                    f"inputs, but {where} is to be differentiated and is {dtype}: {remedy}; choose "
+                    "others, `argnums=1` or `argnums=nnx.DiffState(0, filter)`; or pass "
+                    "`allow_int=True`"
                 )
 
 
-def _check_loss(out: Any, has_aux: bool, name: str) -> None:
+_NUMBERS = (jax.Array, np.ndarray, np.generic, int, float, complex)
+
+
+def _check_loss(out: Any, has_aux: bool, holomorphic: bool, name: str) -> None:
+    """Raises TypeError unless a function returned what can be differentiated."""
     if has_aux and not (isinstance(out, (tuple, list)) and len(out) == 2):
+        hint = ": write `return loss, aux`, or leave out `has_aux=True`"
         raise TypeError(
             f"{name!r} is differentiated with has_aux=True and must return a pair `(loss, aux)`, "
-            f"found {type(out).__name__}"
+            f"found {_kind_text(out)}{hint}"
         )
     loss = out[0] if has_aux else out
-    if not isinstance(loss, (jax.Array, np.ndarray, np.generic, int, float, complex)):
+    if isinstance(loss, Variable):
+        raise TypeError(
+            f"{name!r} is differentiated and must return a scalar array, found a "
+            f"{type(loss).__name__}: return its value, `loss[...]`"
+        )
+    if not isinstance(loss, _NUMBERS):
         hint = "; for `return loss, aux` pass `has_aux=True`" if isinstance(loss, tuple) else ""
+        hint = ": it ends without `return loss`" if loss is None else hint
         raise TypeError(
             f"{name!r} is differentiated and must return a scalar array, found "
-            f"{type(loss).__name__}{hint}"
+            f"{_kind_text(loss)}{hint}"
         )
+    if np.ndim(loss) != 0:
+        raise TypeError(
+            f"{name!r} is differentiated and must return a scalar array, found "
+            f"{_kind_text(loss)}: take the mean or the sum of it, `loss.mean()`. Derivatives of "
+            "each element are `jax.jacrev` of a function of arrays"
+        )
+    dtype = jnp.result_type(loss)
+    if not holomorphic and not jnp.issubdtype(dtype, jnp.floating):
+        is_complex = jnp.issubdtype(dtype, jnp.complexfloating)
+        remedy = (
+            "`jnp.abs(loss)`, or pass `holomorphic=True`"
+            if is_complex
+            else (
+                "integers and truth values have no derivative, so compute it from floats, as "
+                "losses of Optax do: `optax.losses.squared_error(predictions, targets).mean()`"
+            )
+        )
+        raise TypeError(
+            f"{name!r} is differentiated and must return a real scalar array, found one of "
+            f"dtype {dtype}: {remedy}"
+        )
+
+
+def _kind_text(value: Any) -> str:
+    """Says what a value is, of arrays the shape."""
+    if value is None:
+        return "None"
+    if isinstance(value, (jax.Array, np.ndarray)):
+        return f"an array of shape {value.shape}"
+    return type(value).__name__
 
 
 @overload
@@ -366,6 +413,7 @@ def grad(
 def grad(
     f: Missing = ..., **options: Unpack[AnyGradOptions]
 ) -> Callable[[Callable[P, Any]], Callable[P, Any]]: ...
+@boundary
 def grad(
     f: Any = MISSING,
     *,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 
 import jax
+import numpy as np
 
 from weft._errors import StructureError
 from weft._graph.records import (
@@ -40,6 +41,7 @@ from weft._lift.lift import (
 from weft._lift.memo import run_kept
 from weft._lift.naming import names_in, shown_as
 from weft._lift.spec import Exit, Spec, Written
+from weft._part import aval_text
 from weft._path import Path, format_path
 from weft._tracebacks import boundary
 from weft._variable import Variable
@@ -87,6 +89,12 @@ def cond(
       2
     """
     branches = (false_fun, true_fun)
+    if np.ndim(pred) != 0:
+        raise TypeError(
+            f"nnx.cond expects one truth value, found an array of shape {np.shape(pred)}: choose "
+            "by `jnp.all(...)` or `jnp.any(...)` of it, or element by element by "
+            "`jnp.where(pred, x, y)`"
+        )
     return _choose("cond", jax.numpy.asarray(pred), branches, operands, graph, graph_updates)
 
 
@@ -130,6 +138,13 @@ def _choose(
     graph_updates: bool | None,
 ) -> Any:
     mode = mode_of(graph, graph_updates)
+    for branch in branches:
+        if not callable(branch):
+            found = aval_text(branch)
+            raise TypeError(
+                f"nnx.{transform} expects functions of the operands as branches, found {found}: "
+                f"give the function and its arguments apart, `nnx.cond(pred, f, g, model, x)`"
+            )
     # A bound method's object is an operand like any other, so that its changes are seen.
     functions, holders, places = unbind_all(branches)
     lift = Lift(functions[0], transform, mode, bound=1, skip=len(places[0]) - 1)

@@ -48,7 +48,7 @@ from weft._lift.spec import Spec
 from weft._part import is_part
 from weft._reads import forget
 from weft._trace import OUTERMOST, find_top_trace, is_outermost
-from weft._tracebacks import trim
+from weft._tracebacks import trim_call
 from weft._types import exhaust
 from weft._variable import Variable, get_slot, set_raw
 
@@ -187,12 +187,12 @@ class Dispatcher:
                 except UntracedError:
                     break
                 except Exception as error:
-                    trim(error)
+                    trim_call(error, self._lift.f, args, kwargs)
                     raise
             try:
                 return self._call(args, kwargs)
             except Exception as error:
-                trim(error)
+                trim_call(error, self._lift.f, args, kwargs)
                 raise
 
         return call

@@ -34,7 +34,7 @@ from weft._lift.spec import Spec
 from weft._lift.stages import Lowered, Traced
 from weft._lift.trace_log import CacheInfo, Log, OnRetrace
 from weft._path import Path
-from weft._tracebacks import trim
+from weft._tracebacks import boundary, trim_call
 from weft._types import MISSING, Missing
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class Jitted:
                 args, kwargs = self._arrange(args, kwargs)
                 return run(*args, **kwargs)
             except Exception as error:
-                trim(error)
+                trim_call(error, self.lift.f, args, kwargs)
                 raise
 
         return call
@@ -230,6 +230,7 @@ class Jitted:
         reasons = tuple(self._log.reasons)
         return CacheInfo(len(reasons), max(self._dispatcher.calls - len(reasons), 0), reasons)
 
+    @boundary
     def trace(self, *args: Any, **kwargs: Any) -> Traced[..., Any]:
         staged = self._dispatcher.stage(*self._arrange(args, kwargs))
         return Traced(staged.traced, self, staged)
@@ -238,9 +239,11 @@ class Jitted:
         """Returns what is called like the function, but runs what was compiled for one call."""
         return self.make_function(self._dispatcher.ahead(staged, compiled, on_new))
 
+    @boundary
     def lower(self, *args: Any, **kwargs: Any) -> Lowered[..., Any]:
         return self.trace(*args, **kwargs).lower()
 
+    @boundary
     def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
         from weft._lift.abstract import eval_shape
 
@@ -270,6 +273,7 @@ def jit(fun: Callable[P, R], **options: Unpack[JitOptions]) -> JitWrapped[P, R]:
 def jit(
     fun: Missing = ..., **options: Unpack[JitOptions]
 ) -> Callable[[Callable[P, R]], JitWrapped[P, R]]: ...
+@boundary
 def jit(
     fun: Any = MISSING,
     *,

@@ -15,6 +15,7 @@ sides and nothing is ever mapped.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import types
 from collections.abc import Callable, Iterable, Iterator
@@ -36,6 +37,7 @@ from weft._graph.records import (
 from weft._graph.walk import (
     Builder,
     Flattener,
+    Spot,
     Table,
     extra_of,
     fill_node,
@@ -99,6 +101,7 @@ class Inside(NamedTuple):
     leaves: list[Any]
     before: dict[int, Any]
     arrays: list[Any]
+    spots: list[Spot]
 
 
 def raw_leaves(value: Any) -> list[Any]:
@@ -143,7 +146,9 @@ def unbind_all(
 
 
 def name_of(f: Any) -> str:
-    """Returns what to call a function in an error."""
+    """Returns what to call a function in an error, of a partial what it binds."""
+    while isinstance(f, functools.partial):
+        f = f.func
     return getattr(f, "__qualname__", None) or type(f).__name__
 
 
@@ -291,11 +296,11 @@ class Lift:
         builder = Builder(variable, array, on_build=remember)
         args, kwargs = _arguments(spec.record, list(map(builder.build, spec.record.children)))
         objects = [builder.objects[i] for i in range(len(builder.objects))]
-        return Inside(args, kwargs, objects, leaves, before, arrays)
+        return Inside(args, kwargs, objects, leaves, before, arrays, spec.spots)
 
     def run(self, inside: Inside, f: Callable[..., Any] | None = None) -> Any:
         """Runs the user's function on the inner objects."""
-        with _trace.running(self.transform, self.name):
+        with _trace.running(self.transform, self.name, inside.objects, inside.spots):
             return (self.f if f is None else f)(*inside.args, **inside.kwargs)
 
     def collect(

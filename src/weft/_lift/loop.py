@@ -38,7 +38,7 @@ from weft._module.pytree import Pytree
 from weft._part import aval_text
 from weft._path import Path, format_path
 from weft._static import Static
-from weft._tracebacks import transformed
+from weft._tracebacks import boundary, transformed
 from weft._types import MISSING, Missing
 from weft._variable import Variable
 
@@ -307,6 +307,7 @@ def scan(f: Callable[P, R], **options: Unpack[ScanKeywords]) -> Callable[P, R]: 
 def scan(
     f: Missing = ..., **options: Unpack[ScanKeywords]
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+@boundary
 def scan(
     f: Any = MISSING,
     *,
@@ -370,7 +371,7 @@ def scan(
         def scan_of(*args: Any, **kwargs: Any) -> Any:
             call = lift.enter((*bound, *args), kwargs)
             check_arrays("scan", lift.name, call.entries)
-            check_axes(call, lift)
+            check_axes(call, lift, length, "length")
             found = run_kept((function, fun), chosen, make, call.spec, *_part(lift, call))
             return lift.leave(call, *found)
 

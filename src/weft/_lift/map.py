@@ -16,11 +16,12 @@ from weft._errors import PrefixError
 from weft._graph import prefix as prefixes
 from weft._graph.capture import TAPS
 from weft._lift.arguments import check_arrays, select_arguments, signature_beside
+from weft._lift.carry import check_arrays_out
 from weft._lift.lift import Lift, Mode, mode_of, outcome, take, unbind
 from weft._lift.naming import names_in, shown_as
 from weft._lift.spec import Call, Exit, Groups, Spec
 from weft._path import Path, format_path
-from weft._tracebacks import transformed
+from weft._tracebacks import boundary, transformed
 from weft._types import MISSING, Missing
 from weft._variable import Variable, edit_axis_names
 
@@ -152,10 +153,11 @@ def check_axes(
                 raise PrefixError(_missing_axis(lift, path, value, axis, shape))
             lengths.setdefault(shape[axis], format_path(path))
     if len(lengths) > 1:
-        found = ", ".join(f"{where} has {length}" for length, where in lengths.items())
+        hint = "" if length is None else f", and leave out `{option}`"
+        found = ", ".join(f"{where} has {number}" for number, where in lengths.items())
         raise PrefixError(
             f"nnx.{lift.transform} of {lift.name!r} maps over axes of different lengths: {found}. "
-            f"Give what is not mapped the axis None: {lift.signature()}"
+            f"Give what is not mapped the axis None{hint}: {lift.signature()}"
         )
     return next(iter(lengths), None)
 
@@ -232,6 +234,7 @@ class MapLift(AxesLift):
 
         def pure(*groups: list[Any]) -> Any:  # JAX may keep it: it must not hold the call
             out = self.pure(spec, *groups)
+            check_arrays_out(self, spec, out[1], out[0])
             self.check_ranks(spec, *out)
             exits.append(out[1])
             return out
@@ -267,6 +270,7 @@ def vmap(f: Callable[P, R], **options: Unpack[VmapOptions]) -> Callable[P, R]: .
 def vmap(
     f: Missing = ..., **options: Unpack[VmapOptions]
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+@boundary
 def vmap(
     f: Any = MISSING,
     *,
@@ -341,6 +345,7 @@ def pmap(f: Callable[P, R], **options: Unpack[PmapOptions]) -> Callable[P, R]: .
 def pmap(
     f: Missing = ..., **options: Unpack[PmapOptions]
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+@boundary
 def pmap(
     f: Any = MISSING,
     *,

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from weft._errors import StructureError
@@ -22,13 +23,15 @@ from weft._graph.records import ValueDef, children_of
 from weft._lift import placing
 from weft._lift.arguments import argument_paths, check_arrays
 from weft._lift.carry import Look, check_arrays_out, check_carry, look_at, sources
-from weft._lift.lift import Inside, Lift, Mode, Places, mode_of, unbind_all
+from weft._lift.lift import Inside, Lift, Mode, Places, mode_of, name_of, unbind_all
 from weft._lift.memo import run_kept
 from weft._lift.naming import names_in, shown_as
 from weft._lift.spec import Exit, Groups
+from weft._part import aval_text
 from weft._path import format_path
 from weft._static import Static
 from weft._tracebacks import boundary
+from weft._variable import Variable
 
 T = TypeVar("T")
 
@@ -153,7 +156,22 @@ class RepeatLift(Lift):
                 f"the condition of nnx.while_loop writes "
                 f"{format_path(spec.spots[change.index].path)}: it may only read. Write in the body"
             )
+        return _truth(out, name_of(self.functions[CONDITION]))
+
+
+def _truth(out: Any, name: str) -> Any:
+    """Returns the one truth value that a condition returned, or raises TypeError."""
+    if isinstance(out, Variable):
+        out = out[...]
+    is_number = isinstance(out, (bool, jax.Array, np.ndarray, np.generic))
+    if is_number and np.ndim(out) == 0 and jnp.result_type(out) == jnp.bool_:
         return out
+    found = "None" if out is None else aval_text(out)
+    raise TypeError(
+        f"the condition of nnx.while_loop, {name!r}, must return one truth value, found {found}: "
+        "compare, as in `return carry < 5`, and join what is true of many by `jnp.all(...)` or "
+        "`jnp.any(...)`"
+    )
 
 
 def _repeat(
@@ -295,6 +313,11 @@ def fori_loop(
       >>> int(total[...])
       10
     """
+    if not callable(body_fun):
+        raise TypeError(
+            f"nnx.fori_loop expects a function of index and carry as its third argument, found "
+            f"{type(body_fun).__name__}: write `nnx.fori_loop(lower, upper, body, carry)`"
+        )
     mode = mode_of(graph, graph_updates)
     # A range known in advance stays known, such that JAX can differentiate the loop.
     is_known = not isinstance(lower, Tracer) and not isinstance(upper, Tracer)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 import jax
+import jax.numpy as jnp
 
 from weft._errors import StructureError
 from weft._graph.walk import Flattener
@@ -134,6 +135,7 @@ def vjp(
     out, pull, (rest, exit) = jax.vjp(of_differentiated, call.groups[0], has_aux=True)
     result, aux = _results(lift, call, out, rest, exit, has_aux)
 
+    @boundary
     def vjp_fun(cotangent: Any) -> tuple[Any, ...]:
         flattener = Flattener(arguments=True)
         flattener.flatten(cotangent, ("cotangent",))
@@ -144,6 +146,13 @@ def vjp(
                 f"result with {len(out)} arrays, found {len(arrays)}: "
                 "`jax.tree.map(jnp.ones_like, result)`"
             )
+        for array, primal in zip(arrays, out, strict=True):
+            if jnp.shape(array) != primal.shape:
+                raise StructureError(
+                    f"the cotangent of nnx.vjp of {lift.name!r} must have the shapes of its "
+                    f"result, {primal.shape}, found {jnp.shape(array)}: "
+                    "`jax.tree.map(jnp.ones_like, result)`"
+                )
         [grads] = pull(arrays)
         positions = range(len(bound), len(bound) + len(primals))
         return tuple(tangents_of(call, positions, grads, mode))

@@ -24,6 +24,7 @@ from collections.abc import (
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from weft._errors import surface
+from weft._foreign_names import SEQUENTIAL, give_hints
 from weft._module.classes import reporting
 from weft._module.kinds import bound_objects
 from weft._module.module import Module
@@ -500,3 +501,6 @@ def _takes_rngs(function: Any) -> bool:
         return "rngs" in inspect.signature(call).parameters
     except (TypeError, ValueError):  # builtins without a signature
         return False
+
+
+give_hints(Sequential, SEQUENTIAL)

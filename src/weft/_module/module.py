@@ -15,6 +15,7 @@ from weft import _filters
 from weft._foreign_names import MODULE, give_hints, without_hints
 from weft._module.pytree import Pytree, attributes
 from weft._path import Path, format_path
+from weft._tracebacks import boundary
 from weft._variable import A, Variable
 from weft._variable_types import Perturbation
 
@@ -179,11 +180,13 @@ class Module(Pytree):
                 if name in attributes(module):
                     setattr(module, name, value)
 
+    @boundary
     def train(self, **attributes: Any) -> None:
         """Switches to training: `deterministic` and `use_running_average` become False."""
         new = {"deterministic": False, "use_running_average": False, **attributes}
         self.set_attributes(raise_if_not_found=False, **new)
 
+    @boundary
     def eval(self, **attributes: Any) -> None:
         """Switches to evaluation: `deterministic` and `use_running_average` become True."""
         new = {"deterministic": True, "use_running_average": True, **attributes}

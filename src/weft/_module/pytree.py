@@ -44,7 +44,7 @@ from weft._storage import (
     make_object,
     set_attributes,
 )
-from weft._tracebacks import warn
+from weft._tracebacks import bound_methods, warn
 from weft._types import ARRAY_TYPES, MISSING
 
 A = TypeVar("A")
@@ -146,6 +146,7 @@ _set_class = object.__dict__["__class__"].__set__
 _set_is_open = ObjectStorage._pytree_is_open.__set__  # type: ignore[attr-defined]
 _set_watches = ObjectStorage._pytree_watches.__set__  # type: ignore[attr-defined]
 set_memory = ObjectStorage._pytree_memory.__set__  # type: ignore[attr-defined]
+_OWN = ("weft.nn.", "weft.train.")
 _NO_MARKS: dict[Any, bool] = {}
 
 
@@ -177,6 +178,8 @@ class Pytree(ObjectStorage):
     if not TYPE_CHECKING:  # constructors have the signature of `__init__`
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+            if (args or kwargs) and cls.__init__ is object.__init__:
+                _check_own_new(cls)
             return blank(cls)
 
     def __init_subclass__(cls, *, pytree: bool = True, **kwargs: Any) -> None:
@@ -186,6 +189,8 @@ class Pytree(ObjectStorage):
         cls._pytree_is_settled = False
         cls._pytree_comparison = {"__eq__", "__hash__"} & vars(cls).keys()
         cls._pytree_class_marks = {**cls._pytree_class_marks, **_annotated_marks(cls)}
+        if cls.__module__.startswith(_OWN):
+            bound_methods(cls)
         prepare_class(cls)
         cls._pytree_is_plain = cls._pytree_items is Pytree._pytree_items
         if pytree:
@@ -399,8 +404,9 @@ def check_write(obj: Pytree, name: Any) -> None:
         if isinstance(trace, Frozen):
             where = format_path((name,), type(obj).__name__)
             raise StructureError(f"cannot change {where}: {trace.reason}")
+        root, of = _trace.find_place(obj) or (type(obj).__name__, "")
         raise TraceContextError(
-            f"cannot change {format_path((name,), type(obj).__name__)} from inside "
+            f"cannot change {format_path((name,), root)}{of and f' of {of}'} from inside "
             f"{_trace.describe()}: the object was captured from outside, and the change would be "
             "lost or leak a tracer. Pass it as an argument of the transformed function (use "
             "`nnx.jit`, `nnx.grad`, ... for functions that update objects): `nnx.jit(f)(model, x)`"
@@ -468,6 +474,21 @@ def register_data_type(type_: type, /) -> type:
     """
     kinds.declare_data_type(type_)
     return type_
+
+
+def _check_own_new(cls: type) -> None:
+    """Raises unless a class without `__init__` has a `__new__` of its own, which takes arguments.
+
+    Raises:
+      TypeError: as Python does where a class has neither.
+    """
+    if getattr(cls.__new__, "__wrapped__", cls.__new__) is not Pytree.__new__:
+        return
+    raise TypeError(
+        f"{cls.__name__}() takes no arguments: it has no `__init__`. Write one, `def __init__("
+        "self, features, *, rngs)`, and make its parts there; or let its annotations be fields, "
+        f"`@nnx.dataclass` above `class {cls.__name__}`"
+    )
 
 
 def check_pytree(pytree: Pytree) -> None:

@@ -20,12 +20,13 @@ from weft.nn.moments import (
     anything_counts,
     apply_moments,
     check_features,
+    check_num_features,
     compute_moments,
     finite_where_masked,
     normalized_axes,
     per_feature,
 )
-from weft.nn.parameters import NO_METADATA, check_sizes
+from weft.nn.parameters import NO_METADATA
 
 
 class BatchNorm(Module):
@@ -113,7 +114,7 @@ class BatchNorm(Module):
         self.use_fast_variance = use_fast_variance
         self.promote_dtype = promote_dtype
         mean_dtype, var_dtype = _statistics_dtypes(param_dtype, dtype)
-        check_sizes(self, least=0, num_features=num_features)
+        check_num_features(self, num_features)
         self.mean = BatchStat(jnp.zeros((num_features,), mean_dtype))
         self.var = BatchStat(jnp.ones((num_features,), var_dtype))
         self.scale = per_feature(self, use_scale, rngs, scale_init, scale_metadata)

@@ -17,13 +17,14 @@ from weft.nn.moments import (
     Axes,
     apply_moments,
     check_features,
+    check_num_features,
     compute_moments,
     finite_where_masked,
     normalize,
     normalized_axes,
     per_feature,
 )
-from weft.nn.parameters import NO_METADATA, check_sizes
+from weft.nn.parameters import NO_METADATA
 
 
 class GroupNorm(Module):
@@ -93,7 +94,7 @@ class GroupNorm(Module):
         bias_metadata: Mapping[str, Any] = NO_METADATA,
         scale_metadata: Mapping[str, Any] = NO_METADATA,
     ):
-        check_sizes(self, least=0, num_features=num_features)
+        check_num_features(self, num_features)
         self.num_features = num_features
         self.feature_axis = -1
         self.num_groups, self.group_size = _groups(num_features, num_groups, group_size)

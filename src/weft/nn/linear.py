@@ -161,6 +161,12 @@ def _check_matrix_inputs(layer: Linear, inputs: tuple[int, ...], kernel: tuple[i
             f"{name} expects a kernel of two axes, found one of shape {kernel}: a stack of layers "
             "is called inside nnx.vmap or nnx.scan, `nnx.vmap(lambda layer, x: layer(x))(stack, x)`"
         )
+    if kernel != (ins, outs) and inputs and inputs[-1] == ins:
+        raise ValueError(
+            f"{name} expects a kernel of shape {(ins, outs)}, found one of shape {kernel}: a stack "
+            "of layers is taken apart along the axis that it was put together by, "
+            "`nnx.scan(..., in_axes=(nnx.Carry, 0))` for layers of `nnx.vmap(..., out_axes=0)`"
+        )
     remedy = "give the inputs a last axis, `inputs[..., None]`"
     if inputs:
         remedy = (

@@ -200,11 +200,23 @@ def apply_moments(
     return jnp.asarray(y, dtype)
 
 
+def check_num_features(layer: Any, num_features: Any) -> None:
+    """Raises unless the number of features is one integer, which may be 0."""
+    check_sizes(layer, least=0, num_features=num_features)
+    if isinstance(num_features, (tuple, list)):
+        kind = type(layer).__name__
+        raise TypeError(
+            f"{kind} expects num_features to be one int, the product over all feature axes, found "
+            f"{num_features!r}: write `nnx.{kind}({math.prod(num_features)}, ...)`, with "
+            "`feature_axes` and `reduction_axes` if there are several"
+        )
+
+
 def per_feature(
     layer: Any, used: bool, rngs: Rngs, init: Initializer, metadata: Mapping[str, Any]
 ) -> Param[jax.Array] | None:
     """Returns a parameter with one number per feature for a layer, or None if it uses none."""
-    check_sizes(layer, least=0, num_features=layer.num_features)
+    check_num_features(layer, layer.num_features)
     if not used:
         return None
     return new_param(layer, rngs, init, (layer.num_features,), layer.param_dtype, metadata)

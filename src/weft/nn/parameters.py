@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from weft._rng import Rngs
 from weft._trace import is_outermost
@@ -53,6 +54,12 @@ def check_sizes(owner: object, *, least: int = 1, **given: Any) -> None:
             raise ValueError(
                 f"{kind} expects {name} to be {expected}, found {value!r}: leave out a layer that "
                 f"has nothing to compute, or write `{name}={remedy[0] if one else remedy}`"
+            )
+        if isinstance(value, Tracer):
+            raise TypeError(
+                f"{kind} expects {name} to be {expected}, found a traced array: sizes must be "
+                f"known before. Make it static, `nnx.jit(f, static_argnames='{name}')`"
+                ", or bind it, `functools.partial(f, size)`"
             )
         odd = next(size for size, number in zip(numbers, integers, strict=True) if number is None)
         whole = tuple(int(x) if isinstance(x, (int, float)) else least for x in numbers)
@@ -98,19 +105,37 @@ def new_param(
     Raises:
       TypeError: if `rngs` is not an `Rngs`.
     """
+    name = type(layer).__name__
     if not isinstance(rngs, Rngs):
-        name = type(layer).__name__
+        is_key = isinstance(rngs, jax.Array)
+        found = "an array" if is_key else f"{rngs!r} of type {type(rngs).__name__}"
         raise TypeError(
-            f"{name} expected `rngs` to be an nnx.Rngs, found {rngs!r} of type "
-            f"{type(rngs).__name__}: use `nnx.{name}(..., rngs=nnx.Rngs(0))`"
+            f"{name} expected `rngs` to be an nnx.Rngs, found {found}: "
+            f"use `nnx.{name}(..., rngs=nnx.Rngs({'key' if is_key else 0}))`"
+        )
+    if not callable(init):
+        raise TypeError(
+            f"{name} expects an initializer, a function of key, shape and dtype, found {init!r}: "
+            f"write one of `nnx.initializers`, such as `nnx.initializers.he_normal()`"
         )
     drawn_shape = tuple(shape if drawn_as is None else drawn_as)
     value = _initialize(init, rngs.params(), drawn_shape, dtype)
+    _check_made(value, init, name)
     if drawn_as is not None and isinstance(value, VariableMetadata):
         value = dataclasses.replace(value, raw_value=value.raw_value.reshape(shape))
     elif drawn_as is not None:
         value = value.reshape(shape)
     return param_type(value, **metadata)
+
+
+def _check_made(value: Any, init: Any, name: str) -> None:
+    """Raises TypeError if an initializer made another one instead of an array."""
+    if callable(value) and not hasattr(value, "shape") and not isinstance(value, VariableMetadata):
+        made = getattr(init, "__name__", "lecun_normal")
+        raise TypeError(
+            f"{name} expects an initializer, a function of key, shape and dtype, found {made!r}, "
+            f"which makes one: call it, `nnx.initializers.{made}()`"
+        )
 
 
 def _initialize(init: Initializer, key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> Any:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from weft._module import Module
+from weft._tracebacks import boundary
 from weft.nn.dtypes import inexact_dtype
 from weft.nn.padding import Padding, canonicalize_padding, per_axis
 from weft.nn.parameters import check_sizes
@@ -97,6 +98,7 @@ def pool(
     )
 
 
+@boundary
 def avg_pool(
     inputs: jax.Array,
     window_shape: int | Sequence[int],
@@ -144,6 +146,7 @@ def avg_pool(
     return (totals / counts.astype(wide)).astype(dtype)
 
 
+@boundary
 def max_pool(
     inputs: jax.Array,
     window_shape: int | Sequence[int],
@@ -175,6 +178,7 @@ def max_pool(
     return pool(inputs, _extreme(inputs, -1), jax.lax.max, window_shape, strides, padding)
 
 
+@boundary
 def min_pool(
     inputs: jax.Array,
     window_shape: int | Sequence[int],

@@ -14,7 +14,7 @@ import optax
 from jax.core import Tracer
 
 from weft._errors import StructureError
-from weft._filters import Filter
+from weft._filters import Filter, filter_text
 from weft._foreign_names import OPTIMIZER, give_hints
 from weft._graph import FlatState, State, from_flat_state, state, to_flat_state
 from weft._graph import update as write
@@ -134,6 +134,8 @@ class Optimizer(Pytree, Generic[M]):
                 f"{type(grads).__name__} as the gradients: write `optimizer.update(model, grads)`, "
                 "in this order"
             )
+        if not isinstance(grads, (State, Mapping, Pytree)):
+            raise TypeError(_no_gradients(grads))
         params = self._params(model)
         values = {path: raw_value(leaf) for path, leaf in params.items()}
         grads = self._values(grads)
@@ -160,10 +162,10 @@ class Optimizer(Pytree, Generic[M]):
                     made = jax.eval_shape(tx.init, build(values))
                     tx_state = jax.tree.unflatten(jax.tree.structure(made), jax.tree.leaves(old))
                 updates, new = tx.update(build(grads), tx_state, build(values), **extra)
-            except (TypeError, ValueError, KeyError) as error:
+            except (TypeError, ValueError, KeyError):
                 changes = changes_since(old, tx, build(values))
                 if changes:
-                    raise StructureError(_changed(changes)) from error
+                    raise StructureError(_changed(changes)) from None
                 raise
             updates, new = _split_like(values, strip(updates)), strip(new)
             # Optax's own arithmetic, so that the bits are those of plain Optax.
@@ -187,6 +189,9 @@ class Optimizer(Pytree, Generic[M]):
         """Returns the Variables and arrays that `wrt` selects, by path."""
         params = dict(to_flat_state(state(model, self.wrt, graph=self.graph)))
         if not params:
+            if hasattr(self, "opt_state"):
+                gone = changes_since(strip(self.opt_state), self.tx, FORMS[self.form]({}, {}))
+                raise StructureError(_changed(gone or ["gone: all that was optimized"]))
             leaves = to_flat_state(state(model, graph=self.graph))
             raise ValueError(_nothing_selected(self.wrt, type(model).__name__, leaves))
         return params
@@ -205,8 +210,9 @@ class Optimizer(Pytree, Generic[M]):
             if expected != found:
                 faults.append(f"{format_path(path)}: expected shape {expected}, found {found}")
         if faults:
+            chosen = filter_text(self.wrt)
             raise StructureError(
-                f"the gradients do not fit the parameters that wrt={self.wrt!r} selects:\n  "
+                f"the gradients do not fit the parameters that wrt={chosen} selects:\n  "
                 + "\n  ".join(faults)
                 + "\ntake the gradients of the model that you update: "
                 "`grads = nnx.grad(loss_fn)(model); optimizer.update(model, grads)`"
@@ -279,6 +285,22 @@ def _no_transformation(tx: Any, model: Any) -> str:
     return f"tx must be an Optax transformation such as `optax.adam(1e-3)`, found {hint}"
 
 
+def _no_gradients(found: Any) -> str:
+    """Says what was given in the place of gradients."""
+    if isinstance(found, tuple):
+        found_text, remedy = (
+            "a tuple",
+            "take it apart, `loss, grads = nnx.value_and_grad(loss_fn)(model)`",
+        )
+    else:
+        shape = getattr(found, "shape", None)
+        found_text = f"a {type(found).__name__}" if shape is None else f"an array of shape {shape}"
+        remedy = "take the gradients of the loss, `grads = nnx.grad(loss_fn)(model)`"
+        if callable(found):
+            remedy = "call what `nnx.grad` returns, `grads = nnx.grad(loss_fn)(model)`"
+    return f"Optimizer.update was given {found_text} as the gradients: {remedy}"
+
+
 def _nothing_selected(wrt: Any, model: str, leaves: FlatState) -> str:
     """Says what a model holds of which a filter selects nothing."""
     arrays = [format_path(path) for path, leaf in leaves if not isinstance(leaf, Variable)]
@@ -296,7 +318,7 @@ def _nothing_selected(wrt: Any, model: str, leaves: FlatState) -> str:
             "are, `wrt=lambda path, x: isinstance(x, jax.Array)`"
         )
     return (
-        f"wrt={wrt!r} selects nothing of the {model}, which holds "
+        f"wrt={filter_text(wrt)} selects nothing of the {model}, which holds "
         f"{', '.join(found) or 'neither Variables nor arrays'}: "
         + ("; or ".join(hints) or "give a model that has parameters")
     )
