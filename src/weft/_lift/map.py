@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 
 import jax
 
@@ -45,6 +45,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 PARTITION_NAME = "partition_name"
+_MOST_STRUCTURES = 256  # per function of `pmap`
 
 
 class StateAxes(prefixes.FilteredPrefix):
@@ -182,6 +183,13 @@ def _name_of_written(path: Path) -> str:
     return f"what {format_path(path[: path.index(TAPS)])} sows"
 
 
+class Mapped(NamedTuple):
+    """A function of the groups, mapped by JAX, and the exits of its traces."""
+
+    function: Callable[..., Any]
+    exits: list[Exit]
+
+
 class MapLift(AxesLift):
     """The lift of what maps a function over slices or shards."""
 
@@ -217,24 +225,27 @@ class MapLift(AxesLift):
                     f"{self.signature()}"
                 )
 
-    def run_mapped(self, call: Call, transform: Callable[..., Callable[..., Any]]) -> Any:
-        """Calls the mapped function; errors of JAX about its outputs name the user's.
-
-        Raises:
-          PrefixError: for outputs that have not the axis, or the rank, that they are said to have.
-        """
+    def map(self, spec: Spec, transform: Callable[..., Callable[..., Any]]) -> Mapped:
+        """Returns the mapped function for one structure of arguments."""
         exits: list[Exit] = []
-        spec = call.spec
 
-        def pure(*groups: list[Any]) -> Any:  # JAX may keep it: it must not hold the call
+        def pure(*groups: list[Any]) -> Any:  # JAX may keep it: it must not hold a call
             out = self.pure(spec, *groups)
             self.check_ranks(spec, *out)
             exits.append(out[1])
             return out
 
+        return Mapped(transform(shown_as(self.f, pure, lambda args: names_in(spec))), exits)
+
+    def run_mapped(self, call: Call, mapped: Mapped) -> Any:
+        """Calls the mapped function; errors of JAX about its outputs name the user's.
+
+        Raises:
+          PrefixError: for outputs that have not the axis, or the rank, that they are said to have.
+        """
+        exits = mapped.exits
         try:
-            mapped = transform(shown_as(self.f, pure, lambda args: names_in(spec)))
-            return self.leave(call, *mapped(*call.groups))
+            return self.leave(call, *mapped.function(*call.groups))
         except PrefixError:
             raise
         except ValueError as error:
@@ -324,7 +335,7 @@ def vmap(
                 axis_size=axis_size,
                 spmd_axis_name=spmd_axis_name,
             )
-            return lift.run_mapped(call, mapped)
+            return lift.run_mapped(call, lift.map(call.spec, mapped))
 
         return vmap_of
 
@@ -353,6 +364,8 @@ def pmap(
     graph_updates: bool | None = None,
 ) -> Any:
     """Maps a function over devices, one slice each; `shard_map` is its successor in JAX.
+
+    It is compiled once for each structure of the arguments and their shapes, as by `nnx.jit`.
 
     Args:
       f: the function. If missing, a decorator with the options is returned.
@@ -397,6 +410,8 @@ def pmap(
                 **options,
             )
 
+        kept: dict[Spec, Mapped] = {}
+
         @transformed(function)
         def pmap_of(*args: Any, **kwargs: Any) -> Any:
             call = lift.enter(*static.mark_static((*bound, *args), kwargs))
@@ -407,8 +422,13 @@ def pmap(
                     f"nnx.pmap of {lift.name!r} maps over {length} slices, one for each device, "
                     f"but there are {number} devices: {lift.signature()}"
                 )
+            found = kept.get(call.spec)
+            if found is None:
+                if len(kept) >= _MOST_STRUCTURES:
+                    kept.clear()
+                found = kept[call.spec] = lift.map(call.spec, mapped)
             try:
-                return lift.run_mapped(call, mapped)
+                return lift.run_mapped(call, found)
             except jax.errors.JAXTypeError as error:
                 _name_arguments(error, names_in(call.spec))
                 raise
