@@ -335,7 +335,8 @@ class Trace:
         if self.outcome is None:  # nothing is written
             return {}
         exit = self.outcome.exit
-        groups = self.program.groups_of(self.traced.out_info[1])
+        treedef = jtu.tree_structure(self.traced.out_info)  # which lacks some shardings
+        groups = self.program.groups_of(jtu.tree_unflatten(treedef, self.traced.jaxpr.out_avals)[1])
         indices = _entries_by_index(self.program.spec)
         positions = [0] * len(groups)
         found: dict[int, tuple[int, int] | None] = {}
@@ -447,9 +448,16 @@ def _entries_by_index(spec: Spec) -> dict[int, int]:
 
 
 def _same_aval(array: Any, new: Any) -> bool:
-    """Returns whether an array may take the place of another one in memory."""
+    """Returns whether an array may take the place of another one in memory.
+
+    On explicit axes of a mesh that takes parts of the same shape on each device.
+    """
     if not isinstance(array, (jax.Array, np.ndarray, jax.ShapeDtypeStruct)):
         return False
     aval = jax.typeof(array)
     found = getattr(new, "shape", None), getattr(new, "dtype", None)
-    return found == (aval.shape, aval.dtype)
+    return found == (aval.shape, aval.dtype) and _shard_shape(aval) == _shard_shape(new)
+
+
+def _shard_shape(aval: Any) -> Any:
+    return aval.sharding.shard_shape(aval.shape)
