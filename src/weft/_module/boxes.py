@@ -165,9 +165,10 @@ def hidden_data_error(value: Any, path: Path, root: str = "") -> StructureError:
         )
     inside, found = kinds.path_to_data(value)
     what = "an array" if kind_of(found) is Kind.ARRAY else f"a {type(found).__name__}"
-    if isinstance(value, np.ndarray):
+    if isinstance(value, (np.ndarray, *kinds.VIEWS)):
+        a_holder = "an array of objects" if isinstance(value, np.ndarray) else f"a {name}"
         return StructureError(
-            f"{where} is an array of objects that holds {what}: transforms, `nnx.state` and "
+            f"{where} is {a_holder} that holds {what}: transforms, `nnx.state` and "
             f"checkpoints would not see it. Use a list: `{where} = list(...)`"
         )
     return StructureError(
