@@ -97,6 +97,10 @@ def box(value: Any, path: Path, root: str, around: tuple[int, ...] = ()) -> Any:
         raise cycle_error(path, root, f"a {cls.__name__} that it is in")
     around = (*around, id(value))
     pairs = [*kinds.items_in(value, kind)]
+    is_known = cls in _KNOWN_TO_JAX
+    if is_known and cls is not list and not all(type(key) is str for key, _ in pairs):
+        is_known = False  # JAX neither writes such dicts nor, where types differ, sorts them
+        pairs = _sorted(pairs)
     keys = tuple([key for key, _ in pairs])
     children = [box(child, (*path, key), root, around) for key, child in pairs]
     if cls is list:
@@ -107,9 +111,16 @@ def box(value: Any, path: Path, root: str, around: tuple[int, ...] = ()) -> Any:
             return tuple.__new__(cls, children)
         return Packed(cls, keys, Static(None), children)
     extra = node_type(cls).extra(value)
-    if cls in _KNOWN_TO_JAX and not has_own:
+    if is_known and not has_own:
         return make_node(cls, [*zip(keys, children, strict=True)], extra)
     return Packed(cls, keys, Static(extra), children)
+
+
+def _sorted(pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    try:
+        return sorted(pairs, key=lambda pair: pair[0])
+    except TypeError:
+        return sorted(pairs, key=lambda pair: (type(pair[0]).__name__, repr(pair[0])))
 
 
 def _is_named(cls: type) -> bool:
