@@ -66,8 +66,9 @@ def _encode(x: Any, path: Path) -> Any:
         names = [field.name for field in dataclasses.fields(x)]
         if getattr(x, "__dict__", {}).keys() <= set(names):
             return ["fields", _name(kind, path), _pairs(((n, getattr(x, n)) for n in names), path)]
-    if hasattr(kind, "__nnx_parts__"):
-        return ["made", _name(kind, path), _items(x.__nnx_parts__(), path)]
+    parts = getattr(kind, "__nnx_parts__", None)
+    if parts is not None:
+        return ["made", _name(kind, path), _items(parts(x), path)]
     return ["name", *_name(x, path)]
 
 

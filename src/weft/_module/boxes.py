@@ -86,7 +86,8 @@ def box(value: Any, path: Path, root: str, around: tuple[int, ...] = ()) -> Any:
       StructureError: if data is where nothing can see it.
       CycleError: if a container contains itself.
     """
-    kind, cls = kind_of(value), type(value)
+    kind = kind_of(value)
+    cls: Any = type(value)
     if kind in _AS_THEY_ARE or value is None:
         return value
     if kind is Kind.BOUND or not holds_data(value):
