@@ -69,7 +69,8 @@ register_export(
     lambda parts, children: Packed(parts[0], parts[1], Static(parts[2]), children),
 )
 
-_KNOWN_TO_JAX = frozenset({list, dict, collections.OrderedDict, collections.defaultdict})
+_DICTS: frozenset[Any] = frozenset({dict, collections.OrderedDict, collections.defaultdict})
+_KNOWN_TO_JAX = _DICTS | {list}
 _AS_THEY_ARE = (Kind.ARRAY, Kind.VARIABLE, Kind.OBJECT, Kind.FOREIGN)
 
 
@@ -86,8 +87,7 @@ def box(value: Any, path: Path, root: str, around: tuple[int, ...] = ()) -> Any:
       StructureError: if data is where nothing can see it.
       CycleError: if a container contains itself.
     """
-    kind = kind_of(value)
-    cls: Any = type(value)
+    kind, cls = kind_of(value), type(value)
     if kind in _AS_THEY_ARE or value is None:
         return value
     if kind is Kind.BOUND or not holds_data(value):
@@ -99,7 +99,7 @@ def box(value: Any, path: Path, root: str, around: tuple[int, ...] = ()) -> Any:
     around = (*around, id(value))
     pairs = [*kinds.items_in(value, kind)]
     is_known = cls in _KNOWN_TO_JAX
-    if is_known and cls is not list and not all(type(key) is str for key, _ in pairs):
+    if cls in _DICTS and not all(type(key) is str for key, _ in pairs):
         is_known = False  # JAX neither writes such dicts nor, where types differ, sorts them
         pairs = _sorted(pairs)
     keys = tuple([key for key, _ in pairs])
