@@ -72,6 +72,10 @@ VALUES = [
     nnx.Linear,
     int,
     functools.partial(activation, 1, x=2.0),
+    nnx.Any(nnx.Param, nnx.All("drop", nnx.Not(nnx.PathContains("a", exact=False)))),
+    nnx.filterlib.PathIn(("a", 0), ("b",)),
+    nnx.Everything(),
+    nnx.StateAxes({nnx.Param: 0, "drop": None, ...: nnx.Carry}),
 ]
 
 
@@ -115,5 +119,7 @@ def test_reading_imports_nothing_of_others():
         from_text('["name","this","s"]')
     with pytest.raises(nnx.StructureError, match=r"needs weft\.Nothing\.at\.all: import"):
         from_text('["name","weft","Nothing.at.all"]')
+    with pytest.raises(nnx.StructureError, match=r"builtins\.print is not made from what"):
+        from_text('["made",["builtins","print"],["text"]]')
     with pytest.raises(nnx.StructureError, match=r"kind 'new': a newer Weft wrote it"):
         from_text('["new",1]')

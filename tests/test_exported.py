@@ -70,9 +70,11 @@ def test_states():
     there_and_back(lambda s: s, nnx.State({0: X, "a": {10: X, 2: X}}))  # of a pure dict
 
 
-@pytest.mark.parametrize(
-    "kind", [nnx.Param, nnx.BatchStat, nnx.Cache, nnx.Intermediate, nnx.Variable, Special]
-)
+PUBLIC = [getattr(nnx, name) for name in dir(nnx)]
+VARIABLES = {x for x in PUBLIC if isinstance(x, type) and issubclass(x, nnx.Variable)}
+
+
+@pytest.mark.parametrize("kind", sorted(VARIABLES | {Special}, key=lambda kind: kind.__name__))
 def test_variables(kind):
     found = there_and_back(lambda v: (v, v[...] * 2.0), kind(X, names=("a", None), rate=0.5))
     assert type(found[0]) is kind
@@ -90,6 +92,35 @@ def test_modules():
     assert (model.mixed[1:], model.rate, model.activation) == (("text", 3), 0.1, jax.nn.relu)
     there_and_back(lambda m, x: m(x), nnx.Sequential(nnx.Linear(2, 3, rngs=nnx.Rngs(0))), X)
     there_and_back(lambda r: r.normal((2,)), nnx.Rngs(0, params=1))
+
+
+class Keyed(nnx.Module):
+    def __init__(self):
+        self.ints = {1: nnx.Param(X), 0: jnp.ones(2)}
+        self.mixed = {"b": [jnp.zeros(2)], 3: nnx.Param(X), (1, None): "text"}
+        self.nested = [{(0, 1): {2: nnx.Linear(2, 3, rngs=nnx.Rngs(0))}}]
+
+    def __call__(self, x):
+        return self.nested[0][0, 1][2](x) + self.ints[0].sum()
+
+
+LAYERS = {
+    "dicts with other keys than texts": Keyed,
+    "RNN": lambda: nnx.RNN(nnx.GRUCell(2, 3, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0)),
+    "WeightNorm": lambda: nnx.WeightNorm(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0)),
+    "SpectralNorm": lambda: nnx.SpectralNorm(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0)),
+    "Conv": lambda: nnx.Conv(2, 3, 2, padding="CAUSAL", rngs=nnx.Rngs(0)),
+    "attention": lambda: nnx.MultiHeadAttention(2, 2, decode=False, rngs=nnx.Rngs(0)),
+    "LoRALinear": lambda: nnx.LoRALinear(2, 3, lora_rank=1, rngs=nnx.Rngs(0)),
+    "Stack": lambda: nnx.Stack(lambda rngs: nnx.Linear(2, 2, rngs=rngs), 2, rngs=nnx.Rngs(0)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers(name):
+    layer = LAYERS[name]()
+    there_and_back(lambda layer, x: (layer(x), layer), layer, X[None])
+    assert type(there_and_back(lambda layer: layer, layer)) is type(layer)
 
 
 def test_a_batch_of_any_size():

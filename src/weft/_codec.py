@@ -2,7 +2,8 @@
 
 Written for what outlives a process, and so without pickle: reading makes values of known kinds and
 looks names up, and runs nothing of what it reads. A value is itself in JSON where JSON has it, and
-else a list that begins with a tag.
+else a list that begins with a tag. A class whose instances are to be made again by calling it says
+what with: `__nnx_parts__` returns the arguments.
 """
 
 from __future__ import annotations
@@ -65,6 +66,9 @@ def _encode(x: Any, path: Path) -> Any:
         names = [field.name for field in dataclasses.fields(x)]
         if getattr(x, "__dict__", {}).keys() <= set(names):
             return ["fields", _name(kind, path), _pairs(((n, getattr(x, n)) for n in names), path)]
+    parts = getattr(kind, "__nnx_parts__", None)
+    if parts is not None:
+        return ["made", _name(kind, path), _items(parts(x), path)]
     return ["name", *_name(x, path)]
 
 
@@ -129,6 +133,13 @@ def _read_fields(name: list[str], pairs: list[Any]) -> Any:
     return new
 
 
+def _read_made(name: list[str], parts: list[Any]) -> Any:
+    kind = _named(*name)
+    if not hasattr(kind, "__nnx_parts__"):
+        raise StructureError(f"{'.'.join(name)} is not made from what was written of it")
+    return kind(*map(_decode, parts))
+
+
 def _write_array(x: np.ndarray, path: Path) -> list[Any]:
     if x.dtype.hasobject:
         return _name(x, path)  # which says that it cannot be
@@ -188,4 +199,4 @@ _RULES: tuple[_Rule, ...] = (
     (functools.partial, "partial", _write_partial, _read_partial),
 )
 _READ: dict[str, Callable[..., Any]] = {tag: read for _, tag, _, read in _RULES}
-_READ |= {"name": _named, "fields": _read_fields}
+_READ |= {"name": _named, "fields": _read_fields, "made": _read_made}

@@ -95,6 +95,10 @@ class _Rule:
     def _parts(self) -> tuple[AnyType, ...]:
         return tuple([getattr(self, name) for name in self._fields])
 
+    def __nnx_parts__(self) -> tuple[AnyType, ...]:
+        """Returns the arguments that make it again, for it to be written as text."""
+        return self._parts()
+
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and self._parts() == other._parts()  # type: ignore[attr-defined]
 
@@ -191,6 +195,9 @@ class PathIn(_Rule):
     def __init__(self, *paths: Path):
         self.paths = frozenset(paths)
 
+    def __nnx_parts__(self) -> tuple[AnyType, ...]:
+        return tuple(sorted(self.paths, key=repr))
+
     def __call__(self, path: Path, value: AnyType) -> bool:
         return path in self.paths
 
@@ -205,6 +212,9 @@ class _Combined(_Rule):
 
     def __init__(self, *filters: Filter):
         self.predicates = tuple(map(to_predicate, filters))
+
+    def __nnx_parts__(self) -> tuple[AnyType, ...]:
+        return self.predicates
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.predicates))})"

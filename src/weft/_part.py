@@ -103,7 +103,7 @@ class Part(Standing):
     def _take(self, x: Any) -> Any:
         if isinstance(x, jax.ShapeDtypeStruct):
             return jax.ShapeDtypeStruct(self._shape(x), x.dtype)
-        return x[self._key]
+        return unused(x)[self._key]
 
     def take(self, raw: Any) -> Any:
         """Returns the part of a value."""
@@ -116,7 +116,16 @@ class Part(Standing):
             return x
         if isinstance(x, jax.ShapeDtypeStruct):
             return x
-        return x.at[self._key].set(jnp.asarray(value, x.dtype))
+        return x.at[self._key].set(unused(jnp.asarray(value, x.dtype)))
+
+
+def unused(x: Any) -> Any:
+    """Returns an array as it is, keys such that JAX's check does not count what is done with them.
+
+    A part may be read and written any number of times, which draws nothing.
+    """
+    is_keys = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return jax.random.clone(x) if is_keys else x
 
 
 def is_part(value: Any) -> bool:

@@ -40,11 +40,12 @@ def name_of(variable: Variable) -> str:
     return name
 
 
+_COMPILING = ("jit", "pmap")
 _warned_captures: set[tuple[str, str]] = set()
 
 
 def warn_if_captured(variable: Variable) -> None:
-    """Notes the reading of a Variable that is no array; warns if a program of `nnx.jit` reads it.
+    """Notes the reading of a Variable that is no array; warns if a compiled program reads it.
 
     An array from outside is found in what JAX traced, a Python number is not.
     """
@@ -52,7 +53,7 @@ def warn_if_captured(variable: Variable) -> None:
     if not isinstance(variable._slot, jax.Array):
         made_inside = variable._trace in (frame.trace, _trace.current())
         _trace.frames.has_captured |= not made_inside
-    if frame.transform != "jit" or frame[:2] in _warned_captures:
+    if frame.transform not in _COMPILING or frame[:2] in _warned_captures:
         return
     made_inside = variable._trace in (frame.trace, _trace.current())
     if made_inside or isinstance(variable._raw, Tracer):

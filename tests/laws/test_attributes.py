@@ -234,6 +234,14 @@ HIDDEN: dict[str, tuple[Any, str]] = {
         hidden_objects,
         r"Net\.x is an array of objects that holds a Param: .*: `Net\.x = list\(",
     ),
+    "view of a dict": (
+        lambda: {"k": param()}.values(),
+        r"Net\.x is a dict_values that holds a Param: .*: `Net\.x = list\(",
+    ),
+    "view in a list": (
+        lambda: [{"k": nnx.List([])}.items()],
+        r"Net\.x\[0\] is a dict_items that holds a List: .*: `Net\.x\[0\] = list\(",
+    ),
 }
 
 

@@ -126,6 +126,8 @@ def test_wrong_positions_and_names():
         select_arguments(lambda: None, 0)
     with pytest.raises(TypeError, match=r"static_argnums must be positions, as in .*, found 'x'"):
         select_arguments(g, "x")
+    with pytest.raises(TypeError, match=r"static_argnums must be positions, .*, found 1\.5"):
+        select_arguments(g, 1.5)
     with pytest.raises(ValueError, match=r"'g' has no argument 'what'; it has m, x, mode, flag"):
         select_arguments(g, None, "what")
 

@@ -377,6 +377,60 @@ def test_pmap_with_static_arguments_and_a_method():
     assert nnx.pmap(norm.__call__, axis_size=2)(jnp.ones((2, 2))).shape == (2, 2)
 
 
+def test_pmap_traces_once_per_structure():
+    traces = []
+
+    @nnx.pmap(in_axes=(0, 0, None), static_broadcasted_argnums=2)
+    def step(model, x, how):
+        traces.append(how)
+        model.count = nnx.BatchStat(jnp.zeros(())) if how == "new" else model.seen
+        return model(x)
+
+    models, x = stacked(2), jnp.ones((2, 2))
+    for value in range(4):
+        step(models, x + value, "old")
+        np.testing.assert_array_equal(models.seen, [2.0 * (1 + value)] * 2)
+        assert models.count is models.seen
+        del models.count
+    step(stacked(2), x, "old")
+    assert traces == ["old"] * 2  # JAX traces again for arrays that are on the devices already
+    for _ in range(3):
+        step(models, x, "new")
+        assert models.count is not models.seen
+        del models.count
+    assert traces == ["old"] * 2 + ["new"]
+    models.extra = 1.0  # another structure
+    step(models, x, "new")
+    assert traces == ["old"] * 2 + ["new"] * 2
+
+
+def test_pmap_keeps_a_limited_number_of_structures(monkeypatch):
+    monkeypatch.setattr("weft._lift.map._MOST_STRUCTURES", 2)
+    traces = []
+
+    @nnx.pmap(static_broadcasted_argnums=1)
+    def scale(x, by):
+        traces.append(by)
+        return x * by
+
+    for by in (1.0, 2.0, 3.0, 3.0, 1.0):
+        np.testing.assert_array_equal(scale(jnp.ones(2), by), [by, by])
+    assert traces == [1.0, 2.0, 3.0, 1.0]
+
+
+def test_pmap_names_outputs_of_each_call():
+    wrong = nnx.pmap(lambda x: x.sum(), out_axes=1)
+    for _ in range(2):
+        assert "one slice of it has the shape ()" in error_of(nnx.PrefixError, wrong, jnp.ones(2))
+
+
+def test_pmap_warns_of_captured_variables():
+    captured = nnx.Param(jnp.ones(()))
+    scale = nnx.pmap(lambda x: x * captured)
+    with pytest.warns(UserWarning, match=r"Param .* is read inside nnx\.pmap .*a constant"):
+        scale(jnp.ones(2))
+
+
 def test_pmap_forgotten_split():
     message = error_of(nnx.PrefixError, nnx.pmap(lambda rngs: rngs.params()), nnx.Rngs(0))
     assert "above `@nnx.pmap`" in message

@@ -189,6 +189,40 @@ def test_what_is_no_longer_written_stays_donated_and_intact() -> None:
     np.testing.assert_array_equal(m.a, np.full(2, 6.0))
 
 
+class Places(nnx.Module):
+    """Variables that are written elsewhere on the mesh than they were, and where they were."""
+
+    def __init__(self, mesh: Any) -> None:
+        def put(*spec: Any) -> Any:
+            return jax.device_put(jnp.zeros((4, 4)), jax.NamedSharding(mesh, jax.P(*spec)))
+
+        self.moves, self.stays = nnx.BatchStat(put()), nnx.BatchStat(put("a"))
+        self.turns = nnx.BatchStat(put(None, "a"))
+
+    def write(self, x: Any) -> Any:
+        self.moves[...] = x + 0.0 * self.moves
+        self.stays[...] = x + self.stays
+        self.turns[...] = jax.reshard(x, jax.P(None, "a")) + self.turns
+
+
+@pytest.mark.parametrize("second", [jax.sharding.AxisType.Explicit, jax.sharding.AxisType.Auto])
+def test_what_moves_on_a_mesh_is_not_donated(second: Any) -> None:
+    kinds = (jax.sharding.AxisType.Explicit, second)
+    mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=kinds)
+    with jax.set_mesh(mesh):
+        x = jax.device_put(jnp.ones((4, 4)), jax.NamedSharding(mesh, jax.P("a")))
+        m = Places(mesh)
+        write = nnx.jit(lambda m, x: m.write(x))
+        write(m, x)  # a donation in vain would warn
+        write(m, x)
+        old = [peek(m.moves), peek(m.stays), peek(m.turns)]
+        write(m, x)
+        assert [array.is_deleted() for array in old] == [False, True, True]
+        assert jax.typeof(m.moves[...]).sharding.spec == jax.P("a", None)
+        assert jax.typeof(m.turns[...]).sharding.spec == jax.P(None, "a")
+        np.testing.assert_array_equal(m.stays, np.full((4, 4), 3.0))
+
+
 # -- traces
 def test_the_first_call_traces_the_function_once() -> None:
     traced = []

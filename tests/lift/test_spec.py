@@ -71,6 +71,11 @@ def _ahead(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda model, x: jitted.lower(model, x).compile()(model, x)
 
 
+def _over_devices(function: Callable[..., Any]) -> Callable[..., Any]:
+    run = nnx.pmap(function, in_axes=(None, 0))
+    return lambda model, x: run(model, x[None])
+
+
 TRANSFORMS: dict[str, Run] = {
     "jit": nnx.jit,
     "jit without donation": lambda f: nnx.jit(f, donate=None),
@@ -78,6 +83,7 @@ TRANSFORMS: dict[str, Run] = {
     "ahead of time": _ahead,
     "remat": nnx.remat,
     "vmap": lambda f: nnx.vmap(f, in_axes=(None, None), out_axes=None, axis_size=1),
+    "pmap": _over_devices,
     "cond": lambda f: lambda model, x: nnx.cond(True, f, f, model, x),
     "switch": lambda f: lambda model, x: nnx.switch(0, [f, f], model, x),
     "cond in jit": lambda f: nnx.jit(lambda model, x: nnx.cond(x > 0, f, f, model, x)),

@@ -46,6 +46,8 @@ def test_known_to_jax(name: str) -> None:
 
 
 PACKED: dict[str, tuple[Any, list[str]]] = {
+    "dict of ints": ({2: ARRAY, 10: [1, ARRAY]}, ["[2]", "[10][1]"]),
+    "dict of mixed keys": ({2: ARRAY, "b": 1, (1, None): ARRAY}, ["[2]", "[(1, None)]"]),
     "deque": (collections.deque([ARRAY, 1, ARRAY], 5), ["[0]", "[2]"]),
     "namespace": (types.SimpleNamespace(w=ARRAY, n=1), [".w"]),
     "AttrDict": (AttrDict(w=ARRAY, n=[1, ARRAY]), ["['w']", "['n'][1]"]),
@@ -69,6 +71,12 @@ def test_unknown_to_jax(name: str) -> None:
     assert contents(back) == contents(value)
     assert hash(jax.tree.structure(boxed)) == hash(jax.tree.structure(box(value, (), "")))
     assert jax.tree.leaves(jax.tree.map(lambda x: None, boxed)) == []
+
+
+def test_dicts_have_one_order() -> None:
+    for keys in ((10, 2), ("b", 2, (1, None)), (1.5, 0)):
+        boxes = [box(dict.fromkeys(order, ARRAY), (), "") for order in (keys, keys[::-1])]
+        assert jax.tree.structure(boxes[0]) == jax.tree.structure(boxes[1])
 
 
 def test_containers_in_themselves() -> None:

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from weft.nn.dtypes import canonicalize_dtype, inexact_dtype, promote_dtype
+from weft.nn.dtypes import canonicalize_dtype, inexact_dtype, promote_dtype, scale_for_squares
 
 f32, bf16, i32 = jnp.float32, jnp.bfloat16, jnp.int32
 
@@ -61,3 +61,23 @@ def test_integers_become_the_floats_of_jax(x64):
         for name in ("bool", "int8", "uint16", "int32", "uint32", "int64", "bfloat16", "complex64"):
             x = jnp.ones(1, jax.dtypes.canonicalize_dtype(name))
             assert inexact_dtype(x.dtype) == jnp.tanh(x).dtype, name
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_squares_of_large_numbers(dtype):
+    with jax.enable_x64(True):
+        info = jnp.finfo(dtype)
+        columns = [
+            [0.0, 1.0],
+            [1e-30, 1e14],
+            [float(info.max), 1.0],
+            [2.0 ** (info.maxexp // 2), 0],
+        ]
+        x = jnp.asarray(columns, dtype).T
+        factor = scale_for_squares(x, (0,))
+        assert factor.dtype == x.dtype
+        np.testing.assert_array_equal(factor[0, :2], [1, 1])
+        length = jnp.sqrt(jnp.sum((x * factor) ** 2, 0)) / factor[0]
+        np.testing.assert_allclose(
+            length.astype(float), x.max(0).astype(float), rtol=2 * float(info.eps)
+        )

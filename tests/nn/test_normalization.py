@@ -127,3 +127,12 @@ def test_inputs_without_elements(name, shape):
     assert layer(jnp.zeros(shape)).shape == shape
     grads = nnx.grad(lambda layer: layer(jnp.zeros(shape)).sum())(layer)
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize("kind", [nnx.LayerNorm, nnx.RMSNorm])
+def test_squares_that_overflow_take_float64(kind):
+    x = jnp.arange(8.0).reshape(2, 4)
+    with jax.enable_x64(True):
+        large = kind(4, dtype=jnp.float64, rngs=nnx.Rngs(0))(1e20 * x)
+        np.testing.assert_allclose(large, kind(4, epsilon=0.0, rngs=nnx.Rngs(0))(x), rtol=1e-5)
+    assert not np.any(kind(4, rngs=nnx.Rngs(0))(1e20 * x) > 0)  # NaN, or zeros

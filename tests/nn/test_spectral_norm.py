@@ -96,6 +96,18 @@ def test_float16_beyond_the_range_of_its_squares(scale):
     np.testing.assert_allclose(norm, 1 if scale else 0, rtol=4e-3)
 
 
+@pytest.mark.parametrize("scale", [1e20, 1e36])
+def test_float32_beyond_the_range_of_its_squares(scale):
+    layer = spectral_norm(n_steps=30)
+    kernel = layer.layer_instance.kernel
+    expected = largest(kernel[...]) * scale
+    kernel[...] *= scale
+    gradients = nnx.grad(lambda layer: layer(X).sum())(layer)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+    np.testing.assert_allclose(largest(kernel[...]), 1, rtol=1e-4)
+    np.testing.assert_allclose(layer.batch_stats["kernel", "sigma"][...], expected, rtol=1e-4)
+
+
 def test_mistakes():
     with pytest.raises(ValueError, match="found no Param of two or more axes in LayerNorm"):
         spectral_norm(nnx.LayerNorm(3, rngs=nnx.Rngs(0)))

@@ -84,6 +84,10 @@ class FilteredPrefix(PrefixMapping):
         """Returns the pairs of filter and prefix."""
         return tuple(zip(self._filters, self._prefixes, strict=True))
 
+    def __nnx_parts__(self) -> tuple[Any, ...]:
+        """Returns the arguments that make it again, for it to be written as text."""
+        return (self.items(),)
+
     def map_prefix(self, path: Path, variable: Any) -> Any:
         for predicate, prefix in zip(self._predicates, self._prefixes, strict=True):
             if predicate(path, variable):

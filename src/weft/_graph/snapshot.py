@@ -159,6 +159,13 @@ class Snapshot:
         return not self._checks or all(check() for check in self._checks)
 
 
+def snapshot_of(watched: Iterable[Watched]) -> Snapshot | None:
+    """Returns a snapshot of what may change in static values, None if nothing may."""
+    snapshot = Snapshot()
+    snapshot.add_static(watched)
+    return snapshot.close()
+
+
 def _unchanged(aspect: Aspect, value: Any) -> Callable[[], bool]:
     """Returns a function that says whether an aspect of a value is as it is now."""
 

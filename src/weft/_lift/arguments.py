@@ -119,7 +119,9 @@ def select_arguments(
       TypeError: if a position is no int.
       ValueError: if a name or position is not in the signature.
     """
-    numbers, names = as_tuple(argnums), frozenset(as_tuple(argnames))
+    is_other = not isinstance(argnums, (int, str, Iterable, type(None)))
+    numbers = (argnums,) if is_other else as_tuple(argnums)
+    names = frozenset(as_tuple(argnames))
     for i in numbers:
         if not isinstance(i, int) or isinstance(i, bool):
             raise TypeError(f"{option} must be positions, as in `{option}=1`, found {i!r}")

@@ -8,13 +8,15 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 
 import jax
 
 from weft._errors import PrefixError
 from weft._graph import prefix as prefixes
 from weft._graph.capture import TAPS
+from weft._graph.records import watched_in
+from weft._graph.snapshot import Snapshot, snapshot_of
 from weft._lift.arguments import check_arrays, select_arguments, signature_beside
 from weft._lift.carry import check_arrays_out
 from weft._lift.lift import Lift, Mode, mode_of, outcome, take, unbind
@@ -36,6 +38,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 PARTITION_NAME = "partition_name"
+_MOST_STRUCTURES = 256  # per function of `pmap`
 
 
 class StateAxes(prefixes.FilteredPrefix):
@@ -188,6 +191,24 @@ def _name_of_written(path: Path) -> str:
     return f"what {format_path(path[: path.index(TAPS)])} sows"
 
 
+class Mapped(NamedTuple):
+    """A function of the groups, mapped by JAX.
+
+    Attributes:
+      function: the function.
+      exits: of its traces.
+      snapshots: of the static values that went in and came out, where these can change in place.
+    """
+
+    function: Callable[..., Any]
+    exits: list[Exit]
+    snapshots: list[Snapshot | None]
+
+    def holds(self) -> bool:
+        """Returns whether these static values are as they were, so that it may be used again."""
+        return all(snapshot is None or snapshot.holds() for snapshot in self.snapshots)
+
+
 class MapLift(AxesLift):
     """The lift of what maps a function over slices or shards."""
 
@@ -223,25 +244,31 @@ class MapLift(AxesLift):
                     f"{self.signature()}"
                 )
 
-    def run_mapped(self, call: Call, transform: Callable[..., Callable[..., Any]]) -> Any:
+    def map(self, spec: Spec, transform: Callable[..., Callable[..., Any]]) -> Mapped:
+        """Returns the mapped function for one structure of arguments."""
+        exits: list[Exit] = []
+        snapshots = [snapshot_of(watched_in(spec.record))]
+
+        def pure(*groups: list[Any]) -> Any:  # JAX may keep it: it must not hold a call
+            out = self.pure(spec, *groups)
+            check_arrays_out(self, spec, out[1], out[0])
+            self.check_ranks(spec, *out)
+            exits.append(out[1])
+            snapshots.append(snapshot_of(out[1].watched))
+            return out
+
+        function = transform(shown_as(self.f, pure, lambda args: names_in(spec)))
+        return Mapped(function, exits, snapshots)
+
+    def run_mapped(self, call: Call, mapped: Mapped) -> Any:
         """Calls the mapped function; errors of JAX about its outputs name the user's.
 
         Raises:
           PrefixError: for outputs that have not the axis, or the rank, that they are said to have.
         """
-        exits: list[Exit] = []
-        spec = call.spec
-
-        def pure(*groups: list[Any]) -> Any:  # JAX may keep it: it must not hold the call
-            out = self.pure(spec, *groups)
-            check_arrays_out(self, spec, out[1], out[0])
-            self.check_ranks(spec, *out)
-            exits.append(out[1])
-            return out
-
+        exits = mapped.exits
         try:
-            mapped = transform(shown_as(self.f, pure, lambda args: names_in(spec)))
-            return self.leave(call, *mapped(*call.groups))
+            return self.leave(call, *mapped.function(*call.groups))
         except PrefixError:
             raise
         except ValueError as error:
@@ -332,7 +359,7 @@ def vmap(
                 axis_size=axis_size,
                 spmd_axis_name=spmd_axis_name,
             )
-            return lift.run_mapped(call, mapped)
+            return lift.run_mapped(call, lift.map(call.spec, mapped))
 
         return vmap_of
 
@@ -362,6 +389,8 @@ def pmap(
     graph_updates: bool | None = None,
 ) -> Any:
     """Maps a function over devices, one slice each; `shard_map` is its successor in JAX.
+
+    It is compiled once for each structure of the arguments and their shapes, as by `nnx.jit`.
 
     Args:
       f: the function. If missing, a decorator with the options is returned.
@@ -398,6 +427,8 @@ def pmap(
         numbers = static_broadcasted_argnums
         static = select_arguments(function, numbers, bound=len(bound), option=option)
 
+        kept: dict[Spec, Mapped] = {}
+
         @transformed(function)
         def pmap_of(*args: Any, **kwargs: Any) -> Any:
             call = lift.enter(*static.mark_static((*bound, *args), kwargs))
@@ -408,15 +439,20 @@ def pmap(
                     f"nnx.pmap of {lift.name!r} maps over {length} slices, one for each device, "
                     f"but there are {number} devices: {lift.signature()}"
                 )
-            # One for each array: `jax.pmap` forgets an axis where another list is empty.
-            axes = tuple([key] * len(g) for key, g in zip(lift.in_keys, call.groups, strict=True))
-
-            def mapped(pure: Callable[..., Any]) -> Callable[..., Any]:
-                out_axes = (list(lift.out_keys), None)
-                return jax.pmap(pure, in_axes=axes, out_axes=out_axes, **options)
-
+            found = kept.get(call.spec)
+            if found is None or not found.holds():
+                # One for each array: `jax.pmap` forgets an axis where another list is empty.
+                keys = zip(lift.in_keys, call.groups, strict=True)
+                axes = tuple([key] * len(group) for key, group in keys)
+                mapped = functools.partial(
+                    jax.pmap, in_axes=axes, out_axes=(list(lift.out_keys), None), **options
+                )
+                if len(kept) >= _MOST_STRUCTURES:
+                    kept.clear()
+                kept.pop(call.spec, None)
+                found = kept[call.spec] = lift.map(call.spec, mapped)
             try:
-                return lift.run_mapped(call, mapped)
+                return lift.run_mapped(call, found)
             except jax.errors.JAXTypeError as error:
                 _name_arguments(error, names_in(call.spec))
                 raise

@@ -34,7 +34,7 @@ import jax.tree_util as jtu
 import numpy as np
 
 from weft._graph.records import ARRAY, ArrayDef, Record, ValueDef, VariableDef, iter_records
-from weft._graph.snapshot import Snapshot
+from weft._graph.snapshot import Snapshot, snapshot_of
 from weft._lift.arguments import argument_paths
 from weft._lift.callbacks import has_callbacks
 from weft._lift.interrupts import HeldInterrupts
@@ -95,9 +95,7 @@ class Outcome:
 
     def __post_init__(self) -> None:
         exit = self.exit
-        snapshot = Snapshot()
-        snapshot.add_static(exit.watched)
-        object.__setattr__(self, "snapshot", snapshot.close())
+        object.__setattr__(self, "snapshot", snapshot_of(exit.watched))
         singles = all(w.treedef is None and w.metadata is None for w in exit.written)
         is_plain = self.treedef is not None and not exit.changed and singles
         object.__setattr__(self, "is_plain", is_plain)
@@ -353,7 +351,8 @@ class Trace:
         if self.outcome is None:  # nothing is written
             return {}
         exit = self.outcome.exit
-        groups = self.program.groups_of(self.traced.out_info[1])
+        treedef = jtu.tree_structure(self.traced.out_info)  # which lacks some shardings
+        groups = self.program.groups_of(jtu.tree_unflatten(treedef, self.traced.jaxpr.out_avals)[1])
         indices = _entries_by_index(self.program.spec)
         positions = [0] * len(groups)
         found: dict[int, tuple[int, int] | None] = {}
@@ -471,9 +470,16 @@ def _entries_by_index(spec: Spec) -> dict[int, int]:
 
 
 def _same_aval(array: Any, new: Any) -> bool:
-    """Returns whether an array may take the place of another one in memory."""
+    """Returns whether an array may take the place of another one in memory.
+
+    On explicit axes of a mesh that takes parts of the same shape on each device.
+    """
     if not isinstance(array, (jax.Array, np.ndarray, jax.ShapeDtypeStruct)):
         return False
     aval = jax.typeof(array)
     found = getattr(new, "shape", None), getattr(new, "dtype", None)
-    return found == (aval.shape, aval.dtype)
+    return found == (aval.shape, aval.dtype) and _shard_shape(aval) == _shard_shape(new)
+
+
+def _shard_shape(aval: Any) -> Any:
+    return aval.sharding.shard_shape(aval.shape)

@@ -106,7 +106,7 @@ def shard_map(
         def shard_map_of(*args: Any, **kwargs: Any) -> Any:
             call = lift.enter((*bound, *args), kwargs)
             _check_shards(call, lift, mesh)
-            return lift.run_mapped(call, mapped)
+            return lift.run_mapped(call, lift.map(call.spec, mapped))
 
         return shard_map_of
 

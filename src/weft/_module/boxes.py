@@ -69,7 +69,8 @@ register_export(
     lambda parts, children: Packed(parts[0], parts[1], Static(parts[2]), children),
 )
 
-_KNOWN_TO_JAX = frozenset({list, dict, collections.OrderedDict, collections.defaultdict})
+_DICTS: frozenset[Any] = frozenset({dict, collections.OrderedDict, collections.defaultdict})
+_KNOWN_TO_JAX = _DICTS | {list}
 _AS_THEY_ARE = (Kind.ARRAY, Kind.VARIABLE, Kind.OBJECT, Kind.FOREIGN)
 
 
@@ -97,6 +98,10 @@ def box(value: Any, path: Path, root: str, around: tuple[int, ...] = ()) -> Any:
         raise cycle_error(path, root, f"a {cls.__name__} that it is in")
     around = (*around, id(value))
     pairs = [*kinds.items_in(value, kind)]
+    is_known = cls in _KNOWN_TO_JAX
+    if cls in _DICTS and not all(type(key) is str for key, _ in pairs):
+        is_known = False  # JAX neither writes such dicts nor, where types differ, sorts them
+        pairs = _sorted(pairs)
     keys = tuple([key for key, _ in pairs])
     children = [box(child, (*path, key), root, around) for key, child in pairs]
     if cls is list:
@@ -107,9 +112,16 @@ def box(value: Any, path: Path, root: str, around: tuple[int, ...] = ()) -> Any:
             return tuple.__new__(cls, children)
         return Packed(cls, keys, Static(None), children)
     extra = node_type(cls).extra(value)
-    if cls in _KNOWN_TO_JAX and not has_own:
+    if is_known and not has_own:
         return make_node(cls, [*zip(keys, children, strict=True)], extra)
     return Packed(cls, keys, Static(extra), children)
+
+
+def _sorted(pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    try:
+        return sorted(pairs, key=lambda pair: pair[0])
+    except TypeError:
+        return sorted(pairs, key=lambda pair: (type(pair[0]).__name__, repr(pair[0])))
 
 
 def _is_named(cls: type) -> bool:
@@ -165,9 +177,10 @@ def hidden_data_error(value: Any, path: Path, root: str = "") -> StructureError:
         )
     inside, found = kinds.path_to_data(value)
     what = "an array" if kind_of(found) is Kind.ARRAY else f"a {type(found).__name__}"
-    if isinstance(value, np.ndarray):
+    if isinstance(value, (np.ndarray, *kinds.VIEWS)):
+        a_holder = "an array of objects" if isinstance(value, np.ndarray) else f"a {name}"
         return StructureError(
-            f"{where} is an array of objects that holds {what}: transforms, `nnx.state` and "
+            f"{where} is {a_holder} that holds {what}: transforms, `nnx.state` and "
             f"checkpoints would not see it. Use a list: `{where} = list(...)`"
         )
     return StructureError(

@@ -52,8 +52,11 @@ _ATOMS = frozenset(
         *(types.FunctionType, types.BuiltinFunctionType, types.ModuleType),
     }
 )
+VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
+CLOSED_TYPES = (frozenset, *VIEWS)
+"""Types whose values are static, and may hold others, though they are not taken apart."""
 _KINDS: dict[type, Kind] = {
-    **dict.fromkeys((*_ATOMS, frozenset), Kind.STATIC),
+    **dict.fromkeys((*_ATOMS, *CLOSED_TYPES), Kind.STATIC),
     **dict.fromkeys((types.MethodType, functools.partial), Kind.BOUND),
 }
 _UNREGISTERED: dict[type, Kind] = {}  # what classes are that JAX does not know, so far
@@ -187,8 +190,8 @@ def items_in(value: Any, kind: Kind) -> Iterable[tuple[Any, Any]]:
         return value.items()
     if kind is Kind.NODE or kind is Kind.INSTANCE:
         return node_type(type(value)).items(value)
-    if kind is Kind.STATIC:  # a frozenset, or an array of objects
-        return enumerate(value if isinstance(value, frozenset) else value.flat)
+    if kind is Kind.STATIC:  # a frozenset, a view of a dict, or an array of objects
+        return enumerate(value.flat if isinstance(value, np.ndarray) else value)
     is_value = kind is Kind.VALUE or kind is Kind.BOUND
     keys, parts = value_type(type(value)).split(value) if is_value else split_foreign(value)[:2]
     return zip(keys, parts, strict=True)
@@ -263,7 +266,7 @@ def _may_hold(value: Any, kind: Kind) -> bool:
 def is_closed(value: Any) -> bool:
     """Returns whether a static value may hold others, though it is not taken apart."""
     is_array = isinstance(value, np.ndarray)
-    return value.dtype.hasobject if is_array else isinstance(value, frozenset)
+    return value.dtype.hasobject if is_array else isinstance(value, CLOSED_TYPES)
 
 
 def hides_data(value: Any) -> bool:

@@ -46,7 +46,7 @@ class Layout:
             is_static = mark is False or (mark is None and kind is Kind.STATIC)
             if value is None or (mark is None and (are_atoms((value,)) or isinstance(value, type))):
                 self.fixed.append(i)
-            elif is_static and (mark is False or not isinstance(value, frozenset)):
+            elif is_static and (mark is False or not isinstance(value, kinds.CLOSED_TYPES)):
                 self.boxed.append((i, name))
             else:
                 self.open.append((i, name, kind, bool(mark) and kind is not Kind.OBJECT))

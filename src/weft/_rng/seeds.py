@@ -47,9 +47,13 @@ def _advance(
     key: jax.Array, count: jax.Array | np.uint32, seed: np.int64, starts: bool
 ) -> tuple[jax.Array, jax.Array]:
     """Starts a stream or draws from it: both are done by one program, compiled once."""
-    base = jax.random.key(seed, impl=jax.random.key_impl(key))
+    impl = jax.random.key_impl(key)
+    base = jax.random.key(seed, impl=impl)
     drawn = jax.random.fold_in(key, count)
-    return jnp.where(starts, base, drawn), jnp.where(starts, np.uint32(0), count + 1)
+    # The data are selected: of a selected key JAX's check for keys used twice says that it was.
+    data = jnp.where(starts, jax.random.key_data(base), jax.random.key_data(drawn))
+    chosen = jax.random.wrap_key_data(data, impl=impl)
+    return chosen, jnp.where(starts, np.uint32(0), count + 1)
 
 
 def _start(seed: np.int64) -> tuple[jax.Array, jax.Array]:

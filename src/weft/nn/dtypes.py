@@ -43,6 +43,21 @@ def for_squares(*arrays: jax.Array) -> tuple[jax.Array, ...]:
     return tuple(x.astype(jnp.float32) if x.dtype == jnp.float16 else x for x in arrays)
 
 
+def scale_for_squares(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Returns powers of two that an array is multiplied with so that its squares are finite.
+
+    They are 1, which changes no bit, unless some element is so large that squares overflow.
+
+    Args:
+      x: the array.
+      axes: the axes that squares are summed over; they stay, with length 1.
+    """
+    exponent = jnp.finfo(x.dtype).maxexp
+    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(x)), axes, keepdims=True, initial=0)
+    factor = jnp.where(largest > 2.0 ** (exponent * 3 // 8), 2.0 ** -(exponent * 3 // 4), 1.0)
+    return factor.astype(largest.dtype)
+
+
 def canonicalize_dtype(*args: Any, dtype: Dtype | None = None, inexact: bool = True) -> Dtype:
     """Returns the computation dtype of some arrays.
 

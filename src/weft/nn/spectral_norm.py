@@ -15,7 +15,7 @@ from weft._rng import Rngs
 from weft._variable import Variable
 from weft._variable_types import BatchStat, Param
 from weft.nn import initializers
-from weft.nn.dtypes import Dtype, for_squares
+from weft.nn.dtypes import Dtype, for_squares, scale_for_squares
 from weft.nn.layer_options import choose_option
 from weft.nn.weight_norm import find_weights
 
@@ -127,11 +127,13 @@ def _normalize(layer: Any, path: Path, weight: Variable, update_stats: bool) -> 
         )
     u, sigma = layer.batch_stats[*path, "u"], layer.batch_stats[*path, "sigma"]
     matrix, start = for_squares(value.reshape(-1, value.shape[-1]), u.get_value())
+    factor = scale_for_squares(matrix, (0, 1))
+    matrix, epsilon = matrix * factor, layer.epsilon * factor**2
     with jax.numpy_dtype_promotion("standard"):  # `param_dtype` may differ
         left = right = start
         for _ in range(layer.n_steps):
-            left = _unit(layer, jnp.matmul(right, matrix.T))
-            right = _unit(layer, jnp.matmul(left, matrix))
+            left = _unit(epsilon, jnp.matmul(right, matrix.T))
+            right = _unit(epsilon, jnp.matmul(left, matrix))
         right, left = lax.stop_gradient(right), lax.stop_gradient(left)
         norm = jnp.matmul(jnp.matmul(left, matrix), right.T)[0, 0]
         new = matrix / jnp.where(norm != 0, norm, 1)
@@ -140,11 +142,11 @@ def _normalize(layer: Any, path: Path, weight: Variable, update_stats: bool) -> 
         fit = jnp.isfinite(right).all() & (right != 0).any()
         right = jnp.where(fit, right, start.astype(right.dtype))
         u.set_value(right.astype(layer.param_dtype))
-        sigma.set_value(norm.astype(layer.param_dtype))
+        sigma.set_value((norm / factor[0, 0]).astype(layer.param_dtype))
     new = new.reshape(value.shape).astype(layer.dtype or new.dtype)
     weight.set_value(new.astype(value.dtype))
 
 
-def _unit(layer: Any, vector: jax.Array) -> jax.Array:
+def _unit(epsilon: jax.Array, vector: jax.Array) -> jax.Array:
     squared = jnp.sum(vector * vector, keepdims=True)
-    return vector * lax.rsqrt(squared + layer.epsilon)
+    return vector * lax.rsqrt(squared + epsilon)

@@ -15,7 +15,7 @@ from weft._errors import StructureError
 from weft._graph import State, from_flat_state, state, to_flat_state
 from weft._graph.iterate import iter_graph
 from weft._metadata import axis_names
-from weft._part import aval_text, take_part
+from weft._part import aval_text, take_part, unused
 from weft._path import Path, format_path
 from weft._variable import Variable
 from weft.nn.stack import Stack
@@ -50,7 +50,7 @@ def stack_leaves(leaves: list[Any]) -> Any:
     def join(*parts: Any) -> Any:
         if isinstance(parts[0], jax.ShapeDtypeStruct):
             return jax.ShapeDtypeStruct((len(parts), *parts[0].shape), parts[0].dtype)
-        return jnp.stack([jnp.asarray(part) for part in parts])
+        return jnp.stack([unused(jnp.asarray(part)) for part in parts])
 
     return jax.tree.map(join, *map(raw_of, leaves))
 

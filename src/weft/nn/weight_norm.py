@@ -18,7 +18,7 @@ from weft._rng import Rngs
 from weft._variable import Variable
 from weft._variable_types import Param
 from weft.nn import initializers
-from weft.nn.dtypes import Dtype, PromoteDtype, for_squares, promote_dtype
+from weft.nn.dtypes import Dtype, PromoteDtype, for_squares, promote_dtype, scale_for_squares
 from weft.nn.initializers import Initializer
 from weft.nn.moments import Axes, normalized_axes
 from weft.nn.parameters import new_param
@@ -109,9 +109,12 @@ class WeightNorm(Module):
             (value,) = for_squares(old)
             feature_axes = normalized_axes(self.feature_axes, value.ndim)
             reduced = tuple(axis for axis in range(value.ndim) if axis not in feature_axes)
+            factor = scale_for_squares(value, reduced)
+            value, epsilon = value * factor, self.epsilon * factor**2
             squared = jnp.sum(value * value, reduced, keepdims=True)
             # Zeros have no direction: they stay, and their gradient is that of the result.
-            new = value * jnp.where(squared > 0, lax.rsqrt(squared + self.epsilon), 1)
+            has_direction = jnp.any(value != 0, reduced, keepdims=True)
+            new = value * jnp.where(has_direction, lax.rsqrt(squared + epsilon), 1)
             if self.scales is not None:
                 scale = self.scales[path].get_value()
                 shape = [n if axis in feature_axes else 1 for axis, n in enumerate(value.shape)]
