@@ -15,6 +15,7 @@ import gc
 import logging
 import threading
 import types
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -220,6 +221,15 @@ def attribute(name: str, value: Any = 2) -> Change:
     return lambda x: setattr(x, name, value)
 
 
+def shape(value: tuple[int, ...]) -> Change:
+    def change(x: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of NumPy 2.5
+            x.shape = value
+
+    return change
+
+
 def item(key: Any, value: Any = 2) -> Change:
     return lambda x: x.__setitem__(key, value)
 
@@ -345,11 +355,11 @@ ROWS: dict[str, Row] = {
         [
             (item((0, 1), 1), ITSELF),
             (item((0, 1), -0.0), ITSELF),
-            (attribute("shape", (4,)), ITSELF),
+            (shape((4,)), ITSELF),
             (lambda x: x.setflags(write=False) or x.setflags(write=True) or x.fill(1), ITSELF),
         ],
     ),
-    "array of nothing": Row(lambda: np.zeros((0, 2)), [(attribute("shape", (2, 0)), ITSELF)]),
+    "array of nothing": Row(lambda: np.zeros((0, 2)), [(shape((2, 0)), ITSELF)]),
     "array without axes": Row(lambda: np.array(1.0), [(item((), 2.0), ITSELF)]),
     "array in other orders": Row(
         lambda: [np.zeros((2, 3)).T, np.arange(6.0)[::2]],
