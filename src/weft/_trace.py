@@ -25,8 +25,8 @@ OpaqueTraceState = Any
 def _of_core(name: str) -> Any:
     """Returns a function of `jax.extend.core` by its former name, as long as JAX has it.
 
-    `jax.extend`, where newer JAX has them alone, loads Pallas and more, which takes longer than half
-    of Weft.
+    `jax.extend`, where alone newer JAX has them, loads Pallas and more, which takes longer than
+    half of Weft.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
