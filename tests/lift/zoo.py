@@ -247,8 +247,9 @@ def _state_text(x: dict[Any, Any], visit: Callable[[Any], str]) -> str:
 
 
 def _partial_text(x: Any, visit: Callable[[Any], str]) -> str:
-    # A partial is a value: met twice it is two, each with a dict of its own.
-    return f"{_all(x.args, visit)}, {_all(x.keywords.items(), visit)}"
+    # A partial is a value: met twice it is two, each with a dict of its own. What its containers
+    # hold are constants, also where the graph has the same object.
+    return f"{_all(x.args, visit)}, {look(*x.keywords.values())[1]}, {tuple(x.keywords)}"
 
 
 def _attributes_text(x: Any, visit: Callable[[Any], str]) -> str:
