@@ -202,7 +202,7 @@ class Zoo(nnx.Module):
         self.default = collections.defaultdict(list, {"a": [Leaf()]})
 
 
-def look(*roots: Any) -> tuple[list[Any], str]:
+def look(*roots: Any, in_partial: bool = False) -> tuple[list[Any], str]:
     """Returns the arrays of a graph in order, and a text that says everything else about it."""
     arrays: list[Any] = []
     numbers: dict[int, int] = {}
@@ -211,6 +211,8 @@ def look(*roots: Any) -> tuple[list[Any], str]:
         if isinstance(x, (jax.Array, np.ndarray)):
             arrays.append(x)
             return f"{x.dtype}{x.shape}"
+        if in_partial and isinstance(x, functools.partial):  # it may hold itself
+            return "partial"
         if isinstance(x, (Pytree, nnx.Variable, list, dict, set)):
             if id(x) in numbers:
                 return f"#{numbers[id(x)]}"
@@ -249,7 +251,8 @@ def _state_text(x: dict[Any, Any], visit: Callable[[Any], str]) -> str:
 def _partial_text(x: Any, visit: Callable[[Any], str]) -> str:
     # A partial is a value: met twice it is two, each with a dict of its own. What its containers
     # hold are constants, also where the graph has the same object.
-    return f"{_all(x.args, visit)}, {look(*x.keywords.values())[1]}, {tuple(x.keywords)}"
+    _, text = look(*x.keywords.values(), in_partial=True)
+    return f"{_all(x.args, visit)}, {text}, {tuple(x.keywords)}"
 
 
 def _attributes_text(x: Any, visit: Callable[[Any], str]) -> str:
