@@ -102,6 +102,9 @@ EAGER: dict[str, Callable[[], Any]] = {
     "merge": lambda: nnx.merge(nnx.graphdef(nnx.Linear(4, 2, rngs=nnx.Rngs(0))), {}),
     "update": lambda: nnx.update(nnx.Linear(4, 2, rngs=nnx.Rngs(0)), {"kernel": X}),
     "pop": lambda: nnx.pop(Failing(), 1.5),  # type: ignore[call-overload]
+    "write": lambda: nnx.Param(X).__setitem__(..., jnp.ones(7)),
+    "write of an item": lambda: nnx.Param(X).__setitem__(0, jnp.ones(7)),
+    "hint": lambda: nnx.Linear(4, 2, rngs=nnx.Rngs(0)).parameters,  # type: ignore[attr-defined]
 }
 
 
@@ -110,11 +113,11 @@ def test_errors_of_the_library_end_at_the_line_that_calls_it(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WEFT_TRACEBACKS", "")
-    with pytest.raises((ValueError, TypeError)) as caught:
+    with pytest.raises((ValueError, TypeError, AttributeError)) as caught:
         EAGER[name]()
     assert set(files_of(caught.value)) == {__file__}
     monkeypatch.setenv("WEFT_TRACEBACKS", "full")
-    with pytest.raises((ValueError, TypeError)) as caught:
+    with pytest.raises((ValueError, TypeError, AttributeError)) as caught:
         EAGER[name]()
     assert any(file.startswith(_tracebacks._WEFT) for file in files_of(caught.value))
 

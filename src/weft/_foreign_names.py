@@ -270,15 +270,22 @@ class Hint:
         self._advice = advice
 
     def __get__(self, obj: Any, kind: type) -> Any:
-        try:  # what comes behind the owner in the order of bases
-            return getattr(super(self._owner, kind if obj is None else obj), self._name)
-        except AttributeError:
-            what = f"type object {kind.__name__!r}" if obj is None else f"{kind.__name__!r} object"
-            raise AttributeError(
-                f"{what} has no attribute {self._name!r}: {self._advice}",
-                name=self._name,
-                obj=kind if obj is None else obj,
-            ) from None
+        try:
+            try:  # what comes behind the owner in the order of bases
+                return getattr(super(self._owner, kind if obj is None else obj), self._name)
+            except AttributeError:
+                named = f"{kind.__name__!r}"
+                what = f"type object {named}" if obj is None else f"{named} object"
+                raise AttributeError(
+                    f"{what} has no attribute {self._name!r}: {self._advice}",
+                    name=self._name,
+                    obj=kind if obj is None else obj,
+                ) from None
+        except AttributeError as error:
+            from weft._tracebacks import trim
+
+            trim(error)
+            raise
 
     def __repr__(self) -> str:
         return f"<not here: {self._advice}>"

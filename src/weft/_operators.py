@@ -16,6 +16,8 @@ import jax
 import jax.tree_util as jtu
 import numpy as np
 
+from weft._tracebacks import trim
+
 if TYPE_CHECKING:
     from weft._operator_types import Declared  # pyright: ignore[reportMissingModuleSource]
 else:
@@ -52,7 +54,11 @@ class ValueOperators(Declared[A]):
         return self.get_value(index=key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self.set_value(value, index=key)
+        try:
+            self.set_value(value, index=key)
+        except Exception as error:
+            trim(error)
+            raise
 
     def __delitem__(self, key: Any) -> None:
         container = self.get_value().copy()
