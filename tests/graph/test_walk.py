@@ -133,7 +133,7 @@ def test_records() -> None:
     assert pair.children[1] == Static(2)
     assert again == Ref(1)
     assert static == Static((1, 2))
-    assert static.value is model.static
+    assert static.value == model.static
     assert record.extra == Static({"rate": True})
 
 
