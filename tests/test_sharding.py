@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.layout import Format, Layout
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -255,8 +256,10 @@ def test_a_scalar_has_no_dimension_to_cut(auto_mesh):
         nnx.Param(1.0, out_sharding=("data",))
 
 
-@pytest.mark.parametrize("plan", ["data", 3], ids=repr)
+@pytest.mark.parametrize("plan", ["data", 3, "a layout"], ids=repr)
 def test_a_plan_of_the_wrong_type(auto_mesh, plan):
+    if plan == "a layout":
+        plan = Format(Layout((0,)), NamedSharding(auto_mesh, P("data")))
     with (
         jax.set_mesh(auto_mesh),
         pytest.raises(TypeError, match="names no mesh axis per dimension"),

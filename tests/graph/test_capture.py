@@ -221,6 +221,21 @@ def test_a_shared_model_that_sows_inside_vmap_is_told_to_map_it():
         nnx.capture(share, nnx.Intermediate)(Block(2.0), jnp.ones((3, 2)))
 
 
+def test_a_shared_model_that_sows_inside_scan_is_refused():
+    axes = {"in_axes": (None, nnx.Carry, 0), "out_axes": (nnx.Carry, 0)}
+    share = nnx.scan(lambda m, c, x: (c, m(x)), **axes)
+    with pytest.raises(nnx.StructureError, match="must keep its structure"):
+        nnx.capture(share, nnx.Intermediate)(Block(2.0), jnp.zeros(()), jnp.ones((3, 2)))
+
+
+def test_what_is_captured_is_no_attribute():
+    def forward(model, x):
+        assert not hasattr(model.first, "__captures__")
+        return model(x)
+
+    nnx.capture(forward, nnx.Intermediate)(Model(), X)
+
+
 def test_inside_jit_that_writes_back_nothing_but_variables():
     f = nnx.jit(lambda m, x: m(x), graph_updates=False)
     for _ in range(3):

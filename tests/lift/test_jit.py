@@ -186,6 +186,20 @@ def test_shardings_of_arguments_and_results() -> None:
     assert x.sharding.is_equivalent_to(split, 2)
 
 
+def test_what_is_elsewhere_is_moved_once() -> None:
+    split = NamedSharding(mesh(), PartitionSpec("data"))
+    whole = NamedSharding(mesh(), PartitionSpec())
+    f = nnx.jit(lambda m, x: m(x), in_shardings=(whole, None))
+    for place in (devices(2)[1], split):
+        model = layer()
+        nnx.update(model, jax.device_put(nnx.state(model), place))
+        f(model, X)
+        moved = model.kernel[...]
+        assert moved.sharding.is_equivalent_to(whole, 2)
+        f(model, X)
+        assert model.kernel[...] is moved
+
+
 @pytest.mark.parametrize(
     "static",
     [

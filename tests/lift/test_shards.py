@@ -39,6 +39,14 @@ def test_shard_map_with_specs_by_filter():
     assert model.seen[...] == 6.0
 
 
+def test_shard_map_leaves_what_it_only_reads_where_it_is():
+    model = Scaled()
+    specs = {"in_specs": (P(), P("data")), "out_specs": P("data")}
+    y = nnx.shard_map(lambda m, x: m.w * x, mesh=data_mesh(), **specs)(model, jnp.ones(4))
+    assert len(y.sharding.device_set) == 2
+    assert len(model.w[...].sharding.device_set) == len(model.seen[...].sharding.device_set) == 1
+
+
 def test_shard_map_takes_the_mesh_that_is_set_and_keywords_whole():
     with jax.set_mesh(data_mesh()):
         f = nnx.shard_map(lambda x, *, scale: x * scale, in_specs=P("data"), out_specs=P("data"))

@@ -121,6 +121,17 @@ def test_nothing_is_computed_and_the_model_stays(model):
     )
 
 
+def test_classes_stay_as_they_are_during_the_call():
+    before = dict(vars(Block))
+
+    class Looking(Block):
+        def __call__(self, x):
+            assert dict(vars(Block)) == before
+            return super().__call__(x)
+
+    nnx.tabulate(Looking(nnx.Rngs(0)), X)
+
+
 def test_abstract_models_python_values_and_other_methods(model):
     abstract = nnx.eval_shape(lambda: Model(nnx.Rngs(0)))
     assert nnx.tabulate(abstract, X, scale=2) == nnx.tabulate(model, X, scale=2)
