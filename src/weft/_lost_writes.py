@@ -13,8 +13,6 @@ import types
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from jax.core import Tracer
-
 from weft import _trace
 from weft._part import Standing
 from weft._tracebacks import call_site, is_of_jax
@@ -75,9 +73,9 @@ class Loan(Standing):
         )
 
 
-def note_loan(variable: Variable, raw: Any) -> None:
-    """Watches a Variable that JAX makes now, if it is for a function."""
-    if isinstance(raw, Tracer) and not variable._is_passing and _is_for_function():
+def note_loan(variable: Variable) -> None:
+    """Watches a Variable that JAX makes now around a tracer, if it is for a function."""
+    if not variable._is_passing and _is_for_function():
         from weft._variable import set_lease
 
         set_lease(variable, Loan(type(variable).__name__))

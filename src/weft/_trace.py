@@ -35,12 +35,17 @@ def _of_core(name: str) -> Any:
 
 
 find_top_trace: Callable[[Any], Any] = _of_core("find_top_trace")
-current: Callable[[], OpaqueTraceState] = _of_core("get_opaque_trace_state")
-"""Returns the running JAX trace, as an opaque value to be compared with `==`."""
+_state_of_trace: Callable[[], OpaqueTraceState] = _of_core("get_opaque_trace_state")
 
 with jax.core.eval_context():
     OUTERMOST = find_top_trace(())
-"""What `find_top_trace(())` returns where no JAX transformation is running."""
+    _OUTSIDE = _state_of_trace()
+"""What `find_top_trace(())` and `current()` return where no JAX transformation is running."""
+
+
+def current() -> OpaqueTraceState:
+    """Returns the running JAX trace, as an opaque value to be compared with `==`."""
+    return _OUTSIDE if find_top_trace(()) is OUTERMOST else _state_of_trace()
 
 
 def is_outermost() -> bool:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self, TypeVar, overload
 
 import jax.tree_util as jtu
 import numpy as np
+from jax.core import Tracer
 
 from weft import _trace, _watch
 from weft._errors import surface
@@ -560,7 +561,8 @@ def _register(kind: type[Variable]) -> None:
     def unflatten(metadata: Static | None, children: Iterable[Any]) -> Variable:
         (raw,) = children
         made = make(kind, raw, (NO_METADATA if metadata is None else metadata).value)
-        note_loan(made, raw)
+        if isinstance(raw, Tracer):
+            note_loan(made)
         return made
 
     jtu.register_pytree_with_keys(kind, _flatten_with_keys, unflatten, _flatten)
