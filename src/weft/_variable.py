@@ -560,7 +560,8 @@ def _flatten_with_keys(variable: Variable) -> tuple[tuple[Any, ...], Static | No
 def _register(kind: type[Variable]) -> None:
     def unflatten(metadata: Static | None, children: Iterable[Any]) -> Variable:
         (raw,) = children
-        made = make(kind, raw, (NO_METADATA if metadata is None else metadata).value)
+        own = (NO_METADATA if metadata is None else metadata).value
+        (made,) = make_variables((kind,), (raw,), (own,))
         if isinstance(raw, Tracer):
             note_loan(made)
         return made

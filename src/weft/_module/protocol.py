@@ -6,6 +6,7 @@ layout of an object tells what its attributes are, nothing of that is worked out
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -147,9 +148,8 @@ def _unflatten(cls: Any, side: Side, children: Iterable[Any]) -> Any:
 
 def register(cls: Any) -> None:
     """Tells JAX that instances of a class of objects are pytrees."""
-    jtu.register_pytree_with_keys(
-        cls, _flatten_with_keys, lambda side, children: _unflatten(cls, side, children), flatten
-    )
+    unflatten = functools.partial(_unflatten, cls)
+    jtu.register_pytree_with_keys(cls, _flatten_with_keys, unflatten, flatten)
     register_export(cls, _parts_of, lambda parts, children: _build(cls, parts, children))
 
 
