@@ -25,6 +25,13 @@ def _put_back() -> Any:
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
+def test_the_value_in_force_has_two_names(setting: type[Setting]) -> None:
+    assert setting.current_value() is setting.get() is True
+    with setting(False):
+        assert setting.current_value() is setting.get() is False
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
 def test_set_and_put_back(setting: type[Setting]) -> None:
     assert setting.get() is True
     with setting(False):

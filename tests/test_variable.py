@@ -539,6 +539,13 @@ def test_reference_modes_are_refused() -> None:
         nnx.Variable(1.0, ref=True)
 
 
+def test_a_reference_of_jax_is_refused() -> None:
+    ref = jax.new_ref(jnp.ones(2))
+    with pytest.raises(ValueError, match=r"Param holds a value .*`Param\(ref\[\.\.\.\]\)`"):
+        nnx.Param(ref)
+    assert nnx.Param(ref[...]).shape == (2,)
+
+
 def test_a_scalar_is_formatted() -> None:
     for value in (3.14159, np.float32(3.14159), jnp.float32(3.14159), np.array(3.14159)):
         assert f"{nnx.Param(value):.3f}" == "3.142"

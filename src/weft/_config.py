@@ -52,6 +52,7 @@ class Setting:
 
     _variable: ClassVar[contextvars.ContextVar]
     get: ClassVar[Any]  # returns the value in force; runs in C
+    current_value: ClassVar[Any]  # the same, as the peer calls it
     _trace_context: ClassVar[Any] = None
     _entered: Any = None
 
@@ -62,7 +63,7 @@ class Setting:
         read: Any = _flag_from_environment if is_flag else _number_from_environment
         value = read(environment, default)
         cls._variable = contextvars.ContextVar(cls.__name__, default=value)
-        cls.get = cls._variable.get
+        cls.get = cls.current_value = cls._variable.get
         if traced:
             cls._trace_context = jax.make_user_context(value)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Self, TypeVar, overload
 
+import jax
 import jax.tree_util as jtu
 import numpy as np
 from jax.core import Tracer
@@ -64,7 +65,7 @@ class Variable(VariableStorage, ValueOperators[A]):
         value`, `on_add_axis` and `on_remove_axis` are `(variable, index, name)`.
 
     Raises:
-      ValueError: for `hijax=True` or `ref=True`.
+      ValueError: for `hijax=True` or `ref=True`, or if the value is a reference of JAX.
 
     Example:
       >>> import jax.numpy as jnp
@@ -94,6 +95,11 @@ class Variable(VariableStorage, ValueOperators[A]):
             metadata = {**raw.as_keywords(), **metadata}
             raw = raw.raw_value
         raw = pure_value(raw)
+        if type(raw) is jax.Ref:  # `isinstance` takes a microsecond
+            raise ValueError(
+                f"{type(self).__name__} holds a value and is itself what can be written, found a "
+                f"reference of JAX: give its value, `{type(self).__name__}(ref[...])`"
+            )
         if eager_sharding is not None:
             metadata["eager_sharding"] = eager_sharding
         fill_variable(self, raw, with_current_names(metadata))

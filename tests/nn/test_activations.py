@@ -1,4 +1,5 @@
 import copy
+import functools
 import inspect
 import os
 import pickle
@@ -121,6 +122,30 @@ def test_where_nothing_counts():
     assert value[0] == -jnp.inf and sign.tolist() == [0.0, 1.0]
 
 
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
+def test_no_nan_on_the_way_where_nothing_counts(name):
+    function = functools.partial(getattr(nnx, name), where=jnp.zeros(3, bool))
+    x = jnp.arange(3.0)
+    with jax.debug_nans(True):
+        function(x)
+        for jacobian in (jax.jacfwd(function), jax.jacrev(function)):
+            assert not jacobian(x).any()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.float32])
+@pytest.mark.parametrize("gate", [-jnp.inf, -2.0, 0.0, jnp.inf])
+@pytest.mark.parametrize("value", [-jnp.inf, jnp.inf])
+def test_glu_of_infinite_values(value, gate, dtype):
+    x = jnp.array([value, gate], dtype)
+    found, (by_value, by_gate) = jax.value_and_grad(lambda x: nnx.glu(x).sum())(x)
+    assert found == value and by_gate == 0
+    np.testing.assert_allclose(by_value, jax.nn.sigmoid(x[1]), rtol=1e-3, atol=1e-4)
+
+
+def test_glu_of_a_gate_that_is_nan():
+    assert jnp.isnan(nnx.glu(jnp.array([jnp.inf, 1.0, jnp.nan, jnp.nan]))).all()
+
+
 STAY_INTEGERS = {"relu", "hard_tanh", "identity"}
 
 
@@ -175,6 +200,13 @@ def test_standardize_stays_in_its_dtype():
     np.testing.assert_allclose(y, [[1.2247, -1.2247, 0.0]], atol=1e-3)
     known = nnx.standardize(x, mean=jnp.float32(1.0), variance=jnp.float32(4.0))
     assert known.dtype == jnp.float16
+
+
+def test_standardize_keeps_the_digits_of_low_precision():
+    x = jnp.array([100.0, 101.0, 102.0, 103.0], jnp.bfloat16)
+    y = nnx.standardize(x)
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_allclose(y.astype(jnp.float32), [-1.342, -0.447, 0.447, 1.342], rtol=4e-3)
 
 
 @pytest.mark.parametrize("name", CALLS)

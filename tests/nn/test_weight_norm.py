@@ -108,3 +108,12 @@ def test_vectors_of_any_length(dtype, scale):
     np.testing.assert_allclose(
         lengths, 1 if scale else 0, rtol=1e-6 + 4 * float(jnp.finfo(dtype).eps)
     )
+
+
+def test_the_gradient_of_zeros_is_that_of_the_result():
+    layer = weight_norm()
+    layer.layer_instance.kernel[...] *= 0
+    gradients = nnx.grad(lambda layer: layer(X).sum())(layer)
+    expected = jnp.broadcast_to(X.sum(0)[:, None], (3, 4))
+    found = gradients["layer_instance"]["kernel"][...]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)

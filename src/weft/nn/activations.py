@@ -80,7 +80,10 @@ def _gelu(x: jax.Array, approximate: bool) -> jax.Array:
 @functools.partial(jax.jit, static_argnums=1)
 def _glu(x: jax.Array, axis: int) -> jax.Array:
     values, gates = jnp.split(x, 2, axis)
-    return _with_tails(lambda values: values * jax.nn.sigmoid(gates), values, lambda values: values)
+    shares = jax.nn.sigmoid(gates)
+    # Infinity times 0, a share or the gradient of one, would be NaN; a gate that is NaN stays so.
+    fixed = jax.lax.stop_gradient(jnp.maximum(shares, float(jnp.finfo(x.dtype).tiny)))
+    return _with_tails(lambda values: values * shares, values, lambda values: values * fixed)
 
 
 @jax.jit
