@@ -6,6 +6,8 @@ import copy
 import functools
 import gc
 import pickle
+import subprocess
+import sys
 import weakref
 from typing import Any
 
@@ -215,3 +217,25 @@ def test_objects_forget_plans_that_are_gone() -> None:
         scaled(shared, 1.0)
     assert len(shared._pytree_watches) < 40
     assert sum(map(len, shared._root_plans.values())) < 10
+
+
+AT_EXIT = """
+import jax.numpy as jnp, optax
+import weft as nnx
+
+model = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+optimizer = nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)
+
+@nnx.jit
+def step(model, optimizer, x):
+    optimizer.update(model, nnx.grad(lambda model: model(x).sum())(model))
+
+step(model, optimizer, jnp.ones((1, 2)))
+others = [model, optimizer, step]
+"""
+
+
+def test_a_program_ends_in_silence() -> None:
+    """What is left in the modules of a program goes one by one, functions before objects."""
+    ended = subprocess.run([sys.executable, "-c", AT_EXIT], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -258,10 +258,12 @@ def _void(plan: weakref.ref[Plan], on_void: Callable[[Plan], None]) -> None:
         on_void(found)
 
 
-def _forget(plan: weakref.ref[Plan], _: Any) -> None:
+def _forget(
+    plan: weakref.ref[Plan], _: Any, is_finalizing: Callable[[], bool] = sys.is_finalizing
+) -> None:
     """Is told when one of the objects of a plan is gone."""
     found = plan()
-    if found is not None:
+    if found is not None and not is_finalizing():  # at the end, modules are empty already
         found.watch.void()
 
 
