@@ -249,6 +249,7 @@ def test_wheel_holds_the_package(tmp_path, monkeypatch):
 
 
 def test_public_names_are_found_when_used():
+    pytest.importorskip("flax", reason="flax is not installed")  # which `nnx.bridge` is for
     code = "import weft, sys; print(sum(name.startswith('weft.') for name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) == 0
@@ -264,5 +265,7 @@ def test_public_names_are_found_when_used():
 
 @pytest.mark.parametrize("name", ["metrics", "optimizer", "wrappers", "nn", "object"])
 def test_a_module_may_be_the_first_name_that_is_used(name):
+    if name == "wrappers":
+        pytest.importorskip("flax", reason="flax is not installed")
     code = f"import weft, types; assert isinstance(weft.{name}, types.ModuleType)"
     subprocess.run([sys.executable, "-c", code], check=True)

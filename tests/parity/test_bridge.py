@@ -1,6 +1,5 @@
 """The bridge to Linen: same keys, same values, same masks as the peer's."""
 
-import flax.linen as linen
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 
 import weft
 
+linen = pytest.importorskip("flax.linen", reason="flax is not installed")
 flax_nnx = pytest.importorskip("flax.nnx", reason="flax is not installed")
 
 X = np.asarray(jax.random.normal(jax.random.key(7), (4, 3)))

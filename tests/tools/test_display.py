@@ -40,6 +40,7 @@ def test_outside_notebooks_the_repr_is_printed(capsys, model):
 
 
 def test_terminals_get_colours_where_rich_is(capsys, monkeypatch):
+    pytest.importorskip("rich", reason="rich is not installed")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("FORCE_COLOR", "1")
