@@ -16,14 +16,11 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 from weft._graph.records import NodeDef, Record, VariableDef
-from weft._graph.walk import Builder, Table, fill_node
-from weft._module.pytree import Pytree
-from weft._module.pytree import check_write as check_object_write
-from weft._part import check_part_write
+from weft._graph.walk import Builder, Table
+from weft._graph.write_back import write_back
 from weft._static import Static
 from weft._types import MISSING
-from weft._variable import Variable, set_metadata_dict, set_raw
-from weft._variable_guard import check_write
+from weft._variable import Variable
 
 
 @dataclasses.dataclass
@@ -167,19 +164,8 @@ class Refiller(Builder):
 
     def store(self) -> None:
         """Writes into the outer objects, or raises without writing anything."""
-        for variable, new in self._writes:
-            check_write(variable)
-            check_part_write(variable, new._raw, Static(new._metadata))
-        for node, items, _ in self._refills:
-            if isinstance(node, Pytree):
-                check_object_write(node, items[0][0] if items else "attributes")
-        for variable, new in self._writes:
-            set_raw(variable, new._raw)
-            set_metadata_dict(variable, dict(new._metadata))
-        for node, items, record in self._refills:
-            if type(node) is not record.type:
-                object.__setattr__(node, "__class__", record.type)
-            fill_node(node, items, record.extra)
+        writes = [(old, new._raw, Static(new._metadata)) for old, new in self._writes]
+        write_back(writes, self._refills)
 
 
 _TAG = "split_merge_inputs"

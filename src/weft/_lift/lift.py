@@ -40,22 +40,20 @@ from weft._graph.walk import (
     Spot,
     Table,
     extra_of,
-    fill_node,
     items_of,
     make_variable,
     treedef_of,
 )
+from weft._graph.write_back import write_back
 from weft._lift.arguments import argument_paths, by_position
 from weft._lift.spec import Call, Changed, Exit, Groups, Spec, Written
 from weft._module import kinds
 from weft._module.kinds import Kind, kind_of
 from weft._module.pytree import Pytree
-from weft._module.pytree import check_write as check_object_write
-from weft._part import check_apart, check_part_write
+from weft._part import check_apart
 from weft._path import Path, format_path
 from weft._static import Static
-from weft._variable import Variable, set_metadata_dict, set_raw
-from weft._variable_guard import check_write
+from weft._variable import Variable
 
 Items = frozenset[tuple[int, Any]]
 """Items of objects: the object's index and the key."""
@@ -407,7 +405,10 @@ class Lift:
         """Writes an exit onto the caller's objects and returns what the function returned."""
         arrays_of = [iter(group) for group in groups]
         layout = iter(exit.layout)
-        writes = [(w, take(w.treedef, arrays_of[next(layout)])) for w in exit.written]
+        writes = [
+            (call.objects[w.index], take(w.treedef, arrays_of[next(layout)]), w.metadata)
+            for w in exit.written
+        ]
         builder = Builder(
             lambda record: make_variable(record, take(record.treedef, arrays_of[next(layout)])),
             lambda: next(arrays_of[next(layout)]),
@@ -425,22 +426,7 @@ class Lift:
             ]
             refills.append((call.objects[change.index], items, change))
         out = builder.build(exit.out)
-        for written, raw in writes:
-            check_write(call.objects[written.index])
-            check_part_write(call.objects[written.index], raw, written.metadata)
-        for node, items, _ in refills:
-            if isinstance(node, Pytree):
-                check_object_write(node, items[0][0] if items else "attributes")
-        # Everything is made and allowed: from here on nothing fails, so all of it is written.
-        for written, raw in writes:
-            variable = call.objects[written.index]
-            set_raw(variable, raw)
-            if written.metadata is not None:
-                set_metadata_dict(variable, dict(written.metadata.value))
-        for node, items, change in refills:
-            if type(node) is not change.type:  # a layer may be turned into another in place
-                object.__setattr__(node, "__class__", change.type)
-            fill_node(node, items, change.extra)
+        write_back(writes, refills)
         return out
 
 
