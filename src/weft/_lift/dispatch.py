@@ -437,8 +437,7 @@ class Dispatcher:
             if not written or store_others(plan, operands, len(marks), rest, others):
                 return made
         plan.depend_on(outcome.snapshot)
-        groups = others if self._options.is_sharded else [others]
-        return self._lift.leave(plan.call(rest), groups, outcome.exit)
+        return self._lift.leave(plan.call(rest), self._options.groups_of(others), outcome.exit)
 
     # -- ahead of time
     def stage(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Staged:

@@ -70,6 +70,10 @@ class Options(NamedTuple):
         """Returns whether what is at a path may be overwritten even if others hold it."""
         return path[:1] in self.given or path[:2] in self.given
 
+    def groups_of(self, others: Any) -> Groups:
+        """Returns the groups of what comes out besides donated Variables."""
+        return others if self.is_sharded else [others]
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
@@ -300,10 +304,6 @@ class Program:
         others = groups if self.options.is_sharded else groups[0]
         return new, others, [None] * self.outcomes.index(outcome)
 
-    def groups_of(self, others: Any) -> Groups:
-        """Returns the groups of what comes out besides donated Variables."""
-        return others if self.options.is_sharded else [others]
-
     def with_compiled(self, compiled: Callable[..., Any]) -> Program:
         """Returns this program with its function compiled ahead of time."""
         program = copy.copy(self)
@@ -352,7 +352,9 @@ class Trace:
             return {}
         exit = self.outcome.exit
         treedef = jtu.tree_structure(self.traced.out_info)  # which lacks some shardings
-        groups = self.program.groups_of(jtu.tree_unflatten(treedef, self.traced.jaxpr.out_avals)[1])
+        groups = self.program.options.groups_of(
+            jtu.tree_unflatten(treedef, self.traced.jaxpr.out_avals)[1]
+        )
         indices = _entries_by_index(self.program.spec)
         positions = [0] * len(groups)
         found: dict[int, tuple[int, int] | None] = {}
@@ -431,7 +433,7 @@ class Trace:
 
             leaves = jaxpr_as_fun(self.traced.jaxpr)(*flat)
             out = jtu.tree_unflatten(jtu.tree_structure(self.traced.out_info), leaves)
-        return [leaves] if self.outcome is None else program.groups_of(out[1])
+        return [leaves] if self.outcome is None else program.options.groups_of(out[1])
 
 
 def find_outcome(outcomes: list[Outcome], out: Any) -> Outcome | None:
