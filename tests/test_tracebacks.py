@@ -104,6 +104,7 @@ EAGER: dict[str, Callable[[], Any]] = {
     "pop": lambda: nnx.pop(Failing(), 1.5),  # type: ignore[call-overload]
     "write": lambda: nnx.Param(X).__setitem__(..., jnp.ones(7)),
     "write of an item": lambda: nnx.Param(X).__setitem__(0, jnp.ones(7)),
+    "ahead of time": lambda: nnx.jit(jnp.sin).lower(X).compile()(X, X),
     "hint": lambda: nnx.Linear(4, 2, rngs=nnx.Rngs(0)).parameters,  # type: ignore[attr-defined]
 }
 

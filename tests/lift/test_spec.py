@@ -203,10 +203,30 @@ def test_a_value_that_moves_is_that_of_the_call(transform: str) -> None:
         assert model.made is model.given
 
 
-def test_what_is_compiled_ahead_of_time_cannot_make_it_anew() -> None:
+PLACES = {
+    "attribute": r"model\.made, where it is Config\(rate=2\.0",
+    "marked": r"model\.made, where it is \[Config\(rate=2\.0",
+    "metadata": r"model\.w, where it is \{'made': Config\(rate=2\.0",
+    "object": r"model\.made\[0\]\.given, where it is Config\(rate=2\.0",
+}
+
+
+@pytest.mark.parametrize("way", PLACES)
+def test_what_is_compiled_ahead_of_time_cannot_make_it_anew(way: str) -> None:
+    function, made = WAYS[way]
+    model = Model()
+    compiled = nnx.jit(function).lower(model, 1.0).compile()
+    compiled(model, 1.0)
+    made(model).rate = 2.0
+    found = f"{function.__name__!r} puts a static value into {PLACES[way]}.*Compile it again"
+    with pytest.raises(StructureError, match=f"(?s){found}"):
+        compiled(Model(), 1.0)
+
+
+def test_what_was_changed_and_changed_back_has_no_place() -> None:
     model = Model()
     compiled = nnx.jit(make).lower(model, 1.0).compile()
     compiled(model, 1.0)
-    model.made.rate = 2.0
-    with pytest.raises(StructureError, match=r"(?s)'make' puts a static value.*Compile it again"):
+    model.made.sizes = []
+    with pytest.raises(StructureError, match="puts a static value into objects: it was changed"):
         compiled(Model(), 1.0)

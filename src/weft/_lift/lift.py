@@ -30,6 +30,7 @@ from weft._graph import prefix as prefixes
 from weft._graph.records import (
     ArrayDef,
     OldLeaf,
+    Record,
     ValueDef,
     VariableDef,
     iter_records,
@@ -453,15 +454,17 @@ def outcome(spec: Spec, exit: Exit) -> Iterator[tuple[Path, Any]]:
     """Yields path and treedef of each value that comes out of a call, in the exit's order."""
     for written in exit.written:
         yield spec.spots[written.index].path, written.treedef
-    records = [
-        ((*spec.spots[change.index].path, key), child)
-        for change in exit.changed
-        for key, child in zip(change.keys, change.children, strict=True)
-    ]
-    for path, record in [*records, (("output",), exit.out)]:
-        for where, leaf in iter_records(record, path):
-            if isinstance(leaf, (ArrayDef, VariableDef)):
-                yield where, getattr(leaf, "treedef", None)
+    for path, record in records_out(spec, exit):
+        if isinstance(record, (ArrayDef, VariableDef)):
+            yield path, getattr(record, "treedef", None)
+
+
+def records_out(spec: Spec, exit: Exit) -> Iterator[tuple[Path, Record]]:
+    """Yields path and record of all that comes out of a call besides what it wrote."""
+    for change in exit.changed:
+        for key, child in zip(change.keys, change.children, strict=True):
+            yield from iter_records(child, (*spec.spots[change.index].path, key))
+    yield from iter_records(exit.out, ("output",))
 
 
 def _without_box(x: Any) -> Any:

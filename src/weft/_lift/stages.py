@@ -11,9 +11,11 @@ from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
 from weft._errors import StructureError
 from weft._graph.records import describe_difference
 from weft._lift.arguments import argument_paths
-from weft._lift.lift import Lift
+from weft._lift.lift import Lift, records_out
 from weft._lift.spec import Spec
-from weft._path import format_path
+from weft._path import Path, format_path
+from weft._static import Static
+from weft._tracebacks import trim
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -87,25 +89,51 @@ class Compiled(_Stage[P, R_co]):
         self._run = jit_wrapped.compiled(staged, stage, self._refuse)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        return self._run(*args, **kwargs)
+        try:
+            return self._run(*args, **kwargs)
+        except Exception as error:
+            trim(error)
+            raise
 
     def _refuse(self, spec: Spec) -> NoReturn:
-        raise StructureError(_explain(self.jit_wrapped.lift, self._staged.spec, spec))
-
-
-def _explain(lift: Lift, compiled: Spec, called: Spec) -> str:
-    difference = describe_difference(compiled.record, called.record)
-    text = f"{lift.name!r} was compiled for arguments of another structure"
-    if difference is None:
-        text = (
-            f"what was compiled of {lift.name!r} puts a static value into objects that has changed "
-            "in place since"
+        lift, staged = self.jit_wrapped.lift, self._staged
+        difference = describe_difference(staged.spec.record, spec.record)
+        found = _explain(lift, difference) if difference else _explain_change(lift, staged)
+        raise StructureError(
+            f"{found}. Compile it again, or call the `nnx.jit` function, which does so by itself"
         )
-    else:
-        path, expected, found = difference
-        first, *below = path or ("arguments",)
-        if isinstance(first, int):
-            first = argument_paths(lift.f, first + 1)[-1]
-        where = format_path((*(first if isinstance(first, tuple) else (first,)), *below))
-        text += f": {where} was {expected} and is {found}"
-    return f"{text}. Compile it again, or call the `nnx.jit` function, which does so by itself"
+
+
+def _explain(lift: Lift, difference: tuple[Path, str, str]) -> str:
+    """Says in what the arguments of a call differ from those that were compiled for."""
+    path, expected, found = difference
+    where = _written(lift, path or ("arguments",))
+    return (
+        f"{lift.name!r} was compiled for arguments of another structure: {where} was {expected} "
+        f"and is {found}"
+    )
+
+
+def _explain_change(lift: Lift, staged: Any) -> str:
+    """Says which static value that the compiled function puts into objects is another now."""
+    spots = staged.spec.spots
+    exits = [outcome.exit for outcome in staged.program.outcomes]
+    metadata = [(spots[w.index].path, w.metadata) for e in exits for w in e.written if w.metadata]
+    records = [pair for exit in exits for pair in records_out(staged.spec, exit)]
+    boxes = [(path, getattr(record, "metadata", record)) for path, record in records]
+    places = [
+        f"{_written(lift, path)}, where it is {box.value!r} now"
+        for path, box in (*metadata, *boxes)
+        if isinstance(box, Static) and Static(box.value) != box
+    ]
+    return (
+        f"what was compiled of {lift.name!r} puts a static value into "
+        f"{places[0] if places else 'objects'}: it was changed in place since"
+    )
+
+
+def _written(lift: Lift, path: Path) -> str:
+    first, *below = path
+    if isinstance(first, int):
+        first = argument_paths(lift.f, first + 1)[-1]
+    return format_path((*(first if isinstance(first, tuple) else (first,)), *below))
