@@ -72,9 +72,11 @@ def methods_of(kind):
 
 def test_public_names_are_found():
     assert len(PUBLIC) > 250
-    assert {"weft.nn.linear.Linear", "weft._lift.jit.jit", "weft.train.metrics.metric.Metric"} <= {
-        *PUBLIC
-    }
+    assert {
+        "weft.nn.linear.Linear",
+        "weft._lift.jit.jit.jit",
+        "weft.train.metrics.metric.Metric",
+    } <= {*PUBLIC}
     assert "weft.nn.conv.channels_last" not in PUBLIC
 
 

@@ -1,41 +1,41 @@
 """The public names and where each is defined, grouped by area in the order of the data flow.
 
-Type checkers read this file, and so does `__init__.py`, which imports what is used when it is.
+For type checkers; `__init__.py` has the same names in a table, and imports what is used when it is.
 """
 
-from weft import filterlib as filterlib
-from weft import reprlib as reprlib
-from weft import tracers as tracers
+from weft._flax_names.modules import filterlib as filterlib
+from weft._flax_names.modules import reprlib as reprlib
+from weft._flax_names.modules import tracers as tracers
 from weft import nn as nn
-from weft import statelib as statelib
+from weft._flax_names.modules import statelib as statelib
 
 # Settings, caches and errors
-from weft._caches import clear_caches as clear_caches
-from weft._config import set_auto_donation as set_auto_donation
-from weft._config import set_graph_mode as set_graph_mode
-from weft._config import set_graph_updates as set_graph_updates
-from weft._config import set_retrace_limit as set_retrace_limit
-from weft._config import use_eager_sharding as use_eager_sharding
-from weft._config import using_eager_sharding as using_eager_sharding
-from weft._errors import AliasError as AliasError
-from weft._errors import CycleError as CycleError
-from weft._errors import FilterError as FilterError
-from weft._errors import PrefixError as PrefixError
-from weft._errors import RetraceError as RetraceError
-from weft._errors import SharedReferenceError as SharedReferenceError
-from weft._errors import StructureError as StructureError
-from weft._errors import TraceContextError as TraceContextError
-from weft._errors import WeftError as WeftError
+from weft._core.caches import clear_caches as clear_caches
+from weft._core.config import set_auto_donation as set_auto_donation
+from weft._core.config import set_graph_mode as set_graph_mode
+from weft._core.config import set_graph_updates as set_graph_updates
+from weft._core.config import set_retrace_limit as set_retrace_limit
+from weft._core.config import use_eager_sharding as use_eager_sharding
+from weft._core.config import using_eager_sharding as using_eager_sharding
+from weft._core.errors import AliasError as AliasError
+from weft._core.errors import CycleError as CycleError
+from weft._core.errors import FilterError as FilterError
+from weft._core.errors import PrefixError as PrefixError
+from weft._core.errors import RetraceError as RetraceError
+from weft._core.errors import SharedReferenceError as SharedReferenceError
+from weft._core.errors import StructureError as StructureError
+from weft._core.errors import TraceContextError as TraceContextError
+from weft._core.errors import WeftError as WeftError
 
 # Filters
-from weft._filters import All as All
-from weft._filters import Any as Any
-from weft._filters import Everything as Everything
-from weft._filters import Not as Not
-from weft._filters import Nothing as Nothing
-from weft._filters import OfType as OfType
-from weft._filters import PathContains as PathContains
-from weft._filters import WithTag as WithTag
+from weft._core.filters import All as All
+from weft._core.filters import Any as Any
+from weft._core.filters import Everything as Everything
+from weft._core.filters import Not as Not
+from weft._core.filters import Nothing as Nothing
+from weft._core.filters import OfType as OfType
+from weft._core.filters import PathContains as PathContains
+from weft._core.filters import WithTag as WithTag
 
 # Graphs
 from weft._graph import FlatState as FlatState
@@ -70,42 +70,42 @@ from weft._graph import to_pure_dict as to_pure_dict
 from weft._graph.unpacked import unpack as unpack
 from weft._graph import update as update
 from weft._graph import variables as variables
-from weft._graph.capture import capture as capture
-from weft._graph.contexts import MergeContext as MergeContext
-from weft._graph.node_states import NodeStates as NodeStates
-from weft._graph.contexts import SplitContext as SplitContext
-from weft._graph.round_trips import UpdateContext as UpdateContext
-from weft._graph.round_trips import current_update_context as current_update_context
-from weft._graph.node_states import from_tree as from_tree
-from weft._graph.contexts import merge_context as merge_context
-from weft._graph.contexts import split_context as split_context
-from weft._graph.node_states import to_tree as to_tree
-from weft._graph.round_trips import update_context as update_context
-from weft._graph.flat import flatten as flatten
-from weft._graph.flat import unflatten as unflatten
-from weft._graph.node_prefix import prefix as prefix
+from weft._module.capture import capture as capture
+from weft._flax_names.contexts import MergeContext as MergeContext
+from weft._flax_names.node_states import NodeStates as NodeStates
+from weft._flax_names.contexts import SplitContext as SplitContext
+from weft._flax_names.round_trips import UpdateContext as UpdateContext
+from weft._flax_names.round_trips import current_update_context as current_update_context
+from weft._flax_names.node_states import from_tree as from_tree
+from weft._flax_names.contexts import merge_context as merge_context
+from weft._flax_names.contexts import split_context as split_context
+from weft._flax_names.node_states import to_tree as to_tree
+from weft._flax_names.round_trips import update_context as update_context
+from weft._flax_names.flat import flatten as flatten
+from weft._flax_names.flat import unflatten as unflatten
+from weft._flax_names.node_prefix import prefix as prefix
 from weft._graph.proxy import PureState as PureState
 from weft._graph.proxy import call as call
-from weft._graph.variable_modes import var_defaults as var_defaults
-from weft._graph.variable_modes import vars_as as vars_as
-from weft._graph.variable_modes import with_vars as with_vars
-from weft._graph.view import view as view
-from weft._graph.view import view_info as view_info
-from weft._graph.view import with_attributes as with_attributes
+from weft._flax_names.variable_modes import var_defaults as var_defaults
+from weft._flax_names.variable_modes import vars_as as vars_as
+from weft._flax_names.variable_modes import with_vars as with_vars
+from weft._module.view import view as view
+from weft._module.view import view_info as view_info
+from weft._module.view import with_attributes as with_attributes
 
 # Transforms
 from weft._lift.loop import Carry as Carry
 from weft._lift.autodiff import DiffState as DiffState
 from weft._lift.map import StateAxes as StateAxes
-from weft._lift.jit import StateSharding as StateSharding
-from weft._lift.trace_log import assert_max_traces as assert_max_traces
+from weft._lift.jit.jit import StateSharding as StateSharding
+from weft._lift.jit.trace_log import assert_max_traces as assert_max_traces
 from weft._lift.abstract import checkify as checkify
 from weft._lift.branch import cond as cond
 from weft._lift.custom_vjp import custom_vjp as custom_vjp
 from weft._lift.abstract import eval_shape as eval_shape
 from weft._lift.repeat import fori_loop as fori_loop
 from weft._lift.autodiff import grad as grad
-from weft._lift.jit import jit as jit
+from weft._lift.jit.jit import jit as jit
 from weft._lift.vjp import jvp as jvp
 from weft._lift.abstract import make_jaxpr as make_jaxpr
 from weft._lift.map import pmap as pmap
@@ -122,8 +122,8 @@ from weft._lift.partial import cached_partial as cached_partial
 from weft._lift.partial import jit_partial as jit_partial
 
 # Variables
-from weft._metadata import VariableMetadata as VariableMetadata
-from weft._metadata import with_metadata as with_metadata
+from weft._variable.metadata import VariableMetadata as VariableMetadata
+from weft._variable.metadata import with_metadata as with_metadata
 
 # Modules
 from weft._module import Data as Data
@@ -154,27 +154,27 @@ from weft._rng.reseed import reseed as reseed
 from weft._rng.backups import restore_rngs as restore_rngs
 from weft._rng.rekey import split_rngs as split_rngs
 from weft._rng.rekey import with_rngs as with_rngs
-from weft._types import A as A
-from weft._types import M as M
-from weft._variable_types import BatchStat as BatchStat
-from weft._variable_types import Cache as Cache
-from weft._variable_types import Intermediate as Intermediate
-from weft._variable_types import Param as Param
-from weft._variable_types import Perturbation as Perturbation
-from weft._variable import Variable as Variable
-from weft._variable_names import register_variable_name as register_variable_name
-from weft._variable_names import variable_name_from_type as variable_name_from_type
-from weft._variable_names import variable_type_from_name as variable_type_from_name
+from weft._core.types import A as A
+from weft._core.types import M as M
+from weft._variable.types import BatchStat as BatchStat
+from weft._variable.types import Cache as Cache
+from weft._variable.types import Intermediate as Intermediate
+from weft._variable.types import Param as Param
+from weft._variable.types import Perturbation as Perturbation
+from weft._variable.variable import Variable as Variable
+from weft._variable.names import register_variable_name as register_variable_name
+from weft._variable.names import variable_name_from_type as variable_name_from_type
+from weft._variable.names import variable_type_from_name as variable_type_from_name
 
 # Sharding
-from weft._partitioning import PARTITION_NAME as PARTITION_NAME
-from weft._abstract_model import abstract_with_sharding as abstract_with_sharding
-from weft._abstract_model import as_abstract as as_abstract
-from weft._abstract_model import get_abstract_model as get_abstract_model
-from weft._partitioning import get_named_sharding as get_named_sharding
-from weft._partitioning import get_partition_spec as get_partition_spec
-from weft._partitioning import with_partitioning as with_partitioning
-from weft._sharding import logical_axis_rules as logical_axis_rules
+from weft._sharding.partitioning import PARTITION_NAME as PARTITION_NAME
+from weft._sharding.abstract_model import abstract_with_sharding as abstract_with_sharding
+from weft._sharding.abstract_model import as_abstract as as_abstract
+from weft._sharding.abstract_model import get_abstract_model as get_abstract_model
+from weft._sharding.partitioning import get_named_sharding as get_named_sharding
+from weft._sharding.partitioning import get_partition_spec as get_partition_spec
+from weft._sharding.partitioning import with_partitioning as with_partitioning
+from weft._sharding.sharding import logical_axis_rules as logical_axis_rules
 
 # Layers
 from weft.nn import initializers as initializers
@@ -256,37 +256,37 @@ from weft.nn import WeightNorm as WeightNorm
 
 # Training, tools, bridges, and modules that hold the same names by area
 from weft import bridge as bridge
-from weft import compat as compat
+from weft._flax_names.modules import compat as compat
 from weft.tools.display import display as display
 from weft.train.ema import EMA as EMA
-from weft import extract as extract
-from weft import graph as graph
-from weft import graphlib as graphlib
-from weft import helpers as helpers
+from weft._flax_names.modules import extract as extract
+from weft._flax_names.modules import graph as graph
+from weft._flax_names.modules import graphlib as graphlib
+from weft._flax_names.modules import helpers as helpers
 from weft.train.metrics import Metric as Metric
 from weft.train import metrics as metrics
 from weft.train.optimizer import ModelAndOptimizer as ModelAndOptimizer
-from weft import module as module
+from weft._flax_names.modules import module as module
 from weft.train.metrics import MultiMetric as MultiMetric
-from weft import object as object
+from weft._flax_names.modules import object as object
 from weft.train.opt_state import OptArray as OptArray
 from weft.train import optimizer as optimizer
 from weft.train.optimizer import Optimizer as Optimizer
 from weft.train.opt_state import OptState as OptState
 from weft.train.opt_state import OptVariable as OptVariable
-from weft import proxy_caller as proxy_caller
-from weft import pytreelib as pytreelib
-from weft import rnglib as rnglib
-from weft import spmd as spmd
-from weft import summary as summary
+from weft._flax_names.modules import proxy_caller as proxy_caller
+from weft._flax_names.modules import pytreelib as pytreelib
+from weft._flax_names.modules import rnglib as rnglib
+from weft._flax_names.modules import spmd as spmd
+from weft._flax_names.modules import summary as summary
 from weft.tools.summary import tabulate as tabulate
-from weft import training as training
+from weft._flax_names.modules import training as training
 from weft.train.train_state import TrainState as TrainState
-from weft import transforms as transforms
-from weft import traversals as traversals
-from weft import variablelib as variablelib
-from weft.variablelib import VariableState as VariableState
-from weft import visualization as visualization
+from weft._flax_names.modules import transforms as transforms
+from weft._flax_names.modules import traversals as traversals
+from weft._flax_names.modules import variablelib as variablelib
+from weft._flax_names.modules.variablelib import VariableState as VariableState
+from weft._flax_names.modules import visualization as visualization
 from weft.bridge import wrappers as wrappers
 
 __version__: str

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 import weft as nnx
+from weft._core.makeup import Aspect
+from weft._core.static import Static, Watched, key_of
 from weft._graph.snapshot import Snapshot, observe
 from weft._graph.walk import Flattener
-from weft._makeup import Aspect
-from weft._static import Static, Watched, key_of
-from weft._watch import Watch
+from weft._variable.watch import Watch
 
 
 class Method:

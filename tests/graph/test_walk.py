@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import weft as nnx
 from tests.graph.graphs import Box, Foreign, Pair, buffers, check_same, graphs
+from weft._core.static import Static
 from weft._graph.records import (
     ARRAY,
     Late,
@@ -29,7 +30,6 @@ from weft._graph.records import (
     VariableDef,
 )
 from weft._graph.walk import Builder, Flattener, Table, extra_of, items_of, make_variable
-from weft._static import Static
 
 # -- properties of random graphs
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import pytest
 
 import weft as nnx
+from weft._core.static import Static
 from weft._graph.records import NodeDef
 from weft._graph.walk import NOTHING
 from weft._graph.write_back import write_back
-from weft._static import Static
 
 
 def test_variables_and_objects_are_filled() -> None:

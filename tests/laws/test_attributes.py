@@ -26,7 +26,7 @@ from tests.laws.attribute_values import (
     param,
 )
 from weft._graph.walk import items_of
-from weft._module.pytree import attributes
+from weft._object.pytree import attributes
 
 
 class Net(nnx.Module):

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 import weft as nnx
-from weft._types import HELD
-from weft._variable import get_lease, get_slot
+from weft._core.types import HELD
+from weft._variable.variable import get_lease, get_slot
 
 
 class Model(nnx.Module):

@@ -4,6 +4,7 @@ import functools
 
 import pytest
 
+from weft._core.static import Static
 from weft._lift.arguments import (
     argument_paths,
     as_tuple,
@@ -13,7 +14,6 @@ from weft._lift.arguments import (
     signature_beside,
     takes_keyword,
 )
-from weft._static import Static
 
 
 def f(a, b=2, /, c=3, *rest, d=4, **others):

@@ -21,8 +21,8 @@ import pytest
 
 import weft as nnx
 from tests.lift.donated import peek
-from weft._types import HELD
-from weft._variable import get_slot
+from weft._core.types import HELD
+from weft._variable.variable import get_slot
 
 
 class Part(nnx.Module):

@@ -37,7 +37,7 @@ from tests.lift.zoo import (
     refresh,
 )
 from weft._graph.walk import Flattener
-from weft._module.pytree import attributes
+from weft._object.pytree import attributes
 
 HISTORIES = int(os.environ.get("WEFT_HISTORIES", "8"))
 NAMES = ["extra", "size", "weight", "layers", "a", "b"]

@@ -15,8 +15,8 @@ import pytest
 
 import weft as nnx
 from tests.lift.donated import Model, add, is_donated, peek, step, trained
-from weft._lift import dispatch
-from weft._lift.plan import iter_plans
+from weft._lift.jit import dispatch
+from weft._lift.jit.plan import iter_plans
 
 
 def test_readers_never_meet_a_deleted_array() -> None:

@@ -21,7 +21,7 @@ import optax
 import weft as nnx
 from tests.lift.donated import peek
 from weft._graph.walk import items_of
-from weft._module.pytree import Pytree, attributes
+from weft._object.pytree import Pytree, attributes
 
 
 class Pair(NamedTuple):

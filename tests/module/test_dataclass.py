@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 import weft as nnx
-from weft._module.pytree import blank
+from weft._object.pytree import blank
 
 
 @nnx.dataclass

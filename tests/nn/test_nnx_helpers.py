@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from weft.module import first_from
+
 from weft.nn import linear, normalization
 
 X = jax.random.normal(jax.random.key(0), (3, 4, 5))

@@ -11,8 +11,11 @@ from typing import Any, TypeVar, overload
 
 import jax
 
-from weft import _config, _filters
-from weft._errors import StructureError
+from weft._core import config
+from weft._core.errors import StructureError
+from weft._core.filters import Filter, filter_flat, to_predicate
+from weft._core.path import Path, format_path, path_sort_key
+from weft._core.tracebacks import boundary
 from weft._graph.assembly import assembly_of
 from weft._graph.content import Content, content_of
 from weft._graph.copies import copy_arrays
@@ -34,21 +37,19 @@ from weft._graph.state import (
     nested_dict,
 )
 from weft._graph.walk import Flattener, Table, items_of, make_variable
-from weft._module.node_types import refill
-from weft._module.pytree import Pytree
-from weft._module.pytree import check_write as check_object_write
-from weft._path import Path, format_path, path_sort_key
-from weft._tracebacks import boundary
-from weft._values import own_value
-from weft._variable import Variable, is_variable, pure_value
-from weft._variables import around, copies_of
+from weft._object.node_types import refill
+from weft._object.pytree import Pytree
+from weft._object.pytree import check_write as check_object_write
+from weft._variable.bulk import around, copies_of
+from weft._variable.values import own_value
+from weft._variable.variable import Variable, is_variable, pure_value
 
 N = TypeVar("N")
 
 
 def shares(graph: bool | None) -> bool:
     """Returns whether shared references are allowed: as said, or as set."""
-    return _config.set_graph_mode.get() if graph is None else graph
+    return config.set_graph_mode.get() if graph is None else graph
 
 
 def take_apart(node: Any, graph: bool | None = None) -> Content:
@@ -58,28 +59,28 @@ def take_apart(node: Any, graph: bool | None = None) -> Content:
 
 @overload
 def split(
-    node: N, filter: _filters.Filter = ..., /, *, graph: bool | None = None
+    node: N, filter: Filter = ..., /, *, graph: bool | None = None
 ) -> tuple[GraphDef[N], State]: ...
 @overload
 def split(
-    node: N, filter: _filters.Filter, second: _filters.Filter, /, *, graph: bool | None = None
+    node: N, filter: Filter, second: Filter, /, *, graph: bool | None = None
 ) -> tuple[GraphDef[N], State, State]: ...
 @overload
 def split(
     node: N,
-    filter: _filters.Filter,
-    second: _filters.Filter,
-    third: _filters.Filter,
+    filter: Filter,
+    second: Filter,
+    third: Filter,
     /,
     *,
     graph: bool | None = None,
 ) -> tuple[GraphDef[N], State, State, State]: ...
 @overload
 def split(
-    node: N, *filters: _filters.Filter, graph: bool | None = None
+    node: N, *filters: Filter, graph: bool | None = None
 ) -> tuple[GraphDef[N], State, *tuple[State, ...]]: ...
 @boundary
-def split(node: Any, *filters: _filters.Filter, graph: bool | None = None) -> Any:
+def split(node: Any, *filters: Filter, graph: bool | None = None) -> Any:
     """Takes an object apart into its structure and its Variables.
 
     The States hold the object's own Variables, not copies.
@@ -119,18 +120,18 @@ def graphdef(node: N, /, *, graph: bool | None = None) -> GraphDef[N]:
 
 
 @overload
-def state(node: Any, filter: _filters.Filter = ..., /, *, graph: bool | None = None) -> State: ...
+def state(node: Any, filter: Filter = ..., /, *, graph: bool | None = None) -> State: ...
 @overload
 def state(
     node: Any,
-    first: _filters.Filter,
-    second: _filters.Filter,
+    first: Filter,
+    second: Filter,
     /,
-    *filters: _filters.Filter,
+    *filters: Filter,
     graph: bool | None = None,
 ) -> tuple[State, ...]: ...
 @boundary
-def state(node: Any, *filters: _filters.Filter, graph: bool | None = None) -> Any:
+def state(node: Any, *filters: Filter, graph: bool | None = None) -> Any:
     """Returns the object's own Variables, those that match the filters.
 
     Args:
@@ -341,13 +342,11 @@ def clone(node: N, variables: bool = True, *, arrays: bool = True, graph: bool |
 
 
 @overload
-def pop(node: Any, filter: _filters.Filter, /) -> State: ...
+def pop(node: Any, filter: Filter, /) -> State: ...
 @overload
-def pop(
-    node: Any, first: _filters.Filter, second: _filters.Filter, /, *filters: _filters.Filter
-) -> tuple[State, ...]: ...
+def pop(node: Any, first: Filter, second: Filter, /, *filters: Filter) -> tuple[State, ...]: ...
 @boundary
-def pop(node: Any, *filters: _filters.Filter) -> Any:
+def pop(node: Any, *filters: Filter) -> Any:
     """Removes the Variables that match from an object and returns them.
 
     A Variable that is met at several places is removed from all of them. Arrays that no Variable
@@ -374,7 +373,7 @@ def pop(node: Any, *filters: _filters.Filter) -> Any:
     """
     if not filters:
         raise ValueError("pop needs at least one filter: `nnx.pop(model, nnx.Intermediate)`")
-    groups = _filters.filter_flat(take_apart(node).items(), filters)
+    groups = filter_flat(take_apart(node).items(), filters)
     found = [pair for group in groups for pair in group]
     taken = {id(leaf) for _, leaf in found if isinstance(leaf, Variable)}
     arrays = {path for path, leaf in found if not isinstance(leaf, Variable)}
@@ -438,7 +437,7 @@ def _is_attribute(container: Any, key: Any) -> bool:
     return isinstance(container, Pytree) and isinstance(key, str)
 
 
-def find_duplicates(node: Any, /, *, only: _filters.Filter = ...) -> list[list[Path]]:
+def find_duplicates(node: Any, /, *, only: Filter = ...) -> list[list[Path]]:
     """Lists groups of paths at which the same object or Variable is met.
 
     Args:
@@ -453,7 +452,7 @@ def find_duplicates(node: Any, /, *, only: _filters.Filter = ...) -> list[list[P
     """
     flattener = Flattener()
     record = flattener.flatten(node)
-    selected = _filters.to_predicate(only)
+    selected = to_predicate(only)
     paths: dict[int, list[Path]] = {}
     for path, r in iter_records(record):
         if isinstance(r, (Ref, NodeDef, VariableDef)):
@@ -462,7 +461,7 @@ def find_duplicates(node: Any, /, *, only: _filters.Filter = ...) -> list[list[P
     return [group for group in paths.values() if len(group) > 1]
 
 
-def set_metadata(node: Any, /, *, only: _filters.Filter = Variable, **metadata: Any) -> None:
+def set_metadata(node: Any, /, *, only: Filter = Variable, **metadata: Any) -> None:
     """Sets metadata of the Variables that match, in place.
 
     Example:
@@ -472,7 +471,7 @@ def set_metadata(node: Any, /, *, only: _filters.Filter = Variable, **metadata: 
       >>> model.kernel.frozen
       True
     """
-    selected = _filters.to_predicate(only)
+    selected = to_predicate(only)
     for path, leaf in take_apart(node).items():
         if isinstance(leaf, Variable) and selected(path, leaf):
             leaf.set_metadata(**metadata)

@@ -12,6 +12,8 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from weft._core.path import Path
+from weft._core.static import Static
 from weft._graph.levels import Levels
 from weft._graph.records import (
     ArrayDef,
@@ -26,11 +28,9 @@ from weft._graph.records import (
     leaves_of,
 )
 from weft._graph.walk import fill_node, join_value
-from weft._module.instances import blank
-from weft._module.pytree import Pytree
-from weft._path import Path
-from weft._static import Static
-from weft._storage import make_objects
+from weft._object.instances import blank
+from weft._object.pytree import Pytree
+from weft._variable.storage import make_objects
 
 Source = Callable[[list[Any]], Any]
 Fill = Callable[[list[Any], list[dict[str, Any]]], None]

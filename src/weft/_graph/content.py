@@ -12,16 +12,16 @@ import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from weft import _filters
+from weft._core.filters import Filter, filter_flat, filters_to_predicates, is_structural, split_flat
+from weft._core.path import Path
 from weft._graph.levels import Levels, levels_of
 from weft._graph.records import GraphDef
 from weft._graph.snapshot import Snapshot, observe
 from weft._graph.state import State
 from weft._graph.walk import Entry, Flattener
-from weft._module.pytree import Pytree, attributes, set_memory, structure_changed
-from weft._path import Path
-from weft._variable import Variable, get_slot, is_leaf, is_variable
-from weft._watch import Watch
+from weft._object.pytree import Pytree, attributes, set_memory, structure_changed
+from weft._variable.variable import Variable, get_slot, is_leaf, is_variable
+from weft._variable.watch import Watch
 
 _MOST = 16
 
@@ -90,7 +90,7 @@ class Content:
         """The levels of a State of all leaves; None where the object is a leaf itself."""
         return self._groups((), exhaustive=True)[0].levels
 
-    def states(self, filters: Sequence[_filters.Filter], *, exhaustive: bool) -> list[Any]:
+    def states(self, filters: Sequence[Filter], *, exhaustive: bool) -> list[Any]:
         """Returns one State per filter, one of all leaves without filters.
 
         Args:
@@ -102,9 +102,9 @@ class Content:
         """
         return [self._state(group) for group in self._groups(filters, exhaustive)]
 
-    def _groups(self, filters: Sequence[_filters.Filter], exhaustive: bool) -> list[Group]:
-        predicates = _filters.filters_to_predicates(filters)
-        if not all(map(_filters.is_structural, predicates)):
+    def _groups(self, filters: Sequence[Filter], exhaustive: bool) -> list[Group]:
+        predicates = filters_to_predicates(filters)
+        if not all(map(is_structural, predicates)):
             return self._find_groups(filters, exhaustive)
         groups = self._known.get((predicates, exhaustive))
         if groups is None:
@@ -114,10 +114,10 @@ class Content:
             self._known[predicates, exhaustive] = groups
         return groups
 
-    def _find_groups(self, filters: Sequence[_filters.Filter], exhaustive: bool) -> list[Group]:
+    def _find_groups(self, filters: Sequence[Filter], exhaustive: bool) -> list[Group]:
         if not filters:
             return [Group(range(len(self.paths)), levels_of(self.paths))]
-        choose = _filters.split_flat if exhaustive else _filters.filter_flat
+        choose = split_flat if exhaustive else filter_flat
         index = {path: i for i, path in enumerate(self.paths)}
         chosen = choose(self.items(), filters)
         groups = [[path for path, _ in group] for group in chosen]

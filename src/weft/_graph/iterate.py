@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from weft._core.path import Path
 from weft._graph.api import N, shares
 from weft._graph.records import ArrayDef, NodeDef, Record, VariableDef, inside_first
 from weft._graph.walk import Builder, Flattener
-from weft._module.kinds import Kind, kind_of
 from weft._module.module import Module
-from weft._module.pytree import Pytree
-from weft._path import Path
-from weft._variable import Variable
+from weft._object.kinds import Kind, kind_of
+from weft._object.pytree import Pytree
+from weft._variable.variable import Variable
 
 
 def _flatten(node: Any, graph: bool | None) -> tuple[Record, Flattener]:

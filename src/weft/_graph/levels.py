@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from weft._path import Path
+from weft._core.path import Path
 
 
 class Levels:

@@ -10,10 +10,10 @@ from typing import Any
 
 from weft._graph.content import content_of, is_first_look
 from weft._graph.state import nested_dict
-from weft._module.kinds import Kind, kind_of
-from weft._module.pytree import attributes
-from weft._variable import Variable, get_metadata, get_slot, is_leaf, is_variable
-from weft._variables import overwrite
+from weft._object.kinds import Kind, kind_of
+from weft._object.pytree import attributes
+from weft._variable.bulk import overwrite
+from weft._variable.variable import Variable, get_metadata, get_slot, is_leaf, is_variable
 
 
 def overwrite_values(node: Any, state: Any, *, share: bool) -> bool:

@@ -12,12 +12,12 @@ from typing import Any
 
 import jax
 
-from weft import _filters
-from weft._errors import PrefixError
+from weft._core.errors import PrefixError
+from weft._core.filters import PathIn, filters_to_predicates
+from weft._core.path import Path, format_path
 from weft._graph.state import State, to_flat_state
-from weft._module.pytree import Pytree
-from weft._path import Path, format_path
-from weft._variable import pure_value
+from weft._object.pytree import Pytree
+from weft._variable.variable import pure_value
 
 
 class PrefixMapping:
@@ -50,7 +50,7 @@ class PrefixMapping:
         raise NotImplementedError
 
 
-def create_path_filters(state: Any) -> dict[_filters.PathIn, Any]:
+def create_path_filters(state: Any) -> dict[PathIn, Any]:
     """Turns a State of prefixes into filters: paths with equal prefixes share one.
 
     Example:
@@ -61,7 +61,7 @@ def create_path_filters(state: Any) -> dict[_filters.PathIn, Any]:
     grouped: dict[Any, list[Path]] = {}
     for path, value in to_flat_state(state):
         grouped.setdefault(pure_value(value), []).append(path)
-    return {_filters.PathIn(*paths): value for value, paths in grouped.items()}
+    return {PathIn(*paths): value for value, paths in grouped.items()}
 
 
 class FilteredPrefix(PrefixMapping):
@@ -73,7 +73,7 @@ class FilteredPrefix(PrefixMapping):
         items = tuple(mapping.items() if isinstance(mapping, Mapping) else mapping)
         self._filters = tuple(filter for filter, _ in items)
         self._prefixes = tuple(prefix for _, prefix in items)
-        self._predicates = _filters.filters_to_predicates(self._filters)
+        self._predicates = filters_to_predicates(self._filters)
 
     @property
     def filters(self) -> tuple[Any, ...]:

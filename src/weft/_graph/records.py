@@ -19,9 +19,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax.tree_util as jtu
 
-from weft._path import Path
-from weft._static import Static, Watched
-from weft._variable import Variable
+from weft._core.path import Path
+from weft._core.static import Static, Watched
+from weft._variable.variable import Variable
 
 N = TypeVar("N")
 

@@ -17,15 +17,15 @@ from typing import Any
 
 import jax.tree_util as jtu
 
+from weft._core.makeup import Aspect, own_dict
+from weft._core.static import Watched
 from weft._graph.records import Record, watched_in
 from weft._graph.state import State, watch_state
 from weft._graph.walk import Flattener
-from weft._makeup import Aspect, own_dict
-from weft._module.node_types import node_type
-from weft._module.pytree import Pytree, attributes, watch_object
-from weft._static import Watched
-from weft._variable import Variable, get_slot, is_leaf, watch_variable
-from weft._watch import Watch
+from weft._object.node_types import node_type
+from weft._object.pytree import Pytree, attributes, watch_object
+from weft._variable.variable import Variable, get_slot, is_leaf, watch_variable
+from weft._variable.watch import Watch
 
 _values_of = dict.values
 _dict_of = operator.attrgetter("__dict__")  # in C, but subject to what a class makes of it

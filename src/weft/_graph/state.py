@@ -12,15 +12,15 @@ from typing import Any, overload
 
 import jax.tree_util as jtu
 
-from weft import _watch
-from weft._errors import StructureError, surface
-from weft._exported import register_export
-from weft._filters import Filter, filter_flat, split_flat
-from weft._makeup import compare_as_mapping
-from weft._operators import same_tree
-from weft._path import ByPath, Path, format_path, path_sort_key, sorted_keys
-from weft._values import own_value
-from weft._variable import A, Variable, pure_value
+from weft._core.errors import StructureError, surface
+from weft._core.exported import register_export
+from weft._core.filters import Filter, filter_flat, split_flat
+from weft._core.makeup import compare_as_mapping
+from weft._core.path import ByPath, Path, format_path, path_sort_key, sorted_keys
+from weft._variable import watch as watching
+from weft._variable.operators import same_tree
+from weft._variable.values import own_value
+from weft._variable.variable import A, Variable, pure_value
 
 
 def _raw(x: Any) -> Any:
@@ -63,7 +63,7 @@ class State(MutableMapping[Any, Any]):
     def _changed(self) -> None:
         watches = self._watches
         if watches and watches[0] is not OPEN:
-            _watch.void(watches)
+            watching.void(watches)
 
     def __getitem__(self, key: Any) -> Any:
         value = self._mapping[key]
@@ -171,14 +171,14 @@ class State(MutableMapping[Any, Any]):
         return (type(self), (self._mapping,))
 
     def __nnx_repr__(self) -> Iterator[Any]:
-        from weft._repr import Attr, Object
+        from weft._core.repr import Attr, Object
 
         yield Object("State", "({", "})", ": ")
         for key in sorted_keys(self._mapping):
             yield Attr(repr(key), self[key], path_key=key)
 
     def __repr__(self) -> str:
-        from weft._repr import represent
+        from weft._core.repr import represent
 
         return represent(self)
 
@@ -210,11 +210,11 @@ def nested_dict(state: Any) -> Any:
     return state._mapping if type(state) is State else state
 
 
-def watch_state(state: State, watch: _watch.Watch) -> bool:
+def watch_state(state: State, watch: watching.Watch) -> bool:
     """Sets a watch on a State; returns whether all changes will be seen."""
     if state._watches and state._watches[0] is OPEN:
         return False
-    _watch.add(state._watches, watch)
+    watching.add(state._watches, watch)
     return True
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from weft._core.path import Path
 from weft._graph.records import (
     ArrayDef,
     NodeDef,
@@ -23,9 +24,8 @@ from weft._graph.records import (
     iter_records,
 )
 from weft._graph.walk import Flattener
-from weft._module.pytree import Pytree
-from weft._path import Path
-from weft._variable import Variable
+from weft._object.pytree import Pytree
+from weft._variable.variable import Variable
 
 Span = tuple[int, int]
 Sizes = dict[str, tuple[int, int]]

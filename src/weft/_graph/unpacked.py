@@ -7,8 +7,8 @@ from typing import Any, overload
 
 import jax.tree_util as jtu
 
-from weft import _filters
-from weft._errors import surface
+from weft._core.errors import surface
+from weft._core.filters import Filter
 from weft._graph.api import split
 from weft._graph.records import GraphDef
 from weft._graph.state import (
@@ -93,19 +93,17 @@ jtu.register_pytree_with_keys(GraphState, _flatten_with_keys, _unflatten, _flatt
 
 
 @overload
-def unpack(
-    node: Any, filter: _filters.Filter = ..., /, *, graph: bool | None = None
-) -> GraphState: ...
+def unpack(node: Any, filter: Filter = ..., /, *, graph: bool | None = None) -> GraphState: ...
 @overload
 def unpack(
     node: Any,
-    first: _filters.Filter,
-    second: _filters.Filter,
+    first: Filter,
+    second: Filter,
     /,
-    *filters: _filters.Filter,
+    *filters: Filter,
     graph: bool | None = None,
 ) -> tuple[GraphState, ...]: ...
-def unpack(node: Any, *filters: _filters.Filter, graph: bool | None = None) -> Any:
+def unpack(node: Any, *filters: Filter, graph: bool | None = None) -> Any:
     """As `split`, but each State carries the GraphDef.
 
     Returns:

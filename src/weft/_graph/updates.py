@@ -12,25 +12,25 @@ from typing import Any, NamedTuple
 
 import jax.tree_util as jtu
 
-from weft._errors import StructureError
+from weft._core.errors import StructureError
+from weft._core.path import Path, format_path
+from weft._core.static import Static
+from weft._core.tracebacks import boundary
+from weft._core.types import MISSING, SCALAR_TYPES
 from weft._graph.api import flatten_given, shares, take_apart, variables, whole_values
 from weft._graph.overwrite import overwrite_values
 from weft._graph.state import holds_tree
 from weft._graph.walk import items_of
-from weft._module import kinds
-from weft._module.kinds import Kind, kind_of
-from weft._module.node_types import refill, value_type
-from weft._module.pytree import Pytree
-from weft._module.pytree import check_write as check_object_write
-from weft._part import check_part_write
-from weft._path import Path, format_path
-from weft._static import Static
-from weft._tracebacks import boundary
-from weft._types import MISSING, SCALAR_TYPES
-from weft._values import is_leaf, own_value
-from weft._variable import Variable
-from weft._variable_guard import check_write
-from weft._variable_types import Intermediate
+from weft._object import kinds
+from weft._object.kinds import Kind, kind_of
+from weft._object.node_types import refill, value_type
+from weft._object.pytree import Pytree
+from weft._object.pytree import check_write as check_object_write
+from weft._variable.guard import check_write
+from weft._variable.part import check_part_write
+from weft._variable.types import Intermediate
+from weft._variable.values import is_leaf, own_value
+from weft._variable.variable import Variable
 
 
 @boundary

@@ -15,7 +15,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.tree_util as jtu
 
-from weft._errors import AliasError, SharedReferenceError
+from weft._core.errors import AliasError, SharedReferenceError
+from weft._core.path import Own, Path, format_path, sort_key, sorted_keys
+from weft._core.static import Static, are_atoms, boxed
+from weft._core.types import SCALAR_TYPES
 from weft._graph import prefix as prefixes
 from weft._graph.records import (
     ARRAY,
@@ -32,16 +35,13 @@ from weft._graph.records import (
     ValueTree,
     VariableDef,
 )
-from weft._module import instances, kinds
-from weft._module.boxes import hidden_data_error, hides_all
-from weft._module.kinds import Kind, kind_of
-from weft._module.layout import Layout, layout_of
-from weft._module.node_types import make_node, node_type, value_type
-from weft._module.pytree import Pytree, attributes, blank, set_marks
-from weft._path import Own, Path, format_path, sort_key, sorted_keys
-from weft._static import Static, are_atoms, boxed
-from weft._types import SCALAR_TYPES
-from weft._variable import NO_METADATA, Variable, make, metadata_key
+from weft._object import instances, kinds
+from weft._object.boxes import hidden_data_error, hides_all
+from weft._object.kinds import Kind, kind_of
+from weft._object.layout import Layout, layout_of
+from weft._object.node_types import make_node, node_type, value_type
+from weft._object.pytree import Pytree, attributes, blank, set_marks
+from weft._variable.variable import NO_METADATA, Variable, make, metadata_key
 
 NOTHING = Static(None)
 

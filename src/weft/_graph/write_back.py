@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from weft._core.static import Static
 from weft._graph.walk import fill_node
-from weft._module.pytree import Pytree
-from weft._module.pytree import check_write as check_object_write
-from weft._part import check_part_write
-from weft._static import Static
-from weft._variable import Variable, set_metadata_dict, set_raw
-from weft._variable_guard import check_write
+from weft._object.pytree import Pytree
+from weft._object.pytree import check_write as check_object_write
+from weft._variable.guard import check_write
+from weft._variable.part import check_part_write
+from weft._variable.variable import Variable, set_metadata_dict, set_raw
 
 Write = tuple[Variable, Any, Static | None]
 Refill = tuple[Any, list[tuple[Any, Any]], Any]

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import jax.tree_util as jtu
 import numpy as np
 
-from weft._path import Path, format_path, key_of_entry
-from weft._static import Static, static_argument
-from weft._types import ARRAY_TYPES, SCALAR_TYPES
-from weft._variable import Variable
+from weft._core.path import Path, format_path, key_of_entry
+from weft._core.static import Static, static_argument
+from weft._core.types import ARRAY_TYPES, SCALAR_TYPES
+from weft._variable.variable import Variable
 
 
 class Parameters(NamedTuple):

@@ -23,17 +23,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from weft import _filters
+from weft._core.filters import Filter, to_predicate
+from weft._core.path import Path, format_path
+from weft._core.tracebacks import boundary, transformed
+from weft._core.types import MISSING, Missing
 from weft._graph import prefix as prefixes
 from weft._lift.arguments import by_position, check_arrays
+from weft._lift.jit.spec import Call
 from weft._lift.lift import Lift, Mode, mode_of, raw_leaves, unbind
-from weft._lift.spec import Call
 from weft._lift.tangents import tangents_of
-from weft._path import Path, format_path
-from weft._tracebacks import boundary, transformed
-from weft._types import MISSING, Missing
-from weft._variable import Variable
-from weft._variable_types import Param
+from weft._variable.types import Param
+from weft._variable.variable import Variable
 
 if TYPE_CHECKING:
     from weft._graph.state import State
@@ -69,10 +69,10 @@ class DiffState(prefixes.PrefixMapping):
       (('lora', 'lora_a'), ('lora', 'lora_b'))
     """
 
-    def __init__(self, argnum: int, filter: _filters.Filter):
+    def __init__(self, argnum: int, filter: Filter):
         self.argnum = argnum
         self.filter = filter
-        self._predicate = _filters.to_predicate(filter)
+        self._predicate = to_predicate(filter)
 
     def map_prefix(self, path: Path, variable: Any) -> bool:
         return self._predicate(path, variable)

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 import jax
 import numpy as np
 
-from weft._errors import StructureError
+from weft._core.errors import StructureError
+from weft._core.path import Path, format_path
+from weft._core.tracebacks import boundary
 from weft._graph.records import (
     NodeDef,
     Old,
@@ -23,9 +25,10 @@ from weft._graph.records import (
     describe_difference,
     iter_records,
 )
-from weft._lift import placing
 from weft._lift.arguments import check_arrays
 from weft._lift.carry import check_arrays_out
+from weft._lift.jit import placing
+from weft._lift.jit.spec import Exit, Spec, Written
 from weft._lift.lift import (
     Items,
     Lift,
@@ -40,11 +43,8 @@ from weft._lift.lift import (
 )
 from weft._lift.memo import run_kept
 from weft._lift.naming import names_in, shown_as
-from weft._lift.spec import Exit, Spec, Written
-from weft._part import aval_text
-from weft._path import Path, format_path
-from weft._tracebacks import boundary
-from weft._variable import Variable
+from weft._variable.part import aval_text
+from weft._variable.variable import Variable
 
 R = TypeVar("R")
 Operands = TypeVarTuple("Operands")

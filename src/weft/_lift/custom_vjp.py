@@ -16,19 +16,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from weft._errors import StructureError
+from weft._core.errors import StructureError
+from weft._core.path import Path, format_path
+from weft._core.static import Static
+from weft._core.tracebacks import boundary
+from weft._core.types import ARRAY_TYPES, MISSING, Missing
 from weft._graph.records import NodeDef, Ref, VariableDef, leaves_of
 from weft._graph.walk import Builder, Flattener, make_variable
 from weft._lift.arguments import as_tuple, takes_keyword
 from weft._lift.autodiff import DiffState
+from weft._lift.jit.spec import Exit
 from weft._lift.lift import Lift, Mode, argument_paths, mode_of, name_of, raw_leaves, take
 from weft._lift.naming import names_below, names_in, shown_as
-from weft._lift.spec import Exit
 from weft._lift.tangents import form_tangent, leaves_by_path, match
-from weft._path import Path, format_path
-from weft._static import Static
-from weft._tracebacks import boundary
-from weft._types import ARRAY_TYPES, MISSING, Missing
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 from jax.core import Tracer
 
+from weft._core.path import format_path
 from weft._lift.arguments import leaf_paths
-from weft._path import format_path
-from weft._variable import is_variable
+from weft._variable.variable import is_variable
 
 _MOST = 5
 

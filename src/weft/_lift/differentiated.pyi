@@ -11,8 +11,8 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, final, overlo
 import jax
 
 from weft._graph.state import State
-from weft._module.pytree import Pytree
-from weft._variable import Variable
+from weft._object.pytree import Pytree
+from weft._variable.variable import Variable
 
 P = ParamSpec("P")
 R = TypeVar("R")

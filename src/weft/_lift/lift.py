@@ -24,8 +24,10 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.tree_util as jtu
 
-from weft import _config, _trace
-from weft._errors import PrefixError
+from weft._core import config, trace
+from weft._core.errors import PrefixError
+from weft._core.path import Path, format_path
+from weft._core.static import Static
 from weft._graph import prefix as prefixes
 from weft._graph.records import (
     ArrayDef,
@@ -47,14 +49,12 @@ from weft._graph.walk import (
 )
 from weft._graph.write_back import write_back
 from weft._lift.arguments import argument_paths, by_position
-from weft._lift.spec import Call, Changed, Exit, Groups, Spec, Written
-from weft._module import kinds
-from weft._module.kinds import Kind, kind_of
-from weft._module.pytree import Pytree
-from weft._part import check_apart
-from weft._path import Path, format_path
-from weft._static import Static
-from weft._variable import Variable
+from weft._lift.jit.spec import Call, Changed, Exit, Groups, Spec, Written
+from weft._object import kinds
+from weft._object.kinds import Kind, kind_of
+from weft._object.pytree import Pytree
+from weft._variable.part import check_apart
+from weft._variable.variable import Variable
 
 Items = frozenset[tuple[int, Any]]
 """Items of objects: the object's index and the key."""
@@ -79,8 +79,8 @@ class Mode(NamedTuple):
 
 def mode_of(graph: bool | None, graph_updates: bool | None) -> Mode:
     """Returns the mode of two options, None standing for the setting."""
-    share = _config.set_graph_mode.get() if graph is None else graph
-    structure = _config.set_graph_updates.get() if graph_updates is None else graph_updates
+    share = config.set_graph_mode.get() if graph is None else graph
+    structure = config.set_graph_updates.get() if graph_updates is None else graph_updates
     return Mode(share, structure)
 
 
@@ -299,7 +299,7 @@ class Lift:
 
     def run(self, inside: Inside, f: Callable[..., Any] | None = None) -> Any:
         """Runs the user's function on the inner objects."""
-        with _trace.running(self.transform, self.name, inside.objects, inside.spots):
+        with trace.running(self.transform, self.name, inside.objects, inside.spots):
             return (self.f if f is None else f)(*inside.args, **inside.kwargs)
 
     def collect(

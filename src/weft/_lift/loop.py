@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, Unpack, o
 import jax
 import jax.numpy as jnp
 
-from weft._errors import PrefixError, StructureError
+from weft._core.errors import PrefixError, StructureError
+from weft._core.path import Path, format_path
+from weft._core.static import Static
+from weft._core.tracebacks import boundary, transformed
+from weft._core.types import MISSING, Missing
 from weft._graph import prefix as prefixes
 from weft._graph.records import ArrayDef, NodeDef, VariableDef, iter_records
 from weft._graph.walk import items_of
-from weft._lift import placing
 from weft._lift.arguments import argument_paths, check_arrays
 from weft._lift.carry import (
     Look,
@@ -28,19 +31,16 @@ from weft._lift.carry import (
     look_at,
     sources,
 )
+from weft._lift.jit import placing
+from weft._lift.jit.spec import Call, Exit, Groups
 from weft._lift.lift import Inside, mode_of, unbind
 from weft._lift.map import AxesLift, axis_names, check_axes
 from weft._lift.memo import run_kept
 from weft._lift.naming import names_by_group, shown_as
-from weft._lift.spec import Call, Exit, Groups
 from weft._module.containers import DICT_ORDER
-from weft._module.pytree import Pytree
-from weft._part import aval_text
-from weft._path import Path, format_path
-from weft._static import Static
-from weft._tracebacks import boundary, transformed
-from weft._types import MISSING, Missing
-from weft._variable import Variable
+from weft._object.pytree import Pytree
+from weft._variable.part import aval_text
+from weft._variable.variable import Variable
 
 if TYPE_CHECKING:
     from weft._lift.options import (  # pyright: ignore[reportMissingModuleSource]

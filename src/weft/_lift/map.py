@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, Unpack, o
 
 import jax
 
-from weft._errors import PrefixError
+from weft._core.errors import PrefixError
+from weft._core.path import Path, format_path
+from weft._core.tracebacks import boundary, transformed
+from weft._core.types import MISSING, Missing
 from weft._graph import prefix as prefixes
-from weft._graph.capture import TAPS
 from weft._graph.records import watched_in
 from weft._graph.snapshot import Snapshot, snapshot_of
 from weft._lift.arguments import check_arrays, select_arguments, signature_beside
 from weft._lift.carry import check_arrays_out
+from weft._lift.jit.spec import Call, Exit, Groups, Spec
 from weft._lift.lift import Lift, Mode, mode_of, outcome, take, unbind
 from weft._lift.naming import names_in, shown_as
-from weft._lift.spec import Call, Exit, Groups, Spec
-from weft._path import Path, format_path
-from weft._tracebacks import boundary, transformed
-from weft._types import MISSING, Missing
-from weft._variable import Variable, edit_axis_names
+from weft._module.capture import TAPS
+from weft._variable.variable import Variable, edit_axis_names
 
 if TYPE_CHECKING:
     from weft._lift.options import (  # pyright: ignore[reportMissingModuleSource]

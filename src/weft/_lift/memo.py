@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.core import Tracer
 
-from weft._static import key_of
-from weft._trace import frames
+from weft._core.static import key_of
+from weft._core.trace import frames
 
 _MOST_FUNCTIONS = 512
 _MOST_OPTIONS = 16

@@ -14,9 +14,9 @@ from typing import Any
 
 import jax
 
+from weft._core.path import Path, format_path
 from weft._graph.records import ArrayDef, Record, VariableDef, leaves_of
-from weft._lift.spec import Spec
-from weft._path import Path, format_path
+from weft._lift.jit.spec import Spec
 
 Names = Callable[[tuple[Any, ...]], Sequence[str]]
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Required, TypedDict
 
-from weft._lift.trace_log import OnRetrace
+from weft._lift.jit.trace_log import OnRetrace
 
 class JitOptions(TypedDict, total=False):
     """The options of `jit`."""

@@ -11,8 +11,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
-from weft._lift.bound import BoundJit
-from weft._lift.jit import JitWrapped, jit
+from weft._lift.jit.bound import BoundJit
+from weft._lift.jit.jit import JitWrapped, jit
 
 R = TypeVar("R")
 

@@ -18,20 +18,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from weft._errors import StructureError
+from weft._core.errors import StructureError
+from weft._core.path import format_path
+from weft._core.static import Static
+from weft._core.tracebacks import boundary
 from weft._graph.records import ValueDef, children_of
-from weft._lift import placing
 from weft._lift.arguments import argument_paths, check_arrays
 from weft._lift.carry import Look, check_arrays_out, check_carry, look_at, sources
+from weft._lift.jit import placing
+from weft._lift.jit.spec import Exit, Groups
 from weft._lift.lift import Inside, Lift, Mode, Places, mode_of, name_of, unbind_all
 from weft._lift.memo import run_kept
 from weft._lift.naming import names_in, shown_as
-from weft._lift.spec import Exit, Groups
-from weft._part import aval_text
-from weft._path import format_path
-from weft._static import Static
-from weft._tracebacks import boundary
-from weft._variable import Variable
+from weft._variable.part import aval_text
+from weft._variable.variable import Variable
 
 T = TypeVar("T")
 

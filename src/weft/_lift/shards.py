@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 import jax
 
-from weft._errors import PrefixError
+from weft._core.errors import PrefixError
+from weft._core.path import format_path
+from weft._core.tracebacks import transformed
+from weft._core.types import MISSING, Missing
 from weft._lift.arguments import as_tuple, check_arrays
+from weft._lift.jit.spec import Call
 from weft._lift.lift import mode_of, unbind
 from weft._lift.map import MapLift
-from weft._lift.spec import Call
-from weft._path import format_path
-from weft._tracebacks import transformed
-from weft._types import MISSING, Missing
 
 if TYPE_CHECKING:
     from weft._lift.options import ShardMapOptions  # pyright: ignore[reportMissingModuleSource]

@@ -14,7 +14,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from weft._errors import StructureError
+from weft._core.errors import StructureError
+from weft._core.path import Path, format_path
+from weft._core.static import Static
 from weft._graph.records import (
     ArrayDef,
     NodeDef,
@@ -25,10 +27,8 @@ from weft._graph.records import (
 )
 from weft._graph.state import from_flat_state
 from weft._graph.walk import Builder, Flattener, join_value, make_variable
+from weft._lift.jit.spec import Call
 from weft._lift.lift import Mode, raw_leaves, take
-from weft._lift.spec import Call
-from weft._path import Path, format_path
-from weft._static import Static
 
 
 def form_tangent(

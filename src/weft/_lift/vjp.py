@@ -12,14 +12,14 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 import jax
 import jax.numpy as jnp
 
-from weft._errors import StructureError
+from weft._core.errors import StructureError
+from weft._core.tracebacks import boundary
+from weft._core.types import MISSING, Missing
 from weft._graph.walk import Flattener
 from weft._lift.autodiff import KEYS, grad_prefixes
+from weft._lift.jit.spec import Exit, Groups
 from weft._lift.lift import Lift, argument_paths, mode_of, name_of, raw_leaves, unbind
-from weft._lift.spec import Exit, Groups
 from weft._lift.tangents import form_tangent, leaves_by_path, match, tangents_of
-from weft._tracebacks import boundary
-from weft._types import MISSING, Missing
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -23,12 +23,13 @@ from collections.abc import (
 )
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from weft._errors import surface
-from weft._foreign_names import SEQUENTIAL, give_hints
-from weft._module.classes import reporting
-from weft._module.kinds import bound_objects
+from weft._core.errors import surface
+from weft._core.foreign_names import SEQUENTIAL, give_hints
+from weft._core.path import Own, sorted_keys
 from weft._module.module import Module
-from weft._module.pytree import (
+from weft._object.classes import reporting
+from weft._object.kinds import bound_objects
+from weft._object.pytree import (
     Mark,
     attributes,
     check_write,
@@ -36,8 +37,7 @@ from weft._module.pytree import (
     structure_changed,
     warn_if_lost,
 )
-from weft._path import Own, sorted_keys
-from weft._storage import VariableStorage
+from weft._variable.storage import VariableStorage
 
 A = TypeVar("A")
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class List(Module, MutableSequence[A]):
         return self
 
     def __nnx_repr__(self) -> Iterator[Any]:
-        from weft._repr import Attr, Object
+        from weft._core.repr import Attr, Object
 
         yield Object(type(self), "([", "])")
         for item in self._items:
@@ -368,7 +368,7 @@ class Dict(Module, MutableMapping[str, A]):
         return key in self._items
 
     def __nnx_repr__(self) -> Iterator[Any]:
-        from weft._repr import Attr, Object
+        from weft._core.repr import Attr, Object
 
         yield Object(type(self))
         for key, value in self._items.items():

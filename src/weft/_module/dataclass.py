@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar, dataclass_transform, overload
 
-from weft._module.pytree import data, static
+from weft._object.pytree import data, static
 
 T = TypeVar("T", bound=type)
 

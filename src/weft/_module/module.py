@@ -11,13 +11,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from weft import _filters
-from weft._foreign_names import MODULE, give_hints, without_hints
-from weft._module.pytree import Pytree, attributes
-from weft._path import Path, format_path
-from weft._tracebacks import boundary
-from weft._variable import A, Variable
-from weft._variable_types import Perturbation
+from weft._core.filters import Filter, to_predicate
+from weft._core.foreign_names import MODULE, give_hints, without_hints
+from weft._core.path import Path, format_path
+from weft._core.tracebacks import boundary
+from weft._object.pytree import Pytree, attributes
+from weft._variable.types import Perturbation
+from weft._variable.variable import A, Variable
 
 
 def _append(collected: tuple, value: Any) -> tuple:
@@ -73,10 +73,10 @@ class Module(Pytree):
         Raises:
           ValueError: if the attribute exists and is no Variable of that type.
         """
-        from weft._graph.capture import active_capture
+        from weft._module.capture import active_capture
 
         if isinstance(variable_type, str):
-            from weft._variable_names import variable_type_from_name
+            from weft._variable.names import variable_type_from_name
 
             variable_type = variable_type_from_name(variable_type)
         capture = active_capture(self, variable_type)
@@ -111,10 +111,10 @@ class Module(Pytree):
         """
         import jax
 
-        from weft._graph.capture import active_capture
+        from weft._module.capture import active_capture
 
         if isinstance(variable_type, str):
-            from weft._variable_names import variable_type_from_name
+            from weft._variable.names import variable_type_from_name
 
             variable_type = variable_type_from_name(variable_type)
         capture = active_capture(self, variable_type)
@@ -144,7 +144,7 @@ class Module(Pytree):
 
     def set_attributes(
         self,
-        *filters: _filters.Filter,
+        *filters: Filter,
         raise_if_not_found: bool = True,
         graph: bool | None = None,
         **new: Any,
@@ -162,7 +162,7 @@ class Module(Pytree):
         """
         from weft._graph.iterate import iter_modules
 
-        selected = _filters.to_predicate(filters if filters else ...)
+        selected = to_predicate(filters if filters else ...)
         missing = set(new)
         targets = [m for path, m in iter_modules(self, graph=graph) if selected(path, m)]
         for module in targets:

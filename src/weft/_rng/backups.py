@@ -12,8 +12,8 @@ from typing import Any
 
 import jax
 
+from weft._core.path import Path, format_path
 from weft._graph.iterate import iter_graph
-from weft._path import Path, format_path
 from weft._rng.seeds import zero_count
 from weft._rng.streams import RngStream
 

@@ -2,7 +2,7 @@
 
 from typing import Required, TypedDict
 
-from weft._filters import Filter
+from weft._core.filters import Filter
 from weft._rng.seeds import Rules, Splits
 
 class SplitOptions(TypedDict, total=False):

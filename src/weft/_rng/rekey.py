@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 import jax
 import jax.tree_util as jtu
 
-from weft._config import set_graph_mode, set_graph_updates
-from weft._filters import Filter, Not, Predicate, to_predicate
+from weft._core.config import set_graph_mode, set_graph_updates
+from weft._core.filters import Filter, Not, Predicate, to_predicate
+from weft._core.path import Path, format_path
+from weft._core.tracebacks import boundary
+from weft._core.types import MISSING
 from weft._graph import merge, split
-from weft._module.pytree import Pytree
-from weft._path import Path, format_path
+from weft._object.pytree import Pytree
 from weft._rng.backups import SplitBackups, place_of, set_stream, streams_of
 from weft._rng.seeds import (
     Derive,
@@ -33,8 +35,6 @@ from weft._rng.seeds import (
     split_key,
 )
 from weft._rng.streams import RngStream, require_scalar
-from weft._tracebacks import boundary
-from weft._types import MISSING
 
 if TYPE_CHECKING:
     from weft._rng.options import (  # pyright: ignore[reportMissingModuleSource]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import jax
 
-from weft._path import Path
+from weft._core.path import Path
 from weft._rng.backups import place_of, set_stream, streams_of
 from weft._rng.rngs import Rngs
 from weft._rng.seeds import start_of

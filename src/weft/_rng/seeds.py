@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from weft._filters import Filter, Predicate, filters_to_predicates
-from weft._path import Path
-from weft._trace import is_outermost
-from weft._variable import Variable
+from weft._core.filters import Filter, Predicate, filters_to_predicates
+from weft._core.path import Path
+from weft._core.trace import is_outermost
+from weft._variable.variable import Variable
 
 Shape = tuple[int, ...]
 Splits = int | tuple[int, ...]

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from weft._module.pytree import Pytree
+from weft._object.pytree import Pytree
 from weft._rng.draws import KeySource
 from weft._rng.seeds import (
     Derive,
@@ -23,9 +23,9 @@ from weft._rng.seeds import (
     split_key,
     start_of,
 )
-from weft._variable_types import RngCount as RngCount
-from weft._variable_types import RngKey as RngKey
-from weft._variable_types import RngState as RngState
+from weft._variable.types import RngCount as RngCount
+from weft._variable.types import RngKey as RngKey
+from weft._variable.types import RngState as RngState
 
 
 def require_scalar(stream: RngStream, where: str = "") -> None:

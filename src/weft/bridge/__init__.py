@@ -37,7 +37,7 @@ _LAZY = {
 
 def __getattr__(name: str) -> _Any:
     if name not in _LAZY:
-        from weft._foreign_names import BRIDGE, missing_name
+        from weft._core.foreign_names import BRIDGE, missing_name
 
         raise missing_name(__name__, name, BRIDGE)
     try:

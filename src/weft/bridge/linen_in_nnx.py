@@ -15,12 +15,12 @@ from typing import Any, NamedTuple, TypeVar
 import flax.linen as linen
 import jax
 
-from weft._errors import surface
+from weft._core.errors import surface
+from weft._core.path import Path, format_path
 from weft._module.module import Module
-from weft._module.pytree import attributes
-from weft._path import Path, format_path
+from weft._object.pytree import attributes
 from weft._rng import Rngs, RngStream
-from weft._variable import Variable
+from weft._variable.variable import Variable
 from weft.bridge.variables import iter_linen_vars, nnx_attrs_to_linen_vars
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -15,14 +15,14 @@ import flax.linen as linen
 import jax
 from flax.core import FrozenDict
 
-from weft._errors import StructureError
+from weft._core.errors import StructureError
+from weft._core.path import Path, format_path
+from weft._core.static import Static
 from weft._graph.api import merge, split
 from weft._graph.state import FlatState, from_flat_state, to_flat_state
 from weft._lift.abstract import eval_shape
-from weft._path import Path, format_path
 from weft._rng import RngCount, Rngs, RngState
-from weft._static import Static
-from weft._variable import Variable
+from weft._variable.variable import Variable
 from weft.bridge.linen_in_nnx import LinenCall, around, initializing, install
 from weft.bridge.variables import iter_linen_vars, nnx_attrs_to_linen_vars, to_linen_var
 

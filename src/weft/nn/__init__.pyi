@@ -1,4 +1,4 @@
-"""The names of `weft.nn`, and where each is defined; read by type checkers and by `__init__.py`.
+"""The names of `weft.nn`, and where each is defined.
 
 Without the functions `lora` and `stack`, whose names modules have here: `nnx.lora`, `nnx.stack`.
 """

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from weft._module import Module
-from weft._variable import Variable
-from weft._variable_types import Param
+from weft._variable.types import Param
+from weft._variable.variable import Variable
 from weft.nn import dtypes
 from weft.nn.dtypes import as_array
 from weft.nn.moments import finite_where_masked

@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from weft._filters import Filter, to_predicate
+from weft._core.filters import Filter, to_predicate
+from weft._core.path import Path, format_path
 from weft._graph.iterate import iter_graph
-from weft._metadata import axis_names, with_axis_names
 from weft._module import Module
-from weft._path import Path, format_path
 from weft._rng import Rngs
-from weft._variable_types import Param
+from weft._variable.metadata import axis_names, with_axis_names
+from weft._variable.types import Param
 from weft.nn import dtypes
 from weft.nn.conv import Conv, convolve
 from weft.nn.einsum import Contraction, Einsum

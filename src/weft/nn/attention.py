@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from weft._module import Module, data
-from weft._module.kinds import bound_objects
+from weft._object.kinds import bound_objects
 from weft._rng import Rngs, RngStream
-from weft._variable import Variable
-from weft._variable_types import Cache
+from weft._variable.types import Cache
+from weft._variable.variable import Variable
 from weft.nn import initializers
 from weft.nn.attention_masks import combine_masks as combine_masks
 from weft.nn.attention_masks import make_attention_mask as make_attention_mask

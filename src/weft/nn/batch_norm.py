@@ -11,7 +11,7 @@ from jax import lax
 
 from weft._module import Module
 from weft._rng import Rngs
-from weft._variable_types import BatchStat
+from weft._variable.types import BatchStat
 from weft.nn import initializers
 from weft.nn.dtypes import Dtype, PromoteDtype, as_array, canonicalize_dtype, promote_dtype
 from weft.nn.initializers import Initializer

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from weft._module import Module
-from weft._variable import Variable
-from weft._variable_types import Intermediate
+from weft._variable.types import Intermediate
+from weft._variable.variable import Variable
 from weft.nn.attention_masks import read_mask
 from weft.nn.dropout import keep_some, known_rate
 from weft.nn.dtypes import Dtype, PromoteDtype, as_array, promote_dtype

@@ -12,7 +12,7 @@ import numpy as np
 
 from weft._module import Module
 from weft._rng import Rngs, RngStream
-from weft._variable import Variable
+from weft._variable.variable import Variable
 from weft.nn.dtypes import as_array
 from weft.nn.layer_options import choose_option
 from weft.nn.layer_rngs import draw_key, keep_stream

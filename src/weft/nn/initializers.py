@@ -17,7 +17,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from weft._trace import is_outermost
+from weft._core.trace import is_outermost
 from weft.nn.one_program import in_one_program
 
 Initializer = jax.nn.initializers.Initializer | Callable[..., Any]

@@ -15,7 +15,7 @@ import jax.core
 import jax.numpy as jnp
 from jax import lax
 
-from weft._variable_types import Cache
+from weft._variable.types import Cache
 from weft.nn.attention_masks import visible_in
 
 

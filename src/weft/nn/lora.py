@@ -15,8 +15,8 @@ import jax.numpy as jnp
 
 from weft._module import Module
 from weft._rng import Rngs
-from weft._variable import A
-from weft._variable_types import Param
+from weft._variable.types import Param
+from weft._variable.variable import A
 from weft.nn import dtypes
 from weft.nn.initializers import Initializer, he_uniform, zeros_init
 from weft.nn.linear import Linear, OutSharding, given

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from weft._rng import Rngs
-from weft._variable_types import Param
+from weft._variable.types import Param
 from weft.nn.dtypes import as_array, canonicalize_dtype
 from weft.nn.initializers import Initializer
 from weft.nn.parameters import check_sizes, new_param

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from weft._elsewhere import names_from
+from weft._core.elsewhere import names_from
 
 _ANNOTATIONS = """
 Array Axis ConvGeneralDilatedT DotGeneralT Dtype EinsumT LaxPadding PaddingLike PrecisionLike

@@ -14,10 +14,10 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
+from weft._core.trace import is_outermost
 from weft._rng import Rngs
-from weft._trace import is_outermost
-from weft._variable import VariableMetadata
-from weft._variable_types import Param
+from weft._variable.types import Param
+from weft._variable.variable import VariableMetadata
 from weft.nn.dtypes import Dtype
 from weft.nn.initializers import Initializer, ones, zeros
 

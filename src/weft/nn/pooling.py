@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from weft._core.tracebacks import boundary
 from weft._module import Module
-from weft._tracebacks import boundary
 from weft.nn.dtypes import inexact_dtype
 from weft.nn.padding import Padding, canonicalize_padding, per_axis
 from weft.nn.parameters import check_sizes

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from weft._filters import Filter
+from weft._core.filters import Filter
 from weft._graph import merge, split
 from weft._graph.iterate import iter_graph
 from weft._lift.loop import Carry, scan

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, overload
 
-from weft._errors import StructureError
+from weft._core.errors import StructureError
+from weft._core.path import Path, format_path
+from weft._core.static import Static
 from weft._graph import State, clone
 from weft._graph.records import NodeDef, Record, ValueDef, VariableDef, describe_difference
 from weft._graph.walk import Builder, Entry, Flattener
 from weft._module.containers import List
-from weft._path import Path, format_path
-from weft._static import Static
-from weft._variable import Variable, make
+from weft._variable.variable import Variable, make
 from weft.nn.stack import B, Policy, Stack, make_stack
 from weft.nn.stack_state import (
     REMEDY,

@@ -14,7 +14,7 @@ import jax.core
 import jax.numpy as jnp
 
 from weft._module import Module
-from weft._variable import Variable
+from weft._variable.variable import Variable
 from weft.nn.dot_product import dot_product_attention
 from weft.nn.dtypes import as_array, inexact_dtype
 

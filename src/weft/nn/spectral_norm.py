@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from weft._core.path import Path, format_path
 from weft._module import Module
-from weft._path import Path, format_path
 from weft._rng import Rngs
-from weft._variable import Variable
-from weft._variable_types import BatchStat, Param
+from weft._variable.types import BatchStat, Param
+from weft._variable.variable import Variable
 from weft.nn import initializers
 from weft.nn.dtypes import Dtype, for_squares, scale_for_squares
 from weft.nn.layer_options import choose_option

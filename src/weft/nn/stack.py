@@ -15,19 +15,19 @@ from typing import Any, Generic, TypeVar, overload
 
 import jax
 
-from weft import _trace
-from weft._errors import StructureError, TraceContextError
+from weft._core import trace
+from weft._core.errors import StructureError, TraceContextError
+from weft._core.path import format_path
+from weft._core.static import Static
 from weft._graph.iterate import iter_graph
 from weft._lift.abstract import remat
 from weft._lift.loop import Carry, scan
 from weft._lift.map import PARTITION_NAME, vmap
 from weft._module import Module
-from weft._module.kinds import holds_data
-from weft._module.pytree import Pytree, attributes
-from weft._path import format_path
+from weft._object.kinds import holds_data
+from weft._object.pytree import Pytree, attributes
 from weft._rng import Rngs, RngStream
-from weft._static import Static
-from weft._variable import Variable
+from weft._variable.variable import Variable
 from weft.nn.stack_layers import layers_of
 
 B = TypeVar("B", bound=Module)
@@ -216,7 +216,7 @@ def _make_block(block: Callable[[Any], Any], rngs: Any) -> Any:
             "the function that a Stack is made with must return a Module that can be called, "
             f"found {type(made).__name__}: `nnx.Stack(lambda rngs: Block(rngs=rngs), n, rngs=rngs)`"
         )
-    here = _trace.current()
+    here = trace.current()
     for path, value in iter_graph(made):
         if isinstance(value, Variable) and value._trace != here:
             where = format_path(path, type(made).__name__)

@@ -11,9 +11,9 @@ from typing import Any
 
 from weft._graph.records import VariableDef
 from weft._graph.walk import Builder, Flattener
-from weft._module.pytree import Pytree, freeze
-from weft._part import part_of, take_part
-from weft._variable import Variable
+from weft._object.pytree import Pytree, freeze
+from weft._variable.part import part_of, take_part
+from weft._variable.variable import Variable
 
 _REASON = (
     "the layers of a Stack have their structure and static attributes in common. Change the Stack, "

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from weft._errors import StructureError
+from weft._core.errors import StructureError
+from weft._core.path import Path, format_path
 from weft._graph import State, from_flat_state, state, to_flat_state
 from weft._graph.iterate import iter_graph
-from weft._metadata import axis_names
-from weft._part import aval_text, take_part, unused
-from weft._path import Path, format_path
-from weft._variable import Variable
+from weft._variable.metadata import axis_names
+from weft._variable.part import aval_text, take_part, unused
+from weft._variable.variable import Variable
 from weft.nn.stack import Stack
 
 REMEDY = (

@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from weft._filters import Filter, PathContains
+from weft._core.filters import Filter, PathContains
+from weft._core.path import Path, format_path
 from weft._graph import state, to_flat_state
 from weft._module import Module
-from weft._path import Path, format_path
 from weft._rng import Rngs
-from weft._variable import Variable
-from weft._variable_types import Param
+from weft._variable.types import Param
+from weft._variable.variable import Variable
 from weft.nn import initializers
 from weft.nn.dtypes import Dtype, PromoteDtype, for_squares, promote_dtype, scale_for_squares
 from weft.nn.initializers import Initializer

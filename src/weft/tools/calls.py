@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from weft._core.path import Path
+from weft._core.types import ARRAY_TYPES
 from weft._graph.api import build, take_apart
 from weft._graph.iterate import iter_graph
-from weft._graph.observe import Finish, observing, original_class
 from weft._graph.records import GraphDef
 from weft._module.containers import Dict
-from weft._module.pytree import Pytree, attributes
-from weft._path import Path
-from weft._types import ARRAY_TYPES
-from weft._variable import Variable
+from weft._module.observe import Finish, observing, original_class
+from weft._object.pytree import Pytree, attributes
+from weft._variable.variable import Variable
 
 _PLACE = "_place"
 

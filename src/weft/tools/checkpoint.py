@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
 
-from weft._errors import StructureError
+from weft._core.errors import StructureError
+from weft._core.path import Path, format_path, key_of_entry
 from weft._graph import from_flat_state, state, to_flat_state, update
-from weft._path import Path, format_path, key_of_entry
-from weft._variable import Variable
+from weft._variable.variable import Variable
 from weft.tools.checkpoint_file import Checkpoint, CheckpointError, Entry, is_key, read, write
 
 __all__ = ["Checkpoint", "CheckpointError", "Entry", "load", "restore", "save"]

@@ -24,8 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from weft._errors import WeftError
-from weft._path import Path, format_path
+from weft._core.errors import WeftError
+from weft._core.path import Path, format_path
 
 MAGIC = b"WEFTCKPT"
 VERSION = 1

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from weft._variable import Variable
+from weft._variable.variable import Variable
 
 
 def display(*args: Any) -> None:

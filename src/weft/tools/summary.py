@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from weft._core.path import Path
+from weft._core.text import count_text
+from weft._core.types import ARRAY_TYPES
 from weft._graph.iterate import iter_graph
 from weft._graph.tally import Sizes, own_leaves, tally
-from weft._module.pytree import Pytree
-from weft._path import Path
+from weft._object.pytree import Pytree
 from weft._rng import Rngs, RngStream
-from weft._text import count_text
-from weft._types import ARRAY_TYPES
-from weft._variable import Variable
+from weft._variable.variable import Variable
 from weft.tools.calls import RecordedCall, flops, record_calls
 from weft.tools.table import draw
 

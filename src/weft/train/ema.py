@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from weft._errors import StructureError
-from weft._filters import Filter
+from weft._core.errors import StructureError
+from weft._core.filters import Filter
+from weft._core.path import format_path
 from weft._graph import State, from_flat_state, merge, split, to_flat_state
 from weft._module import Pytree, data
-from weft._path import format_path
-from weft._variable import Variable
+from weft._variable.variable import Variable
 from weft.train.leaves import by_path, raw_value
 
 A = TypeVar("A")

@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import jax.tree_util as jtu
 
-from weft._filters import Filter
+from weft._core.filters import Filter
+from weft._core.path import Path, key_of_entry
 from weft._graph import State, state, to_flat_state
 from weft._module import Pytree
-from weft._path import Path, key_of_entry
-from weft._variable import Variable, is_variable
+from weft._variable.variable import Variable, is_variable
 
 
 def raw_value(leaf: Any) -> Any:

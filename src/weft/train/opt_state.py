@@ -16,13 +16,13 @@ from typing import Any
 import jax
 import jax.tree_util as jtu
 
+from weft._core.path import Path, format_path
 from weft._graph import from_flat_state
-from weft._metadata import HOOKS, axis_names
-from weft._path import Path, format_path
-from weft._variable import Variable, is_variable
-from weft._variable_types import OptArray as OptArray
-from weft._variable_types import OptState as OptState
-from weft._variable_types import OptVariable as OptVariable
+from weft._variable.metadata import HOOKS, axis_names
+from weft._variable.types import OptArray as OptArray
+from weft._variable.types import OptState as OptState
+from weft._variable.types import OptVariable as OptVariable
+from weft._variable.variable import Variable, is_variable
 from weft.train.leaves import raw_value, strip
 
 

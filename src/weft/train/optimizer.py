@@ -13,16 +13,16 @@ import jax.tree_util as jtu
 import optax
 from jax.core import Tracer
 
-from weft._errors import StructureError
-from weft._filters import Filter, filter_text
-from weft._foreign_names import OPTIMIZER, give_hints
+from weft._core.errors import StructureError
+from weft._core.filters import Filter, filter_text
+from weft._core.foreign_names import OPTIMIZER, give_hints
+from weft._core.path import Path, format_path
+from weft._core.types import MISSING
 from weft._graph import FlatState, State, from_flat_state, state, to_flat_state
 from weft._graph import update as write
 from weft._module import Pytree, data
-from weft._path import Path, format_path
-from weft._types import MISSING
-from weft._variable import Variable, is_variable
-from weft._variable_types import Param
+from weft._variable.types import Param
+from weft._variable.variable import Variable, is_variable
 from weft.train.leaves import by_path, raw_value, strip
 from weft.train.opt_state import (
     FORMS,

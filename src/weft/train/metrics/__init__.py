@@ -6,7 +6,7 @@ turns them into the figure, `reset` zeroes them. A *mask* tells which elements o
 """
 
 from weft._module import Pytree as Pytree
-from weft._variable import Variable as Variable
+from weft._variable.variable import Variable as Variable
 from weft.train.metrics.accuracy import Accuracy as Accuracy
 from weft.train.metrics.accuracy import TopKAccuracy as TopKAccuracy
 from weft.train.metrics.averages import Average as Average

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 import jax
 import jax.numpy as jnp
 
-from weft._filters import Filter
+from weft._core.filters import Filter
 from weft._graph import GraphDef, State, split
 from weft._module import Pytree
-from weft._variable import Variable, is_variable
+from weft._variable.variable import Variable, is_variable
 
 A = TypeVar("A")
 

@@ -1,0 +1,142 @@
+"""Round trips by hand: objects through functions of values, and back in place."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from weft.transforms import general
+
+import weft as nnx
+
+
+class Model(nnx.Module):
+    def __init__(self):
+        self.first, self.second = (
+            nnx.Linear(2, 2, rngs=nnx.Rngs(0)),
+            nnx.Linear(2, 2, rngs=nnx.Rngs(1)),
+        )
+        self.steps, self.layers, self.label = nnx.Variable(jnp.array(0)), [self.first], "new"
+
+
+def change(model):
+    model.first, model.second = model.second, model.first
+    model.steps[...] += 1
+    model.layers.append(nnx.Linear(2, 2, rngs=nnx.Rngs(2)))
+    model.me, model.label, model.extra = model, "changed", nnx.Param(jnp.ones(2))
+
+
+def check(model, first, second):
+    assert model.first is second and model.second is first
+    assert model.layers[0] is first and type(model.layers[1]) is nnx.Linear
+    assert model.me is model and model.label == "changed" and int(model.steps[...]) == 1
+    assert float(model.extra.sum()) == 2
+
+
+def test_contexts_with_a_tag():
+    @jax.jit
+    def inside(graphdef, state, again, nothing):
+        with nnx.merge_context("trip", inner=True) as ctx:
+            model, (alias,) = ctx.merge(graphdef, state), ctx.merge(again, nothing)
+        assert alias is model.first
+        change(model)
+        with nnx.split_context("trip") as ctx:
+            return ctx.split(model), ctx.split([model.second, model])
+
+    for _ in range(2):  # the second time nothing is traced
+        model = Model()
+        first, second = model.first, model.second
+        with nnx.update_context("trip") as context:
+            assert nnx.current_update_context("trip") is context
+            with nnx.split_context("trip") as ctx:
+                parts = (*ctx.split(model), *ctx.split([model.first]))
+            one, other = inside(*parts)
+            with nnx.merge_context("trip", inner=False) as ctx:
+                assert ctx.merge(*one) is model
+                assert ctx.merge(*other) == [first, model]
+        check(model, first, second)
+
+
+def test_inputs_and_outputs_of_jit():
+    @general.split_inputs
+    @jax.jit
+    @general.merge_inputs
+    def step(model, x):
+        change(model)
+        return model.first(x), model, nnx.Param(x)
+
+    model = Model()
+    first, second = model.first, model.second
+    expected = second(jnp.ones(2))
+    y, same, made = step(model, jnp.ones(2))
+    assert same is model and type(made) is nnx.Param
+    np.testing.assert_array_equal(y, expected)
+    check(model, first, second)
+
+
+def test_inputs_of_nested_transformations():
+    class Env(nnx.Pytree):
+        def __init__(self):
+            self.index, self.step = nnx.Variable(jnp.arange(4)), nnx.Variable(jnp.zeros(4, int))
+
+    @general.merge_inputs
+    def increment(env):
+        env.step[...] += 1
+
+    axes = (0, None)
+
+    @general.split_inputs(ctxtag="outer")
+    @functools.partial(jax.vmap, in_axes=axes, out_axes=(axes, None))
+    @general.merge_inputs(ctxtag="outer")
+    def f(env, model):
+        cond = general.split_inputs(jax.lax.cond)
+        cond(env.index[...] % 2 == 0, increment, general.merge_inputs(lambda env: None), env)
+
+    env = Env()
+    f(env, nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
+    np.testing.assert_array_equal(env.step[...], [1, 0, 1, 0])
+
+
+def test_an_update_context_as_a_decorator():
+    @nnx.update_context("here")
+    def f():
+        return nnx.current_update_context("here").tag
+
+    assert f() == "here"
+    with pytest.raises(ValueError, match="update context of the tag 'here', found none"):
+        nnx.current_update_context("here")
+
+
+def test_nothing_is_written_where_something_may_not_be():
+    model = Model()
+    with nnx.update_context("trip"):
+        with nnx.split_context("trip") as ctx:
+            parts = ctx.split(model)
+        with nnx.merge_context("trip", True) as ctx:
+            inner = ctx.merge(*parts)
+        change(inner)
+        with nnx.split_context("trip") as ctx:
+            parts = ctx.split(inner)
+
+        @jax.jit
+        def write(parts):
+            with nnx.merge_context("trip", False) as ctx:
+                ctx.merge(*parts)
+
+        with pytest.raises(nnx.TraceContextError):
+            write(parts)
+    assert model.label == "new" and int(model.steps[...]) == 0 and len(model.layers) == 1
+
+
+def test_prefixes_of_what_a_tree_holds():
+    layer = nnx.vmap(lambda rngs: nnx.Linear(2, 3, rngs=rngs))(nnx.Rngs(0).split(4))
+    split = lambda ctx, path, prefix, x: nnx.NodeStates.from_split(  # noqa: E731
+        *ctx.split(x, nnx.PathContains("kernel"), ...)
+    )
+    tree = nnx.to_tree([layer], split_fn=split)
+    axes = [nnx.NodeStates.from_prefixes((0, None))]
+    call = lambda tree: nnx.from_tree(tree)[0].kernel[...]  # noqa: E731
+    assert jax.vmap(call, in_axes=(axes,), axis_size=4)(tree).shape == (4, 2, 3)
+    cleared = nnx.extract.clear_non_graph_nodes({"a": layer, "x": 1, "f": [print]})
+    assert cleared == {"a": layer, "x": None, "f": [None]}
