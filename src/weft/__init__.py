@@ -32,9 +32,10 @@ __all__, __getattr__, __dir__ = _names_in(  # pyright: ignore[reportUnsupportedD
             graphdef map_state merge merge_state pop pure replace_by_pure_dict restore_int_paths
             set_metadata split split_state state to_flat_state to_pure_dict update variables
         """,
-        "weft._graph.unpacked": "GraphState unpack",
+        "weft._graph.graph_state": "GraphState",
+        "weft._flax_names.unpack": "unpack",
         "weft._graph.iterate": """
-            iter_children iter_graph iter_module_children iter_modules map recursive_map
+            iter_children iter_graph map recursive_map
         """,
         "weft._module.capture": "capture",
         "weft._flax_names.contexts": "MergeContext SplitContext merge_context split_context",
@@ -62,6 +63,7 @@ __all__, __getattr__, __dir__ = _names_in(  # pyright: ignore[reportUnsupportedD
             Data Module Object Pytree Static check_pytree data has_data is_data register_data_type
             static
         """,
+        "weft._module.module": "iter_module_children iter_modules",
         "weft._module.containers": "Dict List Sequential",
         "weft._module.dataclass": "dataclass",
         "weft._rng": "RngCount RngKey Rngs RngState RngStream",
@@ -78,7 +80,7 @@ __all__, __getattr__, __dir__ = _names_in(  # pyright: ignore[reportUnsupportedD
             PARTITION_NAME get_named_sharding get_partition_spec with_partitioning
         """,
         "weft._sharding.abstract_model": "abstract_with_sharding as_abstract get_abstract_model",
-        "weft._sharding.sharding": "logical_axis_rules",
+        "weft._variable.sharding": "logical_axis_rules",
         "weft.nn": """
             initializers AdaptiveAvgPool AdaptiveMaxPool avg_pool AvgPool BatchNorm Bidirectional
             celu combine_masks Conv ConvTranspose dot_product_attention

@@ -40,7 +40,7 @@ from weft._core.filters import WithTag as WithTag
 # Graphs
 from weft._graph import FlatState as FlatState
 from weft._graph import GraphDef as GraphDef
-from weft._graph.unpacked import GraphState as GraphState
+from weft._graph.graph_state import GraphState as GraphState
 from weft._graph import State as State
 from weft._graph import as_pure as as_pure
 from weft._graph import clone as clone
@@ -50,8 +50,8 @@ from weft._graph import from_flat_state as from_flat_state
 from weft._graph import graphdef as graphdef
 from weft._graph.iterate import iter_children as iter_children
 from weft._graph.iterate import iter_graph as iter_graph
-from weft._graph.iterate import iter_module_children as iter_module_children
-from weft._graph.iterate import iter_modules as iter_modules
+from weft._module.module import iter_module_children as iter_module_children
+from weft._module.module import iter_modules as iter_modules
 from weft._graph.iterate import map as map
 from weft._graph import map_state as map_state
 from weft._graph import merge as merge
@@ -67,7 +67,7 @@ from weft._graph import split_state as split_state
 from weft._graph import state as state
 from weft._graph import to_flat_state as to_flat_state
 from weft._graph import to_pure_dict as to_pure_dict
-from weft._graph.unpacked import unpack as unpack
+from weft._flax_names.unpack import unpack as unpack
 from weft._graph import update as update
 from weft._graph import variables as variables
 from weft._module.capture import capture as capture
@@ -174,7 +174,7 @@ from weft._sharding.abstract_model import get_abstract_model as get_abstract_mod
 from weft._sharding.partitioning import get_named_sharding as get_named_sharding
 from weft._sharding.partitioning import get_partition_spec as get_partition_spec
 from weft._sharding.partitioning import with_partitioning as with_partitioning
-from weft._sharding.sharding import logical_axis_rules as logical_axis_rules
+from weft._variable.sharding import logical_axis_rules as logical_axis_rules
 
 # Layers
 from weft.nn import initializers as initializers

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import weft as nnx
-from weft._core import caches, static
-from weft._lift import arguments
+from weft._core import arguments, caches, static
 from weft._object import layout
 from weft._object.pytree import attributes
 
@@ -88,4 +87,4 @@ def test_every_module_that_can_forget_is_asked_to():
         if not module.name.startswith("weft.bridge")
     ]
     can_forget = {n for n in names if callable(getattr(importlib.import_module(n), "clear", None))}
-    assert can_forget == set(caches.MODULES)
+    assert can_forget == {clear.__module__ for clear in caches._clears}

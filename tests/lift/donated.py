@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 import weft as nnx
 from weft._core.types import HELD
-from weft._variable.variable import get_lease, get_slot
+from weft._variable.storage import get_keeper, get_slot
 
 
 class Model(nnx.Module):
@@ -51,7 +51,7 @@ def peek(variable: nnx.Variable) -> Any:
     """Returns the array of a Variable unnoticed."""
     raw = get_slot(variable)
     if raw is HELD:
-        lease = get_lease(variable)
+        lease = get_keeper(variable)
         (raw,) = (x for v, x in zip(lease._variables, lease.arrays, strict=True) if v is variable)
     return raw
 

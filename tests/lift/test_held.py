@@ -22,7 +22,7 @@ import pytest
 import weft as nnx
 from tests.lift.donated import peek
 from weft._core.types import HELD
-from weft._variable.variable import get_slot
+from weft._variable.storage import get_slot
 
 
 class Part(nnx.Module):

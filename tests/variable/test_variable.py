@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import weft as nnx
 from tests.devices import devices
-from weft._variable.variable import make
+from weft._variable.storage import make
 
 KEY = jax.random.key(3)
 FLAVOURS: dict[str, Any] = {

@@ -1,21 +1,20 @@
 """Caches: what is remembered for the whole process, and how all of it is forgotten.
 
 A module that remembers more than the objects it is about keep themselves has a function `clear`,
-and its name stands in `MODULES`. What an object remembers (its plans, its content) goes with it.
+which it *forgets* by. What an object remembers (its plans, its content) goes with it.
 """
 
-import sys
+from collections.abc import Callable
 
 import jax
 
-MODULES = (
-    "weft._core.static",
-    "weft._object.layout",
-    "weft._lift.arguments",
-    "weft._lift.jit.dispatch",
-    "weft._lift.memo",
-    "weft.nn.stack",
-)
+_clears: list[Callable[[], None]] = []
+
+
+def forgets(clear: Callable[[], None]) -> Callable[[], None]:
+    """Makes `clear_caches` call a function."""
+    _clears.append(clear)
+    return clear
 
 
 def clear_caches() -> None:
@@ -33,7 +32,6 @@ def clear_caches() -> None:
       >>> double.cache_info().traces
       2
     """
-    for name in MODULES:
-        if name in sys.modules:  # what was not used yet has nothing to forget
-            sys.modules[name].clear()
+    for clear in _clears:
+        clear()
     jax.clear_caches()

@@ -13,6 +13,8 @@ from typing import Any
 import jax.tree_util as jtu
 
 Key = Hashable
+VALUE = jtu.GetAttrKey("value")
+"""The very entry that stands in JAX's key paths for the value of a Variable."""
 Path = tuple[Any, ...]
 Pair = tuple[Path, Any]
 ByPath = Mapping[Path, Any] | Iterable[Pair]

@@ -9,22 +9,18 @@ a text where one line is enough.
 
 from __future__ import annotations
 
-import dis
 import functools
-import inspect
 import itertools
 import threading
 import types
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from weft._core.errors import StructureError
 from weft._core.path import format_path
-from weft._core.static import Static
-from weft._core.text import array_text, count_text
+from weft._core.text import array_text
 
 _WIDTH = 88
 _LARGE = 10
@@ -129,64 +125,24 @@ def represent(obj: Any) -> str:
     return _lay_out(_Writer(obj).write())
 
 
-# -- what is shown
-def shown_attributes(obj: Any) -> Iterator[tuple[str, Any]]:
-    """Yields the attributes of an object that say something, in the order of their definition."""
-    from weft._object.pytree import attributes
-
-    defaults = _defaults(type(obj))
-    own = attributes(obj)
-    names = list(own)
-    if names == sorted(names):  # what was put together again has lost the order
-        order = _order_of_definition(type(obj))
-        names.sort(key=lambda name: order.get(name, len(order)))
-    for name, value in ((name, own[name]) for name in names):
-        if name not in defaults or not _is_default(value, defaults[name]):
-            yield name, value
+def _count_nothing(root: Any) -> Callable[[Any], str]:
+    return lambda x: ""
 
 
-@functools.cache
-def _order_of_definition(cls: type) -> dict[str, int]:
-    """Returns the places of attributes in the order in which the constructors set them."""
-    found: dict[str, int] = {}
-    for base in reversed(cls.__mro__):
-        init = inspect.unwrap(vars(base).get("__init__", object.__init__))
-        if isinstance(init, types.FunctionType):
-            for step in dis.get_instructions(init):
-                if step.opname == "STORE_ATTR":
-                    found.setdefault(step.argval, len(found))
-    return found
+_counts_in: Callable[[Any], Callable[[Any], str]] = _count_nothing
 
 
-_PACKAGE = "weft."
+def count_by(counts_in: Callable[[Any], Callable[[Any], str]]) -> None:
+    """Sets what is asked about everything that is written on several lines.
 
-
-@functools.cache  # kept for good, as JAX keeps every class that is registered as a pytree
-def _defaults(cls: type) -> dict[str, Any]:
-    """Returns the defaults of the constructor, as far as it is one of Weft.
-
-    What users set themselves they want to see.
+    Args:
+      counts_in: is given the root, and returns a function that says what is in one of its parts.
     """
-    found: dict[str, Any] = {}
-    for base in reversed(cls.__mro__):
-        init = vars(base).get("__init__")
-        if base.__module__.startswith(_PACKAGE) and isinstance(init, types.FunctionType):
-            for parameter in inspect.signature(init).parameters.values():
-                if parameter.default is not inspect.Parameter.empty:
-                    found[parameter.name] = parameter.default
-    return found
+    global _counts_in
+    _counts_in = counts_in
 
 
-def _is_default(value: Any, default: Any) -> bool:
-    from weft._object.kinds import holds_data
-
-    if value is default:
-        return True
-    return (
-        type(value) is type(default) and not holds_data(value) and Static(value) == Static(default)
-    )
-
-
+# -- what is shown
 def _describe(x: Any) -> tuple[Object, list[Attr]] | None:
     """Returns what is shown of something that has parts, None for anything else."""
     describe = getattr(type(x), "__nnx_repr__", None)
@@ -247,7 +203,7 @@ class _Writer:
         self.open = set(_around.ids)
         self.known: dict[int, tuple[Any, Place, Any]] = {}  # what was written, where, and how
         self.blocks: dict[Any, _Block] = {}
-        self.sizes: dict[int, Any] | None = None
+        self.counts: Callable[[Any], str] | None = None
 
     def write(self) -> Any:
         stack = [self._steps(self.root, None)]
@@ -305,7 +261,9 @@ class _Writer:
                 return one_line
         comment = how.comment
         if any(label for label, _ in items):
-            comment = comment or self._counts(x)
+            if self.counts is None:
+                self.counts = _counts_in(self.root)
+            comment = comment or self.counts(x)
         else:
             items = _runs(items)
         start += f"  # {comment.removeprefix(' # ')}" if comment else ""
@@ -313,29 +271,6 @@ class _Writer:
         if key not in self.blocks:  # equal ones become one, so that comparing them is quick
             self.blocks[key] = _Block(start, tuple(items), how.end.lstrip(","))
         return self.blocks[key]
-
-    def _counts(self, x: Any) -> str:
-        """Counts elements and bytes of an object by Variable type."""
-        from weft._object.pytree import Pytree
-
-        if not isinstance(x, Pytree):
-            return ""
-        if self.sizes is None:
-            self.sizes = _tally(self.root)
-        if self.sizes and id(x) not in self.sizes:  # in what the walk does not look into
-            self.sizes.update(_tally(x))
-        sizes = self.sizes.get(id(x), {}).items()
-        return ", ".join(f"{name}: {count_text(*total)}" for name, total in sizes if any(total))
-
-
-def _tally(x: Any) -> dict[int, Any]:
-    from weft._graph.tally import tally
-    from weft._variable.variable import Variable
-
-    try:
-        return tally(x, lambda v: type(v).__name__ if isinstance(v, Variable) else "arrays")
-    except (StructureError, RecursionError):
-        return {}  # what is wrong with an object must not keep it from being shown
 
 
 def _runs(items: list[tuple[str, Any]]) -> list[tuple[str, Any]]:

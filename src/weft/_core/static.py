@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from weft._core.caches import forgets
 from weft._core.keys import ArrayKey, ByCopy, ByEquality, ByIdentity, array_key, bits_of
 from weft._core.makeup import (
     ATOMS,
@@ -360,6 +361,7 @@ def _holds_nothing(function: types.FunctionType) -> bool:
     )
 
 
+@forgets
 def clear() -> None:
     """Forgets the boxes of common values."""
     _boxes.clear()

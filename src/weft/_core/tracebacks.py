@@ -88,7 +88,7 @@ def trim_call(
 ) -> None:
     """As `trim`, of an error of a call; says which of its arguments are gone, if JAX misses any."""
     if isinstance(error, (RuntimeError, ValueError)) and "deleted" in str(error):
-        from weft._lift.deleted import explain_deleted
+        from weft._core.deleted import explain_deleted
 
         explain_deleted(error, function, args, kwargs)
     trim(error)

@@ -19,6 +19,7 @@ from weft._core.tracebacks import boundary
 from weft._graph.assembly import assembly_of
 from weft._graph.content import Content, content_of
 from weft._graph.copies import copy_arrays
+from weft._graph.graph_state import GraphState
 from weft._graph.records import (
     ArrayDef,
     GraphDef,
@@ -296,8 +297,6 @@ def merge(
       (False, True)
     """
     if not isinstance(graphdef, GraphDef):
-        from weft._graph.unpacked import GraphState
-
         if not isinstance(graphdef, GraphState):
             raise StructureError(
                 f"expected a GraphDef, found a {type(graphdef).__name__}: "

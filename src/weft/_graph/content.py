@@ -20,7 +20,9 @@ from weft._graph.snapshot import Snapshot, observe
 from weft._graph.state import State
 from weft._graph.walk import Entry, Flattener
 from weft._object.pytree import Pytree, attributes, set_memory, structure_changed
-from weft._variable.variable import Variable, get_slot, is_leaf, is_variable
+from weft._variable.storage import get_slot
+from weft._variable.values import is_leaf
+from weft._variable.variable import Variable, is_variable
 from weft._variable.watch import Watch
 
 _MOST = 16

@@ -9,7 +9,6 @@ from weft._core.path import Path
 from weft._graph.api import N, shares
 from weft._graph.records import ArrayDef, NodeDef, Record, VariableDef, inside_first
 from weft._graph.walk import Builder, Flattener
-from weft._module.module import Module
 from weft._object.kinds import Kind, kind_of
 from weft._object.pytree import Pytree
 from weft._variable.variable import Variable
@@ -59,36 +58,6 @@ def iter_children(node: Any, /, *, graph: bool | None = None) -> Iterator[tuple[
     for path, value in iter_graph(node, graph=graph):
         if isinstance(value, Pytree) and len(path) == 1:
             yield path[0], value
-
-
-def iter_modules(module: Any, /, *, graph: bool | None = None) -> Iterator[tuple[Path, Module]]:
-    """Yields (path, Module) for every Module in a node, itself included, children first.
-
-    Example:
-      >>> import weft as nnx
-      >>> model = nnx.Sequential(nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
-      >>> [path for path, _ in nnx.iter_modules(model)]
-      [('layers', 0), ('layers',), ()]
-    """
-    for path, value in iter_graph(module, graph=graph):
-        if isinstance(value, Module):
-            yield path, value
-
-
-def iter_module_children(
-    node: Any, /, *, graph: bool | None = None
-) -> Iterator[tuple[Any, Module]]:
-    """Yields (key, Module) for the Modules directly in a node.
-
-    Example:
-      >>> import weft as nnx
-      >>> model = nnx.Sequential(nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
-      >>> [key for key, _ in nnx.iter_module_children(model)]
-      ['layers']
-    """
-    for key, value in iter_children(node, graph=graph):
-        if isinstance(value, Module):
-            yield key, value
 
 
 def recursive_map(f: Callable[[Path, Any], Any], node: Any, /, *, graph: bool | None = None) -> Any:

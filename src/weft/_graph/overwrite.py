@@ -13,7 +13,9 @@ from weft._graph.state import nested_dict
 from weft._object.kinds import Kind, kind_of
 from weft._object.pytree import attributes
 from weft._variable.bulk import overwrite
-from weft._variable.variable import Variable, get_metadata, get_slot, is_leaf, is_variable
+from weft._variable.storage import get_metadata, get_slot
+from weft._variable.values import is_leaf
+from weft._variable.variable import Variable, is_variable
 
 
 def overwrite_values(node: Any, state: Any, *, share: bool) -> bool:

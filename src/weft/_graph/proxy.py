@@ -64,6 +64,9 @@ def apply(graphdef: GraphDef, *states: Any, graph: bool | None = None) -> Callab
     return CallableProxy(call_part)
 
 
+GraphDef.apply = apply
+
+
 def call(graphdef_state: tuple[GraphDef[Any], *tuple[State, ...]], /) -> CallableProxy:
     """Calls a method of a model that is held as a GraphDef and a State, purely.
 

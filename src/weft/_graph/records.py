@@ -14,7 +14,7 @@ only later (`Late`) is the one exception. A `GraphDef` is the record of the root
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax.tree_util as jtu
@@ -262,11 +262,7 @@ class GraphDef(Generic[N]):
         """How many Variables and arrays the graph has."""
         return len(leaves_of(self.root))
 
-    def apply(self, state: Any, *states: Any, graph: bool | None = None) -> Any:
-        """Returns a proxy of the model that this and States make up; see `nnx.call`."""
-        from weft._graph.proxy import apply
-
-        return apply(self, state, *states, graph=graph)
+    apply: Callable[..., Any]  # set where proxies are, which need all that GraphDefs are for
 
     def __getstate__(self) -> dict[str, Any]:
         return {"root": self.root}

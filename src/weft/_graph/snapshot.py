@@ -24,7 +24,10 @@ from weft._graph.state import State, watch_state
 from weft._graph.walk import Flattener
 from weft._object.node_types import node_type
 from weft._object.pytree import Pytree, attributes, watch_object
-from weft._variable.variable import Variable, get_slot, is_leaf, watch_variable
+from weft._variable.keeper import watch_variable
+from weft._variable.storage import get_slot
+from weft._variable.values import is_leaf
+from weft._variable.variable import Variable
 from weft._variable.watch import Watch
 
 _values_of = dict.values

@@ -13,7 +13,9 @@ from typing import Any
 
 import jax
 
+from weft._core.errors import StructureError
 from weft._core.path import Path
+from weft._core.text import count_text
 from weft._graph.records import (
     ArrayDef,
     NodeDef,
@@ -116,6 +118,33 @@ def _spans(root: Record) -> dict[int, list[Span]]:
         else:
             enter(child[1])
     return found
+
+
+class Counts:
+    """Says how many elements and bytes an object of a graph holds, by Variable type.
+
+    Args:
+      root: an object, or a pytree of objects.
+    """
+
+    def __init__(self, root: Any):
+        self._sizes = _by_type(root)
+
+    def __call__(self, x: Any) -> str:
+        """Returns the words for an object, none for anything else."""
+        if not isinstance(x, Pytree):
+            return ""
+        if self._sizes and id(x) not in self._sizes:  # in what the walk does not look into
+            self._sizes.update(_by_type(x))
+        sizes = self._sizes.get(id(x), {}).items()
+        return ", ".join(f"{name}: {count_text(*total)}" for name, total in sizes if any(total))
+
+
+def _by_type(root: Any) -> dict[int, Sizes]:
+    try:
+        return tally(root, lambda v: type(v).__name__ if isinstance(v, Variable) else "arrays")
+    except (StructureError, RecursionError):
+        return {}  # what is wrong with an object must not keep it from being shown
 
 
 def own_leaves(root: Any) -> dict[int, list[tuple[Path, Any]]]:

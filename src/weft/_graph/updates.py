@@ -27,7 +27,7 @@ from weft._object.node_types import refill, value_type
 from weft._object.pytree import Pytree
 from weft._object.pytree import check_write as check_object_write
 from weft._variable.guard import check_write
-from weft._variable.part import check_part_write
+from weft._variable.keeper import check_kept
 from weft._variable.types import Intermediate
 from weft._variable.values import is_leaf, own_value
 from weft._variable.variable import Variable
@@ -148,7 +148,7 @@ class _Writes:
         for target, value in self.variables:
             check_write(target)
             metadata = Static(value._metadata) if isinstance(value, Variable) else None
-            check_part_write(target, _raw_of(value), metadata)
+            check_kept(target, _raw_of(value), metadata)
         for container, items in self.holders.values():
             if isinstance(container, Pytree):
                 check_object_write(container, next(iter(items)))

@@ -41,7 +41,8 @@ from weft._object.kinds import Kind, kind_of
 from weft._object.layout import Layout, layout_of
 from weft._object.node_types import make_node, node_type, value_type
 from weft._object.pytree import Pytree, attributes, blank, set_marks
-from weft._variable.variable import NO_METADATA, Variable, make, metadata_key
+from weft._variable.storage import make
+from weft._variable.variable import NO_METADATA, Variable, metadata_key
 
 NOTHING = Static(None)
 

@@ -14,8 +14,8 @@ from weft._graph.walk import fill_node
 from weft._object.pytree import Pytree
 from weft._object.pytree import check_write as check_object_write
 from weft._variable.guard import check_write
-from weft._variable.part import check_part_write
-from weft._variable.variable import Variable, set_metadata_dict, set_raw
+from weft._variable.keeper import check_kept, set_metadata_dict, set_raw
+from weft._variable.variable import Variable
 
 Write = tuple[Variable, Any, Static | None]
 Refill = tuple[Any, list[tuple[Any, Any]], Any]
@@ -25,7 +25,7 @@ def write_back(writes: Sequence[Write], refills: Sequence[Refill]) -> None:
     """Writes into Variables and objects, or raises without writing anything."""
     for variable, raw, metadata in writes:
         check_write(variable)
-        check_part_write(variable, raw, metadata)
+        check_kept(variable, raw, metadata)
     for node, items, _ in refills:
         if isinstance(node, Pytree):
             check_object_write(node, items[0][0] if items else "attributes")

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 import jax
 
+from weft._core.arguments import check_arrays, select_arguments
 from weft._core.static import Static
 from weft._core.tracebacks import boundary, transformed
 from weft._core.types import MISSING, Missing
 from weft._graph.walk import Builder, Flattener, make_variable
-from weft._lift.arguments import check_arrays, select_arguments
 from weft._lift.jit.spec import Call
 from weft._lift.lift import Lift, mode_of, raw_leaves, take, unbind
 from weft._lift.naming import names_in, shown_as

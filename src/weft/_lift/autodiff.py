@@ -23,12 +23,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from weft._core.arguments import by_position, check_arrays
 from weft._core.filters import Filter, to_predicate
 from weft._core.path import Path, format_path
 from weft._core.tracebacks import boundary, transformed
 from weft._core.types import MISSING, Missing
 from weft._graph import prefix as prefixes
-from weft._lift.arguments import by_position, check_arrays
 from weft._lift.jit.spec import Call
 from weft._lift.lift import Lift, Mode, mode_of, raw_leaves, unbind
 from weft._lift.tangents import tangents_of

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 import jax
 import numpy as np
 
+from weft._core.arguments import check_arrays
 from weft._core.errors import StructureError
 from weft._core.path import Path, format_path
 from weft._core.tracebacks import boundary
@@ -25,7 +26,6 @@ from weft._graph.records import (
     describe_difference,
     iter_records,
 )
-from weft._lift.arguments import check_arrays
 from weft._lift.carry import check_arrays_out
 from weft._lift.jit import placing
 from weft._lift.jit.spec import Exit, Spec, Written

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import jax
 
+from weft._core.arguments import is_taken
 from weft._core.errors import StructureError
 from weft._core.path import Path, format_path
 from weft._graph.records import ArrayDef, Record, VariableDef, describe_difference, iter_records
 from weft._graph.walk import Flattener
-from weft._lift.arguments import is_taken
 from weft._lift.jit.spec import Exit, Groups, Spec
 from weft._lift.lift import Inside, Lift, outcome, raw_leaves, take
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from weft._core.arguments import as_tuple, takes_keyword
 from weft._core.errors import StructureError
 from weft._core.path import Path, format_path
 from weft._core.static import Static
@@ -23,7 +24,6 @@ from weft._core.tracebacks import boundary
 from weft._core.types import ARRAY_TYPES, MISSING, Missing
 from weft._graph.records import NodeDef, Ref, VariableDef, leaves_of
 from weft._graph.walk import Builder, Flattener, make_variable
-from weft._lift.arguments import as_tuple, takes_keyword
 from weft._lift.autodiff import DiffState
 from weft._lift.jit.spec import Exit
 from weft._lift.lift import Lift, Mode, argument_paths, mode_of, name_of, raw_leaves, take

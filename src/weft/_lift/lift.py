@@ -25,6 +25,7 @@ import jax
 import jax.tree_util as jtu
 
 from weft._core import config, trace
+from weft._core.arguments import argument_paths, by_position
 from weft._core.errors import PrefixError
 from weft._core.path import Path, format_path
 from weft._core.static import Static
@@ -48,7 +49,6 @@ from weft._graph.walk import (
     treedef_of,
 )
 from weft._graph.write_back import write_back
-from weft._lift.arguments import argument_paths, by_position
 from weft._lift.jit.spec import Call, Changed, Exit, Groups, Spec, Written
 from weft._object import kinds
 from weft._object.kinds import Kind, kind_of

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, Unpack, o
 import jax
 import jax.numpy as jnp
 
+from weft._core.arguments import argument_paths, check_arrays
 from weft._core.errors import PrefixError, StructureError
 from weft._core.path import Path, format_path
 from weft._core.static import Static
@@ -22,7 +23,6 @@ from weft._core.types import MISSING, Missing
 from weft._graph import prefix as prefixes
 from weft._graph.records import ArrayDef, NodeDef, VariableDef, iter_records
 from weft._graph.walk import items_of
-from weft._lift.arguments import argument_paths, check_arrays
 from weft._lift.carry import (
     Look,
     check_arrays_out,

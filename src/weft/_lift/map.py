@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, Unpack, o
 
 import jax
 
+from weft._core.arguments import check_arrays, select_arguments, signature_beside
 from weft._core.errors import PrefixError
 from weft._core.path import Path, format_path
 from weft._core.tracebacks import boundary, transformed
@@ -19,7 +20,6 @@ from weft._core.types import MISSING, Missing
 from weft._graph import prefix as prefixes
 from weft._graph.records import watched_in
 from weft._graph.snapshot import Snapshot, snapshot_of
-from weft._lift.arguments import check_arrays, select_arguments, signature_beside
 from weft._lift.carry import check_arrays_out
 from weft._lift.jit.spec import Call, Exit, Groups, Spec
 from weft._lift.lift import Lift, Mode, mode_of, outcome, take, unbind

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.core import Tracer
 
+from weft._core.caches import forgets
 from weft._core.static import key_of
 from weft._core.trace import frames
 
@@ -124,6 +125,7 @@ def _takes_in_more(jitted: Any, spec: Hashable, arrays: tuple[Any, ...]) -> bool
     return is_more or any(isinstance(x, (jax.Array, Tracer)) for x in jaxpr.consts)
 
 
+@forgets
 def clear() -> None:
     """Forgets what is kept."""
     _kept.clear()

@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from weft._core.arguments import argument_paths, check_arrays
 from weft._core.errors import StructureError
 from weft._core.path import format_path
 from weft._core.static import Static
 from weft._core.tracebacks import boundary
 from weft._graph.records import ValueDef, children_of
-from weft._lift.arguments import argument_paths, check_arrays
 from weft._lift.carry import Look, check_arrays_out, check_carry, look_at, sources
 from weft._lift.jit import placing
 from weft._lift.jit.spec import Exit, Groups

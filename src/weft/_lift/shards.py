@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 import jax
 
+from weft._core.arguments import as_tuple, check_arrays
 from weft._core.errors import PrefixError
 from weft._core.path import format_path
 from weft._core.tracebacks import transformed
 from weft._core.types import MISSING, Missing
-from weft._lift.arguments import as_tuple, check_arrays
 from weft._lift.jit.spec import Call
 from weft._lift.lift import mode_of, unbind
 from weft._lift.map import MapLift

@@ -22,17 +22,15 @@ from weft._core.errors import StructureError
 from weft._core.path import Path, format_path
 from weft._core.tracebacks import boundary, transformed
 from weft._core.types import ARRAY_TYPES
-from weft._graph.iterate import iter_modules
 from weft._graph.state import State, from_flat_state, to_flat_state
 from weft._module.containers import Dict
-from weft._module.module import Module
+from weft._module.module import Module, iter_modules
 from weft._module.observe import Finish, observing
+from weft._module.taps import TAPS
 from weft._object.pytree import Pytree, attributes
+from weft._variable.storage import make
 from weft._variable.types import Perturbation
-from weft._variable.variable import Variable, make
-
-TAPS = "_taps"
-"""The attribute in which a Module holds the taps of the captures around."""
+from weft._variable.variable import Variable
 
 
 @functools.partial(jtu.register_dataclass, data_fields=["value"], meta_fields=["kind"])
@@ -125,27 +123,6 @@ class Tap(Pytree):
         for group, store in zip(self.types, self.kept, strict=True):
             for name, kept in store.get_raw_value().items():
                 yield name, kept.kind(kept.value), group
-
-
-class _Ignored:
-    """Stands for a capture around a Module that does not take values of a type."""
-
-    def sow(self, *args: Any) -> None:
-        return None
-
-    def perturb(self, module: Module, variable_type: type[Variable], name: str, value: Any) -> Any:
-        return value
-
-
-_IGNORED = _Ignored()
-
-
-def active_capture(module: Module, variable_type: type[Variable]) -> Any:
-    """Returns the innermost capture around a Module that takes a type; None outside captures."""
-    taps = attributes(module).get(TAPS)
-    if taps is None:
-        return None
-    return next((tap for tap in reversed(taps) if tap.takes(variable_type)), _IGNORED)
 
 
 P = ParamSpec("P")

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from weft._core.filters import Filter, to_predicate
 from weft._core.foreign_names import MODULE, give_hints, without_hints
 from weft._core.path import Path, format_path
 from weft._core.tracebacks import boundary
+from weft._graph.iterate import iter_children, iter_graph
+from weft._module.taps import active_capture
 from weft._object.pytree import Pytree, attributes
 from weft._variable.types import Perturbation
 from weft._variable.variable import A, Variable
@@ -31,18 +34,19 @@ def _nothing() -> tuple:
 class Module(Pytree):
     """Base class of layers and models.
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> import weft as nnx
-      >>> class Model(nnx.Module):
-      ...     def __init__(self, rngs):
-      ...         self.layers = [nnx.Linear(2, 2, rngs=rngs), nnx.Linear(2, 1, rngs=rngs)]
-      ...     def __call__(self, x):
-      ...         for layer in self.layers:
-      ...             x = layer(x)
-      ...         return x
-      >>> Model(nnx.Rngs(0))(jnp.ones((3, 2))).shape
-      (3, 1)
+        Example:
+          >>> import jax
+    import jax.numpy as jnp
+          >>> import weft as nnx
+          >>> class Model(nnx.Module):
+          ...     def __init__(self, rngs):
+          ...         self.layers = [nnx.Linear(2, 2, rngs=rngs), nnx.Linear(2, 1, rngs=rngs)]
+          ...     def __call__(self, x):
+          ...         for layer in self.layers:
+          ...             x = layer(x)
+          ...         return x
+          >>> Model(nnx.Rngs(0))(jnp.ones((3, 2))).shape
+          (3, 1)
     """
 
     __slots__ = ()
@@ -73,8 +77,6 @@ class Module(Pytree):
         Raises:
           ValueError: if the attribute exists and is no Variable of that type.
         """
-        from weft._module.capture import active_capture
-
         if isinstance(variable_type, str):
             from weft._variable.names import variable_type_from_name
 
@@ -109,10 +111,6 @@ class Module(Pytree):
         Raises:
           ValueError: if the attribute exists and is no Variable of that type.
         """
-        import jax
-
-        from weft._module.capture import active_capture
-
         if isinstance(variable_type, str):
             from weft._variable.names import variable_type_from_name
 
@@ -132,14 +130,10 @@ class Module(Pytree):
 
     def iter_modules(self) -> Iterator[tuple[Path, Module]]:
         """Yields (path, Module) for this Module and all Modules in it, children first."""
-        from weft._graph.iterate import iter_modules
-
         return iter_modules(self)
 
     def iter_children(self) -> Iterator[tuple[Any, Module]]:
         """Yields (key, Module) for the Modules directly in this one."""
-        from weft._graph.iterate import iter_module_children
-
         return iter_module_children(self)
 
     def set_attributes(
@@ -160,8 +154,6 @@ class Module(Pytree):
         Raises:
           ValueError: naming the attributes that no selected Module has.
         """
-        from weft._graph.iterate import iter_modules
-
         selected = to_predicate(filters if filters else ...)
         missing = set(new)
         targets = [m for path, m in iter_modules(self, graph=graph) if selected(path, m)]
@@ -191,6 +183,36 @@ class Module(Pytree):
         """Switches to evaluation: `deterministic` and `use_running_average` become True."""
         new = {"deterministic": True, "use_running_average": True, **attributes}
         self.set_attributes(raise_if_not_found=False, **new)
+
+
+def iter_modules(module: Any, /, *, graph: bool | None = None) -> Iterator[tuple[Path, Module]]:
+    """Yields (path, Module) for every Module in a node, itself included, children first.
+
+    Example:
+      >>> import weft as nnx
+      >>> model = nnx.Sequential(nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
+      >>> [path for path, _ in nnx.iter_modules(model)]
+      [('layers', 0), ('layers',), ()]
+    """
+    for path, value in iter_graph(module, graph=graph):
+        if isinstance(value, Module):
+            yield path, value
+
+
+def iter_module_children(
+    node: Any, /, *, graph: bool | None = None
+) -> Iterator[tuple[Any, Module]]:
+    """Yields (key, Module) for the Modules directly in a node.
+
+    Example:
+      >>> import weft as nnx
+      >>> model = nnx.Sequential(nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
+      >>> [key for key, _ in nnx.iter_module_children(model)]
+      ['layers']
+    """
+    for key, value in iter_children(node, graph=graph):
+        if isinstance(value, Module):
+            yield key, value
 
 
 give_hints(Module, MODULE)

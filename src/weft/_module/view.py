@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 
 from weft._core.filters import Filter, to_predicate
 from weft._graph.api import clone
-from weft._graph.iterate import iter_modules
-from weft._module.module import Module
+from weft._module.module import Module, iter_modules
 from weft._object.pytree import attributes
 
 A = TypeVar("A")

@@ -11,6 +11,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+from weft._core.caches import forgets
 from weft._core.static import Static, are_atoms, boxed
 from weft._object import kinds
 from weft._object.kinds import Kind, kind_of
@@ -98,6 +99,7 @@ def layout_of(obj: Any) -> Layout | None:
     return layout
 
 
+@forgets
 def clear() -> None:
     """Forgets the layouts of all classes."""
     classes: list[type] = ObjectStorage.__subclasses__()

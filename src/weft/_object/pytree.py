@@ -277,7 +277,8 @@ class Pytree(ObjectStorage):
         return (_remake, (kind, marks, _arguments_of_new(self)), self.__getstate__())
 
     def __nnx_repr__(self) -> Iterator[Any]:
-        from weft._core.repr import Attr, Object, shown_attributes
+        from weft._core.repr import Attr, Object
+        from weft._object.shown import shown_attributes
 
         yield Object(type(self))
         for name, value in shown_attributes(self):
@@ -289,7 +290,7 @@ class Pytree(ObjectStorage):
         return represent(self)
 
     def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
-        from weft.tools.display import render
+        from weft._core.drawing import render
 
         return render(self, path, subtree_renderer)
 

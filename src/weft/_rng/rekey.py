@@ -20,7 +20,7 @@ from weft._core.path import Path, format_path
 from weft._core.tracebacks import boundary
 from weft._core.types import MISSING
 from weft._graph import merge, split
-from weft._object.pytree import Pytree
+from weft._module import Pytree
 from weft._rng.backups import SplitBackups, place_of, set_stream, streams_of
 from weft._rng.seeds import (
     Derive,

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 
 from weft._core.errors import WeftError, surface
-from weft._object.pytree import Pytree, attributes
+from weft._module import Pytree
+from weft._object.pytree import attributes
 from weft._rng.draws import KeySource
 from weft._rng.seeds import (
     Derive,

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from weft._object.pytree import Pytree
+from weft._module import Pytree
 from weft._rng.draws import KeySource
 from weft._rng.seeds import (
     Derive,

@@ -17,8 +17,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from weft._core.path import format_path, key_of_entry
 from weft._core.types import ARRAY_TYPES
 from weft._lift.map import PARTITION_NAME as PARTITION_NAME
-from weft._sharding.sharding import Plan, axes_of, check_fit, misfits, resolve, rules_of
 from weft._variable.metadata import with_metadata
+from weft._variable.sharding import Plan, axes_of, check_fit, misfits, resolve, rules_for
 from weft._variable.variable import Variable, is_variable
 
 A = TypeVar("A")
@@ -79,7 +79,7 @@ def _spec(x: Any, mesh: Any = None) -> PartitionSpec:
         return _spec_of_value(x, mesh)
     plan = x.get_metadata("out_sharding", None)
     if plan is not None:
-        return resolve(plan, rules_of(x))
+        return resolve(plan, rules_for(x.get_metadata()))
     return _spec_of_value(x.get_raw_value(), mesh)
 
 

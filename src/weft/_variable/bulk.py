@@ -14,26 +14,24 @@ import jax
 
 from weft._core import trace
 from weft._core.types import exhaust
-from weft._variable.part import Standing
 from weft._variable.reads import forget
-from weft._variable.storage import make_variables
-from weft._variable.values import own_value
-from weft._variable.variable import (
-    Variable,
-    get_lease,
+from weft._variable.storage import (
+    get_keeper,
     get_metadata,
     get_slot,
     get_trace,
-    is_variable,
+    make_variables,
     set_slot,
 )
+from weft._variable.values import own_value
+from weft._variable.variable import Variable, is_variable
 
 
 def copies_of(variables: Sequence[Variable]) -> list[Variable]:
     """Makes a Variable of the running trace of each, around the same arrays."""
     raws = list(map(get_slot, variables))
     # Asked after reading, and read again, as `Variable._raw` does.
-    is_own = not any(map(get_lease, variables))
+    is_own = not any(map(get_keeper, variables))
     if not (is_own and all(map(operator.is_, raws, map(get_slot, variables)))):
         raws = [variable._raw for variable in variables]
     if not are_arrays(raws):
@@ -60,15 +58,15 @@ def overwrite(targets: Sequence[Variable], values: list[Any]) -> bool:
     raws = values
     if all(map(is_variable, values)):
         raws = list(map(get_slot, values))
-        if any(map(get_metadata, values)) or any(map(get_lease, values)):
+        if any(map(get_metadata, values)) or any(map(get_keeper, values)):
             return False
         if not all(map(operator.is_, raws, map(get_slot, values))):
             return False
     traces = map(get_trace, targets)
     if not are_arrays(raws) or not all(map(operator.eq, traces, itertools.repeat(trace.current()))):
         return False
-    if any(map(get_lease, targets)):
-        if any(isinstance(target._lease, Standing) for target in targets):
+    if any(map(get_keeper, targets)):
+        if any(target._keeper is not None and target._keeper.stays for target in targets):
             return False
         expose(targets)
     if not _have_shapes_of(raws, list(map(get_slot, targets))):
@@ -80,9 +78,9 @@ def overwrite(targets: Sequence[Variable], values: list[Any]) -> bool:
 def expose(variables: Iterable[Variable]) -> None:
     """Notes that the arrays of some Variables, none of them a part, are handed out or replaced."""
     for variable in variables:
-        while (lease := variable._lease) is not None:  # another one may take it over meanwhile
-            lease.expose(variable)
-            if isinstance(lease, Standing):
+        while (keeper := variable._keeper) is not None:  # another one may take it over meanwhile
+            keeper.expose(variable)
+            if keeper.stays:
                 break
 
 

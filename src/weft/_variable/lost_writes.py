@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from weft._core import trace
 from weft._core.tracebacks import call_site, is_of_jax
-from weft._variable.part import Standing
+from weft._variable.keeper import Keeper
+from weft._variable.storage import set_keeper
 
 if TYPE_CHECKING:
     from weft._variable.variable import Variable
@@ -28,16 +29,14 @@ _OF_TREES = ("tree_util.py", "tree.py")
 _warned: set[tuple[str, int]] = set()
 
 
-class Loan(Standing):
-    """Sits where a Variable has its lease if JAX made it for a function.
+class Loan(Keeper):
+    """Keeps a Variable that JAX made for a function.
 
     Attributes:
       written: the line of the last write, None where the value was read since.
     """
 
     __slots__ = ("_name", "_trace", "written")
-
-    shared = True  # the arrays are no compiled function's own
 
     def __init__(self, name: str):
         self.written: tuple[str, int] | None = None
@@ -48,15 +47,9 @@ class Loan(Standing):
         """Notes that somebody reads the value."""
         self.written = None
 
-    def touch(self) -> None:
-        """Nothing is to be done when a thread uses the Variable."""
-
-    def store(self, raw: Any) -> None:
+    def write(self, raw: Any) -> None:
         """Notes a write."""
         self.written = call_site()
-
-    def check_metadata(self, old: dict[str, Any], new: dict[str, Any]) -> None:
-        """Metadata may change."""
 
     def __del__(self) -> None:
         line = self.written
@@ -76,9 +69,7 @@ class Loan(Standing):
 def note_loan(variable: Variable) -> None:
     """Watches a Variable that JAX makes now around a tracer, if it is for a function."""
     if not variable._is_passing and _is_for_function():
-        from weft._variable.variable import set_lease
-
-        set_lease(variable, Loan(type(variable).__name__))
+        set_keeper(variable, Loan(type(variable).__name__))
 
 
 def _is_for_function() -> bool:

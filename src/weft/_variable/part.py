@@ -1,8 +1,8 @@
 """Parts: Variables whose value is a part of the value of another Variable, the *whole*.
 
 A part has the type of its whole. Reading it indexes the whole, writing it changes the whole, and
-that is all it is: two parts of the same place are the same Variable. A `Part` sits where other
-Variables have their lease, so that those pay nothing for it.
+that is all it is: two parts of the same place are the same Variable. A `Part` is the keeper of such
+a Variable, so that others pay nothing for it.
 """
 
 from __future__ import annotations
@@ -20,19 +20,16 @@ from weft._core.errors import AliasError, StructureError
 from weft._core.path import Path, format_path
 from weft._core.static import Static
 from weft._core.text import dtype_text
+from weft._core.types import MISSING
+from weft._variable.keeper import Keeper, is_part, set_raw
 from weft._variable.metadata import axis_names, with_axis_names
+from weft._variable.storage import make, set_keeper, set_origin, set_slot, set_trace
 
 Index = tuple[int | range, ...]
 """Where a part is: ints, the last of which may be a range, for the leading axes of the whole."""
 
 
-class Standing:
-    """What sits where other Variables have their lease, and stays there."""
-
-    __slots__ = ()
-
-
-class Part(Standing):
+class Part(Keeper):
     """The place of a part in its whole.
 
     Attributes:
@@ -42,6 +39,8 @@ class Part(Standing):
 
     __slots__ = ("_key", "index", "whole")
 
+    is_part = True
+
     def __init__(self, whole: Any, index: Index):
         self.whole = whole
         self.index = index
@@ -49,26 +48,25 @@ class Part(Standing):
 
     def expose(self, variable: Any) -> None:
         """Brings the part up to date; called before it is read."""
-        from weft._variable.variable import set_slot
-
         set_slot(variable, self.take(self.whole._raw))
 
-    def touch(self) -> None:
-        """Nothing is to be done when a thread uses the part."""
-
-    def store(self, raw: Any) -> None:
+    def write(self, raw: Any) -> None:
         """Writes a new value into the whole.
 
         Raises:
           StructureError: if the value has another structure, shape or dtype than the part.
         """
-        from weft._variable.variable import set_raw
-
-        self.check(raw)
+        self._check_value(raw)
         set_raw(self.whole, jax.tree.map(self._put, self.whole._raw, raw))
 
-    def check(self, raw: Any) -> None:
-        """Raises unless a value may be stored."""
+    def check(self, variable: Any, raw: Any, metadata: Static | None) -> None:
+        """Raises unless a value of the same structure, and the same metadata, are to be stored."""
+        if raw is not MISSING:
+            self._check_value(raw)
+        if metadata is not None and Static(variable._metadata) != metadata:
+            self._refuse(f"its metadata is {variable._metadata}, found {metadata.value}")
+
+    def _check_value(self, raw: Any) -> None:
         old, treedef = jax.tree.flatten(self.whole._raw)
         new, found = jax.tree.flatten(raw)
         if treedef != found:
@@ -80,11 +78,6 @@ class Part(Standing):
             if not is_number and given != (shape, x.dtype):
                 expected = jax.ShapeDtypeStruct(shape, x.dtype)
                 self._refuse(f"its value is {aval_text(expected)}, found {aval_text(value)}")
-
-    def check_metadata(self, old: dict[str, Any], new: dict[str, Any]) -> None:
-        """Raises unless metadata stays the same."""
-        if Static(old) != Static(new):
-            self._refuse(f"its metadata is {old}, found {new}")
 
     def _refuse(self, text: str) -> None:
         where = ", ".join(
@@ -128,21 +121,6 @@ def unused(x: Any) -> Any:
     return jax.random.clone(x) if is_keys else x
 
 
-def is_part(value: Any) -> bool:
-    """Returns whether a value is a Variable that is a part of another."""
-    # The class is asked first: a traced array would look a name up with much ado.
-    return hasattr(type(value), "_lease") and isinstance(value._lease, Part)
-
-
-def check_part_write(variable: Any, raw: Any, metadata: Static | None) -> None:
-    """Raises if a Variable is a part that cannot take a value and metadata."""
-    part = variable._lease
-    if isinstance(part, Part):
-        part.check(raw)
-        if metadata is not None:
-            part.check_metadata(variable._metadata, metadata.value)
-
-
 def check_apart(variables: Iterable[tuple[Path, Any]]) -> None:
     """Raises if one of some Variables is a part of another, or overlaps another part.
 
@@ -153,7 +131,7 @@ def check_apart(variables: Iterable[tuple[Path, Any]]) -> None:
     others: dict[int, Path] = {}
     for path, value in variables:
         if is_part(value):
-            part = value._lease
+            part = value._keeper
             places.setdefault(id(part.whole), []).append((path, part.index))
         else:
             others[id(value)] = path
@@ -184,7 +162,7 @@ def part_of(variable: Any, index: int | range) -> Any:
 
     A part of a part is a part of the same whole.
     """
-    part = variable._lease
+    part = variable._keeper
     if not isinstance(part, Part):
         return _find(variable, (index,))
     *outer, last = part.index
@@ -204,21 +182,19 @@ _parts: weakref.WeakValueDictionary[tuple[int, Index], Any] = weakref.WeakValueD
 
 def _find(whole: Any, index: Index) -> Any:
     """Returns the part of a place, the same as long as somebody has it."""
-    from weft._variable.variable import make, set_lease, set_origin, set_trace
-
     metadata = _metadata_of(whole, sum(isinstance(i, int) for i in index))
     found = _parts.get((id(whole), index))
     # An address may be reused, and metadata may have changed since.
     if (
         found is not None
-        and found._lease.whole is whole
+        and found._keeper.whole is whole
         and Static(found._metadata) == Static(metadata)
     ):
         return found
     made = make(type(whole), whole._slot, metadata)  # of the structure that the part will have
     set_trace(made, whole._trace)
     set_origin(made, whole._origin)
-    set_lease(made, Part(whole, index))
+    set_keeper(made, Part(whole, index))
     _parts[(id(whole), index)] = made
     return made
 

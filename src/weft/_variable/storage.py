@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from weft._core import trace as tracing
 from weft._core.types import NO_PLANS, Root
+
+V = TypeVar("V")
 
 
 class ObjectStorage(Root):
@@ -35,7 +37,7 @@ class VariableStorage(Root):
 
     __slots__ = (
         "__weakref__",
-        "_lease",
+        "_keeper",
         "_metadata",
         "_origin",
         "_root_plans",
@@ -43,6 +45,13 @@ class VariableStorage(Root):
         "_trace",
         "_watches",
     )
+    _keeper: Any
+    _metadata: dict[str, Any]
+    _origin: tuple[str, int] | None
+    _root_plans: Any
+    _slot: Any
+    _trace: Any
+    _watches: Any
 
 
 attributes: Callable[[Any], dict[str, Any]] = ObjectStorage.__dict__["__dict__"].__get__
@@ -53,9 +62,19 @@ set_attributes: Callable[[Any, dict[str, Any]], None] = ObjectStorage.__dict__["
 
 _set_marks = vars(ObjectStorage)["_pytree_marks"].__set__
 _set_object_trace = vars(ObjectStorage)["_pytree_trace"].__set__
-_set_slot = vars(VariableStorage)["_slot"].__set__
-_set_metadata = vars(VariableStorage)["_metadata"].__set__
-_set_variable_trace = vars(VariableStorage)["_trace"].__set__
+
+# These bypass `__setattr__`, hooks and checks; nothing outside the library may use them.
+_slots = vars(VariableStorage)
+get_slot = _slots["_slot"].__get__
+set_slot = _slots["_slot"].__set__
+get_keeper = _slots["_keeper"].__get__
+set_keeper = _slots["_keeper"].__set__
+get_metadata = _slots["_metadata"].__get__
+set_metadata_slot = _slots["_metadata"].__set__
+get_trace = _slots["_trace"].__get__
+set_trace = _slots["_trace"].__set__
+set_origin = _slots["_origin"].__set__
+set_watches = _slots["_watches"].__set__
 
 
 def make_objects(
@@ -117,7 +136,7 @@ def make_variables(
         new._metadata = own
         new._trace = trace
         new._origin = None
-        new._lease = None
+        new._keeper = None
         new._root_plans = NO_PLANS
         new._watches = None
         try:
@@ -129,13 +148,18 @@ def make_variables(
     return made
 
 
+def make(kind: type[V], raw: Any, metadata: dict[str, Any]) -> V:
+    """Makes a Variable of the running trace without calling hooks or copying anything."""
+    return make_variables((kind,), (raw,), (metadata,))[0]
+
+
 def fill_variable(variable: Any, raw: Any, metadata: dict[str, Any]) -> None:
     """Fills the slots of a new Variable of the running trace."""
     for put, value in _variable_defaults():
         put(variable, value)
-    _set_slot(variable, raw)
-    _set_metadata(variable, metadata)
-    _set_variable_trace(variable, tracing.current())
+    set_slot(variable, raw)
+    set_metadata_slot(variable, metadata)
+    set_trace(variable, tracing.current())
 
 
 Defaults = list[tuple[Callable[[Any, Any], None], Any]]

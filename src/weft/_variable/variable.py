@@ -21,12 +21,13 @@ from weft._core.errors import surface
 from weft._core.exported import register_export
 from weft._core.foreign_names import VARIABLE
 from weft._core.makeup import compare_by_identity
+from weft._core.path import VALUE
 from weft._core.static import Static
 from weft._core.tracebacks import call_site
-from weft._core.types import HELD, MISSING, Missing
-from weft._variable import watch as watching
+from weft._core.types import MISSING, Missing
 from weft._variable.guard import check_write, warn_if_captured
 from weft._variable.items import with_item
+from weft._variable.keeper import read_kept, set_metadata_dict, set_raw
 from weft._variable.lost_writes import note_loan
 from weft._variable.metadata import (
     HOOKS,
@@ -37,13 +38,17 @@ from weft._variable.metadata import (
     with_current_names,
 )
 from weft._variable.operators import ValueOperators
-from weft._variable.part import Standing
-from weft._variable.reads import forget, readers
-from weft._variable.storage import VariableStorage, fill_variable, make_variables
-from weft._variable.values import from_picklable, is_leaf, own_value, to_picklable
+from weft._variable.sharding import shard_on_creation
+from weft._variable.storage import (
+    VariableStorage,
+    fill_variable,
+    make,
+    make_variables,
+    set_origin,
+)
+from weft._variable.values import from_picklable, own_value, to_picklable
 
 A = TypeVar("A")
-V = TypeVar("V", bound="Variable")
 
 NO_METADATA = Static({})
 
@@ -107,8 +112,6 @@ class Variable(VariableStorage, ValueOperators[A]):
         set_origin(self, call_site())
         raw = _call_hooks(self, "on_create_value", self.create_value(raw))
         if "out_sharding" in self._metadata:
-            from weft._sharding.sharding import shard_on_creation
-
             raw = shard_on_creation(self, raw)
         set_raw(self, raw)
 
@@ -117,9 +120,9 @@ class Variable(VariableStorage, ValueOperators[A]):
         """The stored value, handed out: whoever leased the array may no longer overwrite it."""
         value = self._slot
         # Read again after asking: in between another thread may have leased and donated it.
-        if self._lease is None and self._slot is value:
+        if self._keeper is None and self._slot is value:
             return value
-        return _read_leased(self)
+        return read_kept(self)
 
     # -- hooks for subclasses
     def create_value(self, value: A) -> A:
@@ -398,7 +401,7 @@ class Variable(VariableStorage, ValueOperators[A]):
         from weft._core.repr import Attr, Object
 
         yield Object(type(self))
-        yield Attr("", self._raw)
+        yield Attr("", self._raw, path_key="value")
         for name, value in self._metadata.items():
             yield Attr(name, value)
 
@@ -408,7 +411,7 @@ class Variable(VariableStorage, ValueOperators[A]):
         return represent(self)
 
     def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
-        from weft.tools.display import render
+        from weft._core.drawing import render
 
         return render(self, path, subtree_renderer)
 
@@ -420,66 +423,6 @@ class Variable(VariableStorage, ValueOperators[A]):
         _register(cls)
 
 
-# These bypass `__setattr__`, hooks and checks; nothing outside the library may use them.
-get_slot = Variable._slot.__get__  # type: ignore[attr-defined]
-set_slot = Variable._slot.__set__  # type: ignore[attr-defined]
-get_lease = Variable._lease.__get__  # type: ignore[attr-defined]
-set_lease = Variable._lease.__set__  # type: ignore[attr-defined]
-get_metadata = Variable._metadata.__get__  # type: ignore[attr-defined]
-set_metadata_slot = Variable._metadata.__set__  # type: ignore[attr-defined]
-get_trace = Variable._trace.__get__  # type: ignore[attr-defined]
-set_trace = Variable._trace.__set__  # type: ignore[attr-defined]
-set_origin = Variable._origin.__set__  # type: ignore[attr-defined]
-set_watches = Variable._watches.__set__  # type: ignore[attr-defined]
-
-
-def _read_leased(variable: Variable) -> Any:
-    """Reads a raw value that a lease or a part may have to bring up to date."""
-    while True:
-        lease = variable._lease
-        if lease is not None:
-            lease.expose(variable)
-        value = variable._slot
-        if variable._lease is None or isinstance(lease, Standing):
-            if variable._slot is value is not HELD:
-                return value
-
-
-def set_raw(variable: Variable, raw: Any) -> None:
-    """Stores a raw value."""
-    lease = variable._lease
-    if isinstance(lease, Standing):
-        lease.store(raw)
-    else:
-        while lease is not None:  # another one may take the Variable over meanwhile
-            lease.expose(variable)
-            lease = variable._lease
-    if variable._watches and not (is_leaf(raw) and is_leaf(variable._slot)):
-        watching.void(variable._watches)
-    if readers:
-        forget()
-    set_slot(variable, raw)
-    if readers:
-        forget()
-
-
-def set_metadata_dict(variable: Variable, metadata: dict[str, Any]) -> None:
-    """Replaces all metadata."""
-    if isinstance(variable._lease, Standing):
-        variable._lease.check_metadata(variable._metadata, metadata)
-    set_metadata_slot(variable, metadata)
-    if variable._watches:
-        watching.void(variable._watches)
-
-
-def watch_variable(variable: Variable, watch: watching.Watch) -> None:
-    """Sets a watch on metadata and on whether the value is a single leaf."""
-    if variable._watches is None:
-        set_watches(variable, watching.Watches())
-    watching.add(variable._watches, watch)
-    variable._watches.note_thread(watch.thread)
-
-
 is_variable: Callable[[Any], bool] = Variable.__instancecheck__
 """Returns whether something is a Variable; runs in C."""
 
@@ -487,11 +430,6 @@ is_variable: Callable[[Any], bool] = Variable.__instancecheck__
 def pure_value(leaf: Any) -> Any:
     """Returns the raw value of a Variable, in containers of its own, and anything else as it is."""
     return own_value(leaf._raw) if isinstance(leaf, Variable) else leaf
-
-
-def make(kind: type[V], raw: Any, metadata: dict[str, Any]) -> V:
-    """Makes a Variable of the running trace without calling hooks or copying anything."""
-    return make_variables((kind,), (raw,), (metadata,))[0]
 
 
 def check_no_reference_modes(**modes: bool | None) -> None:
@@ -544,9 +482,6 @@ def edit_axis_names(
 
 
 # -- pytree
-_VALUE_KEY = jtu.GetAttrKey("value")
-
-
 def metadata_key(variable: Variable) -> Static:
     """Returns the metadata as a static value."""
     return Static(variable._metadata) if variable._metadata else NO_METADATA
@@ -554,14 +489,14 @@ def metadata_key(variable: Variable) -> Static:
 
 def _flatten(variable: Variable) -> tuple[tuple[Any, ...], Static | None]:
     raw = variable._slot
-    if variable._lease is not None or variable._slot is not raw:  # as `Variable._raw`
-        raw = _read_leased(variable)
+    if variable._keeper is not None or variable._slot is not raw:  # as `Variable._raw`
+        raw = read_kept(variable)
     return (raw,), metadata_key(variable) if variable._metadata else None
 
 
 def _flatten_with_keys(variable: Variable) -> tuple[tuple[Any, ...], Static | None]:
     (raw,), metadata = _flatten(variable)
-    return ((_VALUE_KEY, raw),), metadata
+    return ((VALUE, raw),), metadata
 
 
 def _register(kind: type[Variable]) -> None:

@@ -19,9 +19,9 @@ from weft._core.path import Path
 from weft._core.static import Static
 from weft._graph.state import from_flat_state, to_flat_state
 from weft._sharding.partitioning import PARTITION_NAME, get_var_pspec
-from weft._sharding.sharding import with_logical_constraint
 from weft._variable.metadata import with_metadata
 from weft._variable.names import variable_name_from_type, variable_type_from_name
+from weft._variable.sharding import with_logical_constraint
 from weft._variable.variable import A, Variable
 
 _BOX_TYPE = "linen_meta_type"

@@ -12,7 +12,8 @@ from weft._graph import State, clone
 from weft._graph.records import NodeDef, Record, ValueDef, VariableDef, describe_difference
 from weft._graph.walk import Builder, Entry, Flattener
 from weft._module.containers import List
-from weft._variable.variable import Variable, make
+from weft._variable.storage import make
+from weft._variable.variable import Variable
 from weft.nn.stack import B, Policy, Stack, make_stack
 from weft.nn.stack_state import (
     REMEDY,

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar, overload
 import jax
 
 from weft._core import trace
+from weft._core.caches import forgets
 from weft._core.errors import StructureError, TraceContextError
 from weft._core.path import format_path
 from weft._core.static import Static
@@ -23,9 +24,9 @@ from weft._graph.iterate import iter_graph
 from weft._lift.abstract import remat
 from weft._lift.loop import Carry, scan
 from weft._lift.map import PARTITION_NAME, vmap
-from weft._module import Module
+from weft._module import Module, Pytree
 from weft._object.kinds import holds_data
-from weft._object.pytree import Pytree, attributes
+from weft._object.pytree import attributes
 from weft._rng import Rngs, RngStream
 from weft._variable.variable import Variable
 from weft.nn.stack_layers import layers_of
@@ -266,6 +267,7 @@ def _keep_plain(arguments: Any) -> Any:
     )
 
 
+@forgets
 def clear() -> None:
     """Forgets the bodies of the scans over blocks."""
     _layer_function.cache_clear()

@@ -11,7 +11,8 @@ from typing import Any
 
 from weft._graph.records import VariableDef
 from weft._graph.walk import Builder, Flattener
-from weft._object.pytree import Pytree, freeze
+from weft._module import Pytree
+from weft._object.pytree import freeze
 from weft._variable.part import part_of, take_part
 from weft._variable.variable import Variable
 

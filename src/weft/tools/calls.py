@@ -19,9 +19,10 @@ from weft._core.types import ARRAY_TYPES
 from weft._graph.api import build, take_apart
 from weft._graph.iterate import iter_graph
 from weft._graph.records import GraphDef
+from weft._module import Pytree
 from weft._module.containers import Dict
 from weft._module.observe import Finish, observing, original_class
-from weft._object.pytree import Pytree, attributes
+from weft._object.pytree import attributes
 from weft._variable.variable import Variable
 
 _PLACE = "_place"

@@ -16,7 +16,7 @@ from weft._core.text import count_text
 from weft._core.types import ARRAY_TYPES
 from weft._graph.iterate import iter_graph
 from weft._graph.tally import Sizes, own_leaves, tally
-from weft._object.pytree import Pytree
+from weft._module import Pytree
 from weft._rng import Rngs, RngStream
 from weft._variable.variable import Variable
 from weft.tools.calls import RecordedCall, flops, record_calls

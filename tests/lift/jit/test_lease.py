@@ -18,7 +18,7 @@ from tests.devices import devices
 from tests.lift.donated import Model, add, address, is_donated, peek, read, step, trained
 from weft._lift.jit import lease
 from weft._lift.jit.plan import iter_plans
-from weft._variable.variable import get_lease
+from weft._variable.storage import get_keeper
 
 
 # -- that it happens
@@ -256,7 +256,7 @@ def test_options_are_checked() -> None:
 # -- leases by themselves
 def test_what_is_read_while_it_is_donated_is_a_copy() -> None:
     m = trained()
-    before, lease = peek(m.w), get_lease(m.w)
+    before, lease = peek(m.w), get_keeper(m.w)
     lease.busy = True
     held = m.w[...]
     lease.busy = False

@@ -1,3 +1,3 @@
 """Another name of `weft.graphlib`."""
 
-from weft.graphlib import *  # noqa: F403
+from .graphlib import *  # noqa: F403

@@ -19,6 +19,7 @@ from weft._flax_names.node_kinds import jax_to_nnx_path as jax_to_nnx_path
 from weft._flax_names.round_trips import UpdateContext as UpdateContext
 from weft._flax_names.round_trips import current_update_context as current_update_context
 from weft._flax_names.round_trips import update_context as update_context
+from weft._flax_names.unpack import unpack as unpack
 from weft._flax_names.variable_modes import vars_as as vars_as
 from weft._flax_names.variable_modes import with_vars as with_vars
 from weft._graph.api import as_pure as as_pure
@@ -32,9 +33,9 @@ from weft._graph.api import set_metadata as set_metadata
 from weft._graph.api import split as split
 from weft._graph.api import state as state
 from weft._graph.api import variables as variables
+from weft._graph.graph_state import GraphState as GraphState
 from weft._graph.iterate import iter_children as iter_children
 from weft._graph.iterate import iter_graph as iter_graph
-from weft._graph.iterate import iter_module_children as iter_module_children
 from weft._graph.iterate import map as map
 from weft._graph.iterate import recursive_map as recursive_map
 from weft._graph.proxy import CallableProxy as CallableProxy
@@ -46,8 +47,7 @@ from weft._graph.records import VariableDef as VariableDef
 from weft._graph.state import FlatState as FlatState
 from weft._graph.state import State as State
 from weft._graph.state import map_state as map_state
-from weft._graph.unpacked import GraphState as GraphState
-from weft._graph.unpacked import unpack as unpack
 from weft._graph.updates import update as update
 from weft._lift.partial import cached_partial as cached_partial
+from weft._module.module import iter_module_children as iter_module_children
 from weft._variable.variable import Variable as Variable

@@ -1,3 +1,3 @@
 """Another name of `weft.pytreelib`."""
 
-from weft.pytreelib import *  # noqa: F403
+from .pytreelib import *  # noqa: F403

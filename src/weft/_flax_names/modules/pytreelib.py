@@ -15,7 +15,8 @@ from weft._module import register_data_type as register_data_type
 from weft._module import static as static
 from weft._module.dataclass import dataclass as dataclass
 from weft._variable.variable import Variable as Variable
-from weft.tracers import TraceState as _TraceState
+
+from .tracers import TraceState as _TraceState
 
 
 @_frozen_dataclass(frozen=True)

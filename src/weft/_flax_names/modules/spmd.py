@@ -10,4 +10,4 @@ from weft._sharding.partitioning import get_partition_spec as get_partition_spec
 from weft._sharding.partitioning import get_var_pspec as get_var_pspec
 from weft._sharding.partitioning import remove_axis as remove_axis
 from weft._sharding.partitioning import with_partitioning as with_partitioning
-from weft._sharding.sharding import with_logical_constraint as with_logical_constraint
+from weft._variable.sharding import with_logical_constraint as with_logical_constraint

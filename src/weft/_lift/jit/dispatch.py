@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.tree_util as jtu
 
+from weft._core.caches import forgets
 from weft._core.config import set_auto_donation
 from weft._core.trace import OUTERMOST, find_top_trace, is_outermost
 from weft._core.tracebacks import trim_call
@@ -48,9 +49,10 @@ from weft._lift.jit.program import (
 )
 from weft._lift.jit.spec import Spec
 from weft._lift.lift import Lift
-from weft._variable.part import is_part
+from weft._variable.keeper import is_part, set_raw
 from weft._variable.reads import forget
-from weft._variable.variable import Variable, get_slot, set_raw
+from weft._variable.storage import get_slot
+from weft._variable.variable import Variable
 
 _config: Any = jax.config
 _debug_nans: Any = jax.debug_nans  # its value is read in C, that of an attribute of config is not
@@ -59,6 +61,7 @@ _debug_infs: Any = jax.debug_infs
 _dispatchers: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
 
 
+@forgets
 def clear() -> None:
     """Forgets what is compiled, of all functions."""
     for dispatcher in list(_dispatchers):

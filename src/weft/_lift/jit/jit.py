@@ -22,12 +22,12 @@ from typing import (
 
 import jax
 
+from weft._core.arguments import Selection, argument_paths, select_arguments
 from weft._core.config import set_retrace_limit
 from weft._core.path import Path
 from weft._core.tracebacks import boundary, trim_call
 from weft._core.types import MISSING, Missing
 from weft._graph import prefix as prefixes
-from weft._lift.arguments import Selection, argument_paths, select_arguments
 from weft._lift.jit.bound import BoundJit
 from weft._lift.jit.dispatch import Dispatcher, Staged
 from weft._lift.jit.program import Options

@@ -36,9 +36,10 @@ import numpy as np
 
 from weft._core.types import HELD, exhaust
 from weft._variable.bulk import store_raws
-from weft._variable.part import Part
+from weft._variable.keeper import Keeper
 from weft._variable.reads import forget
-from weft._variable.variable import Variable, get_slot, set_lease, set_slot
+from weft._variable.storage import get_slot, set_keeper, set_slot
+from weft._variable.variable import Variable
 from weft._variable.watch import is_watched_elsewhere
 
 _flat = itertools.chain.from_iterable
@@ -59,7 +60,7 @@ def settle() -> None:
         lease.settle()
 
 
-class Lease:
+class Lease(Keeper):
     """The Variables of one plan whose arrays may be donated.
 
     Args:
@@ -89,6 +90,8 @@ class Lease:
         "store",
     )
 
+    stays = False
+
     def __init__(self, variables: Sequence[Variable], given: frozenset[int] = frozenset()):
         self.exposed: list[Variable] = list(variables)
         self.shared = False
@@ -109,13 +112,13 @@ class Lease:
         """
         self.touch()
         with _changing:
-            if variable._lease is not self:
+            if variable._keeper is not self:
                 return
             self.settle()
             self.arrays = None
             if not self._is_over:
                 self.exposed.append(variable)
-            set_lease(variable, None)
+            set_keeper(variable, None)
         if self.busy and threading.get_ident() == self._thread:
             # Read while its array is being donated: hand out another one.
             store_raws((variable,), (copy_array(get_slot(variable)),))
@@ -185,9 +188,9 @@ class Lease:
         settle()
         with _changing:
             exposed = self.exposed[:]  # a finalizer may expose more meanwhile
-            leases = [variable._lease for variable in exposed]
+            leases = [variable._keeper for variable in exposed]
             for variable, other in zip(exposed, leases, strict=True):
-                if isinstance(other, Part) or not _is_concrete(get_slot(variable)):
+                if (other is not None and other.is_part) or not _is_concrete(get_slot(variable)):
                     return False
                 if other is not None and (other.shared or other._thread != self._thread):
                     self.shared = True
@@ -204,7 +207,7 @@ class Lease:
             # Leases come first: from then on a reader in another thread waits, and one that makes a
             # plan is either seen here or sees the lease. What an interrupt leaves undone stays
             # exposed, and is then copied in any case.
-            exhaust(map(set_lease, exposed, itertools.repeat(self)))
+            exhaust(map(set_keeper, exposed, itertools.repeat(self)))
         if any(is_watched_elsewhere(v._watches, self._thread) for v in exposed):
             self.shared = True
             return False

@@ -19,12 +19,12 @@ from typing import Any
 
 import jax.tree_util as jtu
 
+from weft._core.arguments import leaf_paths
 from weft._core.types import NO_PLANS, Root
 from weft._graph.content import Slot, slots_of
 from weft._graph.records import ValueDef
 from weft._graph.snapshot import Snapshot, observe
 from weft._graph.walk import Flattener
-from weft._lift.arguments import leaf_paths
 from weft._lift.jit.lease import Lease, settle
 from weft._lift.jit.pattern import Pattern, getter, is_root
 from weft._lift.jit.program import ARRAYS, KEPT, Program
@@ -32,9 +32,12 @@ from weft._lift.jit.spec import Call, Spec
 from weft._lift.lift import Lift
 from weft._object.pytree import Pytree
 from weft._variable.bulk import expose, store_raws
-from weft._variable.part import check_apart, is_part
+from weft._variable.keeper import is_part
+from weft._variable.part import check_apart
 from weft._variable.reads import readers, register
-from weft._variable.variable import Variable, get_lease, get_slot, is_leaf
+from weft._variable.storage import get_keeper, get_slot
+from weft._variable.values import is_leaf
+from weft._variable.variable import Variable
 from weft._variable.watch import Watch
 
 _MOST = 16
@@ -191,8 +194,8 @@ class Plan:
         snapshot = Snapshot()
         observe(flattener, self.spec.record, self.watch, snapshot)
         for obj in flattener.table.objects:
-            if isinstance(obj, Variable) and obj._lease is not None:
-                obj._lease.touch()
+            if isinstance(obj, Variable) and obj._keeper is not None:
+                obj._keeper.touch()
         return snapshot.close()
 
     def depend_on(self, snapshot: Snapshot | None) -> None:
@@ -313,7 +316,7 @@ def store_others(plan: Plan, operands: Operands, number: int, rest: Any, new: li
     targets = operands.targets[number]
     if targets is None:
         return False
-    if any(map(get_lease, targets)):
+    if any(map(get_keeper, targets)):
         expose(targets)
     store_raws(targets, new)
     return True

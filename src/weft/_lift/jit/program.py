@@ -33,18 +33,18 @@ import jax
 import jax.tree_util as jtu
 import numpy as np
 
+from weft._core.arguments import argument_paths
 from weft._core.path import Path
 from weft._core.static import Static
 from weft._graph.records import ARRAY, ArrayDef, Record, ValueDef, VariableDef, iter_records
 from weft._graph.snapshot import Snapshot, snapshot_of
-from weft._lift.arguments import argument_paths
 from weft._lift.jit.callbacks import has_callbacks
 from weft._lift.jit.interrupts import HeldInterrupts
 from weft._lift.jit.pattern import Pattern
 from weft._lift.jit.spec import Exit, Groups, Spec
 from weft._lift.lift import Lift
 from weft._lift.naming import names_in, shown_as
-from weft._variable.part import is_part
+from weft._variable.keeper import is_part
 from weft._variable.variable import Variable
 
 DONATED, KEPT, ARRAYS = range(3)

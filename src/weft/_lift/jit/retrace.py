@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax.tree_util as jtu
 
+from weft._core.arguments import argument_paths, leaf_paths
 from weft._core.differences import narrow, text_of
 from weft._core.keys import place_of
 from weft._core.path import Path, format_path
@@ -28,7 +29,6 @@ from weft._graph.records import (
     VariableDef,
     iter_records,
 )
-from weft._lift.arguments import argument_paths, leaf_paths
 from weft._lift.jit.program import entry_sizes
 from weft._lift.jit.spec import Spec
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
 
+from weft._core.arguments import argument_paths
 from weft._core.errors import StructureError
 from weft._core.path import Path, format_path
 from weft._core.static import Static
 from weft._core.tracebacks import trim
 from weft._graph.records import describe_difference
-from weft._lift.arguments import argument_paths
 from weft._lift.jit.spec import Spec
 from weft._lift.lift import Lift, records_out
 

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import jax.tree_util as jtu
 import numpy as np
 
-from weft._core.path import Path, format_path, key_of_entry
+from weft._core.caches import forgets
+from weft._core.path import VALUE, Path, format_path, key_of_entry
 from weft._core.static import Static, static_argument
 from weft._core.types import ARRAY_TYPES, SCALAR_TYPES
-from weft._variable.variable import Variable
 
 
 class Parameters(NamedTuple):
@@ -43,6 +43,7 @@ def parameters_of(f: Callable[..., Any]) -> Parameters:
     return known
 
 
+@forgets
 def clear() -> None:
     """Forgets the parameters of functions."""
     _known.clear()
@@ -178,12 +179,13 @@ def leaf_paths(
     f: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-    is_leaf: Callable[[Any], bool],
+    is_leaf: Callable[[Any], bool] | None = None,
 ) -> list[tuple[Path, Any]]:
     """Returns the leaves of a call, each with a path that begins with the parameter's name."""
     names = argument_paths(f, len(args))
     found = []
     for entries, leaf in jtu.tree_flatten_with_path((args, dict(kwargs)), is_leaf)[0]:
+        entries = [entry for entry in entries if entry is not VALUE]
         kind, first, *rest = map(key_of_entry, entries)
         found.append(((*(names[first] if kind == 0 else (first,)), *rest), leaf))
     return found
@@ -251,7 +253,7 @@ def check_arrays(transform: str, name: str, entries: Iterable[tuple[Path, Any, A
         )
 
 
-_TAKEN = (Variable, *ARRAY_TYPES, *SCALAR_TYPES)
+_TAKEN = (*ARRAY_TYPES, *SCALAR_TYPES)
 _NO_NUMBERS = frozenset("OSTUMm")  # kinds of dtypes: objects, texts and times
 
 

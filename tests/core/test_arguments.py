@@ -4,8 +4,7 @@ import functools
 
 import pytest
 
-from weft._core.static import Static
-from weft._lift.arguments import (
+from weft._core.arguments import (
     argument_paths,
     as_tuple,
     by_position,
@@ -14,6 +13,7 @@ from weft._lift.arguments import (
     signature_beside,
     takes_keyword,
 )
+from weft._core.static import Static
 
 
 def f(a, b=2, /, c=3, *rest, d=4, **others):

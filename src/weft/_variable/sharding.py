@@ -23,7 +23,6 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from weft._core import config
 from weft._core.types import ARRAY_TYPES
 from weft._variable.guard import name_of
-from weft._variable.variable import Variable
 
 Names = str | tuple[str, ...] | None
 Plan = Sequence[Names] | PartitionSpec | NamedSharding | None
@@ -79,10 +78,9 @@ def _as_mapping(rules: Rules | Mapping[str, Names]) -> dict[str, Names]:
     return mapping
 
 
-def rules_of(variable: Any) -> dict[str, Names]:
+def rules_for(metadata: Mapping[str, Any]) -> dict[str, Names]:
     """Returns the rules in force for a Variable: its own before those of the `with` block."""
-    own = variable.get_metadata("sharding_rules", None) if isinstance(variable, Variable) else None
-    return {**_rules.get(), **_as_mapping(own or ())}
+    return {**_rules.get(), **_as_mapping(metadata.get("sharding_rules") or ())}
 
 
 def resolve(plan: Any, rules: Mapping[str, Names]) -> PartitionSpec:
@@ -241,7 +239,7 @@ def _is_number(x: Any) -> bool:
     return isinstance(x, (*ARRAY_TYPES, bool, int, float, complex))
 
 
-def shard_on_creation(variable: Variable, value: Any) -> Any:
+def shard_on_creation(variable: Any, value: Any) -> Any:
     """Shards the value of a new Variable by its `out_sharding`, where a mesh is set.
 
     The mesh is that of `jax.set_mesh`, or the Variable's metadata `mesh`. Outside a mesh, and with
@@ -257,13 +255,13 @@ def shard_on_creation(variable: Variable, value: Any) -> Any:
     Raises:
       ValueError: if the plan does not fit the value or the mesh.
     """
-    metadata = variable.get_metadata()
+    metadata = variable._metadata
     plan = metadata.get("out_sharding")
     eager = metadata.get("eager_sharding")
     if plan is None or not (config.using_eager_sharding() if eager is None else eager):
         return value
     where = name_of(variable)
-    return _constrain(where, value, plan, rules_of(variable), metadata.get("mesh"))
+    return _constrain(where, value, plan, rules_for(metadata), metadata.get("mesh"))
 
 
 def with_logical_constraint(x: Any, names: Plan, *, mesh: Any = None) -> Any:
@@ -289,4 +287,4 @@ def with_logical_constraint(x: Any, names: Plan, *, mesh: Any = None) -> Any:
       >>> tuple(x.sharding.spec)
       ('data', None)
     """
-    return _constrain("the array", x, names, rules_of(None), mesh)
+    return _constrain("the array", x, names, rules_for({}), mesh)

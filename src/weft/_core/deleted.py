@@ -8,9 +8,8 @@ from typing import Any
 import jax
 from jax.core import Tracer
 
+from weft._core.arguments import leaf_paths
 from weft._core.path import format_path
-from weft._lift.arguments import leaf_paths
-from weft._variable.variable import is_variable
 
 _MOST = 5
 
@@ -19,8 +18,8 @@ def explain_deleted(
     error: Exception, f: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> None:
     """Adds to JAX's error about an array that was deleted which arguments hold such arrays."""
-    leaves = leaf_paths(f, args, kwargs, is_variable)
-    gone = [format_path(path) for path, leaf in leaves if _is_gone(leaf)]
+    leaves = leaf_paths(f, args, kwargs)
+    gone = list(dict.fromkeys(format_path(path) for path, leaf in leaves if _is_gone(leaf)))
     if gone and "were donated" not in str(error):
         names = ", ".join(gone[:_MOST]) + (", ..." if len(gone) > _MOST else "")
         error.args = (
@@ -31,5 +30,4 @@ def explain_deleted(
 
 
 def _is_gone(leaf: Any) -> bool:
-    concrete = (x for x in jax.tree.leaves(leaf) if isinstance(x, jax.Array))
-    return any(x.is_deleted() for x in concrete if not isinstance(x, Tracer))
+    return isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer) and leaf.is_deleted()

@@ -1,15 +1,13 @@
-"""A GraphDef and a State in one value."""
+"""A GraphDef and a State in one value: `GraphState`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, MutableMapping
-from typing import Any, overload
+from typing import Any
 
 import jax.tree_util as jtu
 
 from weft._core.errors import surface
-from weft._core.filters import Filter
-from weft._graph.api import split
 from weft._graph.records import GraphDef
 from weft._graph.state import (
     State,
@@ -90,31 +88,3 @@ def _unflatten(static: Any, children: Iterable[Any]) -> GraphState:
 
 
 jtu.register_pytree_with_keys(GraphState, _flatten_with_keys, _unflatten, _flatten)
-
-
-@overload
-def unpack(node: Any, filter: Filter = ..., /, *, graph: bool | None = None) -> GraphState: ...
-@overload
-def unpack(
-    node: Any,
-    first: Filter,
-    second: Filter,
-    /,
-    *filters: Filter,
-    graph: bool | None = None,
-) -> tuple[GraphState, ...]: ...
-def unpack(node: Any, *filters: Filter, graph: bool | None = None) -> Any:
-    """As `split`, but each State carries the GraphDef.
-
-    Returns:
-      One GraphState, or a tuple of one per filter.
-
-    Example:
-      >>> import weft as nnx
-      >>> params, rest = nnx.unpack(nnx.BatchNorm(2, rngs=nnx.Rngs(0)), nnx.Param, ...)
-      >>> nnx.merge(params, rest).num_features
-      2
-    """
-    graphdef, *states = split(node, *filters, graph=graph)
-    unpacked = tuple(GraphState(graphdef, state) for state in states)
-    return unpacked[0] if len(unpacked) == 1 else unpacked
