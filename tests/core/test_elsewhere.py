@@ -37,7 +37,7 @@ def test_a_first_program_loads_what_it_uses() -> None:
     }
     transforms = {"map", "loop", "branch", "repeat", "vjp", "custom_vjp", "abstract", "partial"}
     assert not found & {f"weft._lift.{name}" for name in transforms}
-    assert not found & {"weft._core.repr", "weft._rng.rekey", "weft._module.capture"}
+    assert not found & {"weft._graph.tally", "weft._rng.rekey", "weft._module.capture"}
 
 
 @pytest.mark.skipif(not IS_IN_CORE, reason="newer JAX tells the running trace in jax.extend alone")

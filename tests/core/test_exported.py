@@ -141,7 +141,7 @@ SCRIPT = """
 import sys
 import jax, jax.export, jax.numpy as jnp, numpy as np
 import weft as nnx
-from tests.test_exported import Net
+from tests.core.test_exported import Net
 with open(sys.argv[1], "rb") as file:
     program = jax.export.deserialize(file.read())
 model = Net()

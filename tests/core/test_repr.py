@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import pytest
 
 import weft as nnx
-from weft._core.repr import shown_attributes
 from weft._graph import walk
+from weft._object.shown import shown_attributes
 
 
 class Box(nnx.Module):

@@ -18,13 +18,13 @@ class Model(nnx.Module):
         return self.layer(x)
 
 
-@pytest.mark.parametrize("name", compat._FUNCTIONS)
+@pytest.mark.parametrize("name", compat._OPTIONS)
 def test_every_function_is_the_one_of_weft_with_other_defaults(name):
     function, original = getattr(compat, name), getattr(nnx, name)
     assert function.__wrapped__ is original and function.__doc__ == original.__doc__
     theirs = inspect.signature(original).parameters
     for option, parameter in inspect.signature(function).parameters.items():
-        expected = True if option in compat._FUNCTIONS[name][1] else theirs[option].default
+        expected = True if option in compat._OPTIONS[name] else theirs[option].default
         assert parameter.default is expected or parameter.default == expected
 
 

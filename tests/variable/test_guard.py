@@ -67,7 +67,7 @@ def test_a_change_of_an_object_from_an_inner_transform() -> None:
 
 def test_what_no_transform_was_given_is_named_by_the_line_that_made_it() -> None:
     model = Counting()
-    with pytest.raises(nnx.TraceContextError, match=r"\(made at .*test_variable_guard\.py:\d+\)"):
+    with pytest.raises(nnx.TraceContextError, match=r"\(made at .*test_guard\.py:\d+\)"):
         nnx.jit(lambda x: model.counts[0].set_value(x))(X)
     with pytest.raises(nnx.TraceContextError, match=r"cannot change Counting\.counts from inside"):
         nnx.jit(lambda x: setattr(model, "counts", x))(X)

@@ -21,7 +21,7 @@ SQUARE = jnp.ones((2, 2))
         (SQUARE, 0, jnp.ones(3), ValueError, r"value of shape \(3,\) to v\[0\].*`v\.set_value"),
         (SQUARE, (0, 0, 0), 1.0, IndexError, r"float to v\[\(0, 0, 0\)\].*Too many"),
         (np.ones(3), slice(2), np.ones(3), ValueError, r"value of shape \(3,\) to v\[slice"),
-        (3, 0, 1, TypeError, r"int to v\[0\], where v is a Param \(made at .*test_variable_items"),
+        (3, 0, 1, TypeError, r"int to v\[0\], where v is a Param \(made at .*test_items"),
     ],
 )
 def test_a_write_that_does_not_fit_names_the_variable(
@@ -30,7 +30,7 @@ def test_a_write_that_does_not_fit_names_the_variable(
     variable = nnx.Param(value)
     with pytest.raises(error, match=f"^cannot write a {found}") as caught:
         variable[index] = item
-    assert "v is a Param" in str(caught.value) and "test_variable_items.py" in str(caught.value)
+    assert "v is a Param" in str(caught.value) and "test_items.py" in str(caught.value)
     assert variable.get_value() is value
     if isinstance(value, jax.Array):
         with pytest.raises(error, match=f"^cannot write a {found}"):

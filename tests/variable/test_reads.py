@@ -112,8 +112,8 @@ def test_an_interrupt_before_or_after_a_write(monkeypatch: pytest.MonkeyPatch) -
     for number, expected in ((1, 3.0), (2, 9.0)):
         called(m)
         with monkeypatch.context() as patch:
-            patch.setattr("weft._variable.variable.forget", interrupted_at(number))
-            patch.setattr("weft._variable.variable.readers", [0])
+            patch.setattr("weft._variable.keeper.forget", interrupted_at(number))
+            patch.setattr("weft._variable.keeper.readers", [0])
             with pytest.raises(KeyboardInterrupt):
                 m.a[...] = jnp.full(2, 7.0)
         np.testing.assert_array_equal(total(m), np.full(2, expected))

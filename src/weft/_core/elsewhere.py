@@ -44,7 +44,9 @@ def names_in(
     def __getattr__(name: str) -> Any:
         home = home_of.get(name, package)
         if home != package:
-            value = getattr(importlib.import_module(home), name)
+            module = importlib.import_module(home)
+            is_there = hasattr(module, name)  # a module that nobody has needed yet is not
+            value = getattr(module, name) if is_there else importlib.import_module(f"{home}.{name}")
         elif importlib.util.find_spec(f"{package}.{name}") is not None:
             value = importlib.import_module(f"{package}.{name}")
         else:

@@ -54,11 +54,11 @@ class CallableProxy:
         return self.callable(self.accessor, *args, **kwargs)
 
 
-def apply(graphdef: GraphDef, *states: Any, graph: bool | None = None) -> CallableProxy:
+def apply(self: GraphDef, state: Any, *states: Any, graph: bool | None = None) -> CallableProxy:
     """Returns a proxy of the model that a GraphDef and States make up; see `call`."""
 
     def call_part(accessor: Callable[[Any], Any], *args: Any, **kwargs: Any) -> Any:
-        model = merge(graphdef, *states)
+        model = merge(self, state, *states)
         return accessor(model)(*args, **kwargs), split(model, graph=graph)
 
     return CallableProxy(call_part)

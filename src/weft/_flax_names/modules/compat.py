@@ -1,16 +1,16 @@
 """The functions of the NNX API with `graph=True` and `graph_updates=True`, whatever the settings.
 
-Each function is that of the same name in `weft`, with other defaults for the options named beside
-it in the table.
+Each function is that of the same name in `weft`, with other defaults.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+import weft
 
 if TYPE_CHECKING:  # with the signatures that these have in `weft`
     from weft import backup_keys as backup_keys
@@ -48,44 +48,14 @@ if TYPE_CHECKING:  # with the signatures that these have in `weft`
     from weft import vmap as vmap
     from weft import while_loop as while_loop
 
-_GRAPH = ("graph",)
-_BOTH = ("graph", "graph_updates")
-_FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "backup_keys": ("_rng.backups", _GRAPH),
-    "cached_partial": ("_lift.partial", _BOTH),
-    "checkify": ("_lift.abstract", _BOTH),
-    "clone": ("_graph.api", _GRAPH),
-    "cond": ("_lift.branch", _BOTH),
-    "custom_vjp": ("_lift.custom_vjp", _BOTH),
-    "eval_shape": ("_lift.abstract", _BOTH),
-    "flatten": ("_graph.flat", _GRAPH),
-    "fori_loop": ("_lift.repeat", _BOTH),
-    "fork_rngs": ("_rng.rekey", _BOTH),
-    "get_abstract_model": ("_abstract_model", _GRAPH),
-    "grad": ("_lift.autodiff", _BOTH),
-    "graphdef": ("_graph.api", _GRAPH),
-    "iter_children": ("_graph.iterate", _GRAPH),
-    "iter_graph": ("_graph.iterate", _GRAPH),
-    "iter_modules": ("_graph.iterate", _GRAPH),
-    "jit": ("_lift.jit", _BOTH),
-    "jvp": ("_lift.vjp", _BOTH),
-    "pmap": ("_lift.map", _BOTH),
-    "recursive_map": ("_graph.iterate", _GRAPH),
-    "remat": ("_lift.abstract", _BOTH),
-    "reseed": ("_rng.reseed", _GRAPH),
-    "scan": ("_lift.loop", _BOTH),
-    "shard_map": ("_lift.shards", _BOTH),
-    "split": ("_graph.api", _GRAPH),
-    "split_rngs": ("_rng.rekey", _BOTH),
-    "state": ("_graph.api", _GRAPH),
-    "switch": ("_lift.branch", _BOTH),
-    "value_and_grad": ("_lift.autodiff", _BOTH),
-    "view": ("_graph.view", _GRAPH),
-    "view_info": ("_graph.view", _GRAPH),
-    "vjp": ("_lift.vjp", _BOTH),
-    "vmap": ("_lift.map", _BOTH),
-    "while_loop": ("_lift.repeat", _BOTH),
-}
+_OF_WALKS = """
+backup_keys clone flatten get_abstract_model graphdef iter_children iter_graph iter_modules
+recursive_map reseed split state view view_info
+"""
+_OF_TRANSFORMS = """
+cached_partial checkify cond custom_vjp eval_shape fori_loop fork_rngs grad jit jvp pmap remat
+scan shard_map split_rngs switch value_and_grad vjp vmap while_loop
+"""
 
 
 def _with_true(function: Callable[..., Any], options: tuple[str, ...]) -> Callable[..., Any]:
@@ -103,9 +73,10 @@ def _with_true(function: Callable[..., Any], options: tuple[str, ...]) -> Callab
     return compatible
 
 
+_OPTIONS = {
+    **dict.fromkeys(_OF_WALKS.split(), ("graph",)),
+    **dict.fromkeys(_OF_TRANSFORMS.split(), ("graph", "graph_updates")),
+}
 globals().update(
-    {
-        name: _with_true(getattr(importlib.import_module(f"weft.{home}"), name), options)
-        for name, (home, options) in _FUNCTIONS.items()
-    }
+    {name: _with_true(getattr(weft, name), options) for name, options in _OPTIONS.items()}
 )
