@@ -16,7 +16,8 @@ import pytest
 import weft as nnx
 from weft._core.makeup import Aspect
 from weft._core.static import Static, Watched, key_of
-from weft._graph.snapshot import Snapshot, observe
+from weft._graph.memory import observe
+from weft._graph.snapshot import Snapshot
 from weft._graph.walk import Flattener
 from weft._variable.watch import Watch
 

@@ -261,5 +261,6 @@ def is_taken(value: Any) -> bool:
     """Returns whether a value is something that JAX takes for an array."""
     if isinstance(value, (np.ndarray, np.generic)):
         return value.dtype.kind not in _NO_NUMBERS
-    is_array = isinstance(value, _TAKEN) or hasattr(value, "dtype")
-    return is_array or hasattr(value, "__jax_array__")
+    # The class is asked first: a Variable would take a look at its dtype for a read.
+    is_array = isinstance(value, _TAKEN) or hasattr(type(value), "__jax_array__")
+    return is_array or hasattr(value, "dtype")

@@ -2,7 +2,7 @@
 
 The *content* of an object are its GraphDef and its leaves, as one walk finds them. The second time
 that an object is walked they are kept by the object itself, as its *memory*, and are good until
-something in its structure changes: objects and Variables report that, all else is compared.
+something in its structure changes.
 """
 
 from __future__ import annotations
@@ -15,44 +15,16 @@ from typing import Any, NamedTuple
 from weft._core.filters import Filter, filter_flat, filters_to_predicates, is_structural, split_flat
 from weft._core.path import Path
 from weft._graph.levels import Levels, levels_of
+from weft._graph.memory import Memory, slots_of
 from weft._graph.records import GraphDef
-from weft._graph.snapshot import Snapshot, observe
 from weft._graph.state import State
 from weft._graph.walk import Entry, Flattener
-from weft._object.pytree import Pytree, attributes, set_memory, structure_changed
+from weft._object.pytree import Pytree, set_memory, structure_changed
 from weft._variable.storage import get_slot
 from weft._variable.values import is_leaf
-from weft._variable.variable import Variable, is_variable
-from weft._variable.watch import Watch
+from weft._variable.variable import is_variable
 
 _MOST = 16
-
-
-class Slot(NamedTuple):
-    """Where an array that no Variable holds is read."""
-
-    holder: Any
-    key: Any
-
-    def read(self) -> Any:
-        return self.holder[self.key]
-
-
-def slots_of(flattener: Flattener) -> dict[int, Slot]:
-    """Returns where the arrays that no Variable holds are read, by entry."""
-    holders = {
-        spot.path: obj
-        for obj, spot in zip(flattener.table.objects, flattener.table.spots, strict=True)
-        if isinstance(obj, Pytree)
-    }
-    slots: dict[int, Slot] = {}
-    for i, (path, value, _) in enumerate(flattener.entries):
-        if not isinstance(value, Variable):
-            # Attributes may get another array without being reported, nothing else may.
-            own = attributes(holders[path[:-1]]) if path[:-1] in holders else {}
-            is_attribute = bool(path) and own.get(path[-1]) is value
-            slots[i] = Slot(own, path[-1]) if is_attribute else Slot((value,), 0)
-    return slots
 
 
 class Content:
@@ -139,28 +111,23 @@ class Group(NamedTuple):
     levels: Levels | None
 
 
-class Memory:
+class Remembered(Memory):
     """The content of an object, for as long as its structure stays the same."""
 
-    __slots__ = ("__weakref__", "_content", "_share", "_slots", "_snapshot", "_watch")
+    __slots__ = ("_content", "_share", "_slots")
 
     def __init__(self, node: Pytree, content: Content, flattener: Flattener):
         self._content = content
         self._share = flattener.share
-        self._watch = Watch(functools.partial(_forget, weakref.ref(node)))
         self._slots = slots_of(flattener)
-        snapshot = Snapshot()
-        observe(flattener, content.graphdef.root, self._watch, snapshot)
-        self._snapshot = snapshot.close()
-
-    def __del__(self) -> None:
-        self._watch.valid = False  # so that the objects forget it
+        forget = functools.partial(_forget, weakref.ref(node))
+        super().__init__(flattener, content.graphdef.root, forget)
 
     def recall(self, node: Pytree, share: bool) -> Content | None:
         """Returns the content of its object, None if out of date or looked for otherwise."""
-        if share != self._share or not self._watch.valid:
+        if share != self._share or not self.watch.valid:
             return None
-        if self._snapshot is not None and not self._snapshot.holds():
+        if not self.holds():
             structure_changed(node)  # so that others, who would see it later, let go of it as well
             return None
         for i, slot in self._slots.items():
@@ -198,12 +165,12 @@ def content_of(node: Any, *, share: bool) -> Content:
     """
     is_object = isinstance(node, Pytree)
     memory = node._pytree_memory if is_object else None
-    if type(memory) is Memory:
+    if type(memory) is Remembered:
         content = memory.recall(node, share)
         if content is not None:
             return content
     flattener = Flattener(share=share, root=type(node).__name__)
     content = Content(GraphDef(flattener.flatten(node)), flattener.entries)
     if is_object:
-        set_memory(node, WALKED if memory is None else Memory(node, content, flattener))
+        set_memory(node, WALKED if memory is None else Remembered(node, content, flattener))
     return content

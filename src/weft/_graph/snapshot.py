@@ -19,16 +19,7 @@ import jax.tree_util as jtu
 
 from weft._core.makeup import Aspect, own_dict
 from weft._core.static import Watched
-from weft._graph.records import Record, watched_in
-from weft._graph.state import State, watch_state
-from weft._graph.walk import Flattener
 from weft._object.node_types import node_type
-from weft._object.pytree import Pytree, attributes, watch_object
-from weft._variable.keeper import watch_variable
-from weft._variable.storage import get_slot
-from weft._variable.values import is_leaf
-from weft._variable.variable import Variable
-from weft._variable.watch import Watch
 
 _values_of = dict.values
 _dict_of = operator.attrgetter("__dict__")  # in C, but subject to what a class makes of it
@@ -191,30 +182,3 @@ def _unchanged(aspect: Aspect, value: Any) -> Callable[[], bool]:
             return False
 
     return check
-
-
-def observe(flattener: Flattener, record: Record, watch: Watch, snapshot: Snapshot) -> None:
-    """Watches what was walked where changes are reported, and adds the rest to a snapshot."""
-    for obj in flattener.table.objects:
-        if isinstance(obj, Variable):
-            watch_variable(obj, watch)
-            raw = get_slot(obj)
-            if not is_leaf(raw):
-                treedef = jtu.tree_structure(raw)
-                snapshot.add_check(functools.partial(_has_treedef, obj, treedef))
-        elif isinstance(obj, Pytree):
-            if not watch_object(obj, watch):
-                snapshot.add_container(attributes(obj))
-        else:
-            snapshot.add_container(obj)
-    for value in flattener.foreign:
-        if isinstance(value, State):
-            if not watch_state(value, watch):
-                snapshot.add_levels(value._mapping)
-        else:
-            snapshot.add_foreign(value)
-    snapshot.add_static(watched_in(record))
-
-
-def _has_treedef(variable: Variable, treedef: Any) -> bool:
-    return jtu.tree_structure(get_slot(variable)) == treedef

@@ -284,7 +284,7 @@ def test_a_plan_of_another_model_learns_of_the_callback() -> None:
     # None of them reads the arrays without saying so, whatever it knew before.
     for m in models:
         for plan in iter_plans(m._root_plans):
-            assert plan.reading is None or plan.reading.jitted() is None
+            assert plan.reading is None or plan.program().unasked is None
     np.testing.assert_allclose(values, [1 + 0.5**4, 1 + 0.5**5])
     assert [int(m.step[...]) for m in models] == [5, 5]
 

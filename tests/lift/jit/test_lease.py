@@ -381,7 +381,7 @@ def test_arrays_lost_in_a_failure_are_explained(monkeypatch: pytest.MonkeyPatch)
     m = trained()
     (plan,) = iter_plans(m._root_plans)
     with monkeypatch.context() as patch:
-        patch.setattr(plan.donating, "jitted", lambda: consume)
+        patch.setattr(plan.program().donating, "jitted", consume)
         with pytest.raises(RuntimeError, match="out of memory") as raised:
             step(m)
     assert raised.value.__notes__ == [

@@ -18,7 +18,7 @@ import pytest
 import weft as nnx
 from tests.devices import make_mesh
 from tests.lift.donated import peek
-from weft._lift.jit import dispatch
+from weft._lift.jit import handover
 from weft._lift.jit.plan import iter_plans
 
 CONTEXTS: dict[str, Callable[[], Any]] = {
@@ -272,7 +272,7 @@ def test_the_jaxpr_of_the_first_trace_serves_that_call_alone(
         patch.setattr("weft._lift.jit.lease.Lease.reclaim", lambda *args: False)
         first = train(m, jnp.ones(2))
     (plan,) = iter_plans(m._root_plans)
-    assert not plan.structure().donating.handovers
+    assert not plan.program().donating.handovers
     with jax.threefry_partitionable(False):
         expected = jax.jit(lambda: jax.random.uniform(jax.random.key(0)))()
         np.testing.assert_array_equal(train(m, jnp.ones(2)), expected)
@@ -294,7 +294,7 @@ def test_threads_with_other_settings_do_not_share_a_jaxpr(monkeypatch: pytest.Mo
         with jax.threefry_partitionable(False):
             results["other"] = draw(Counters())
 
-    real = dispatch.Dispatcher._prepare
+    real = handover.Trace.prepare
 
     def prepare(self: Any, *args: Any) -> Any:
         program = real(self, *args)
@@ -305,7 +305,7 @@ def test_threads_with_other_settings_do_not_share_a_jaxpr(monkeypatch: pytest.Mo
             thread.join()
         return program
 
-    monkeypatch.setattr(dispatch.Dispatcher, "_prepare", prepare)
+    monkeypatch.setattr(handover.Trace, "prepare", prepare)
     mine = draw(Counters())
     uniform = lambda: jax.random.uniform(jax.random.key(0))  # noqa: E731
     np.testing.assert_array_equal(mine, jax.jit(uniform)())

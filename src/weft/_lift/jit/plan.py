@@ -3,8 +3,7 @@
 A *plan* knows the Variables of a call in order, and the program to run on their arrays. It is kept
 by the first object among the arguments (so that it dies with it), refers to all objects weakly,
 and is valid until their structure changes: objects report that themselves, and then the plan is
-forgotten. What cannot report is compared with a *snapshot* on each call. *Operands* say how to
-gather the arrays of one program.
+forgotten.
 """
 
 from __future__ import annotations
@@ -21,24 +20,20 @@ import jax.tree_util as jtu
 
 from weft._core.arguments import leaf_paths
 from weft._core.types import NO_PLANS, Root
-from weft._graph.content import Slot, slots_of
+from weft._graph.memory import Memory, slots_of
 from weft._graph.records import ValueDef
-from weft._graph.snapshot import Snapshot, observe
+from weft._graph.snapshot import Snapshot
 from weft._graph.walk import Flattener
-from weft._lift.jit.lease import Lease, settle
+from weft._lift.jit.operands import Operands
 from weft._lift.jit.pattern import Pattern, getter, is_root
 from weft._lift.jit.program import ARRAYS, KEPT, Program
 from weft._lift.jit.spec import Call, Spec
 from weft._lift.lift import Lift
 from weft._object.pytree import Pytree
-from weft._variable.bulk import expose, store_raws
+from weft._variable.bulk import expose
 from weft._variable.keeper import is_part
 from weft._variable.part import check_apart
-from weft._variable.reads import readers, register
-from weft._variable.storage import get_keeper, get_slot
-from weft._variable.values import is_leaf
 from weft._variable.variable import Variable
-from weft._variable.watch import Watch
 
 _MOST = 16
 _MOST_THREADS = 16
@@ -48,86 +43,14 @@ Plans = dict[object, dict[int, list["Plan"]]]
 """The plans that an object keeps, by whom they are for and by thread."""
 
 
-class Operands:
-    """How to gather the arrays of a program from a plan's objects.
-
-    Attributes:
-      donated: the Variables whose arrays are donated.
-      kept: the other Variables with a single array, in order.
-      others: the rest, by position among all that are kept: arrays, Variables with a pytree, parts.
-      is_reading: the program's.
-      lease: the lease of the donated Variables.
-      targets: by outcome, the Variables to write besides; None where one is a part.
-      jitted: a weak reference to the program's function.
-      has_effects, interrupts, outcomes: the program's.
-      arrays: those of the Variables in `kept`, as long as none is written; None if not read yet.
-      array_type: the type of an array that came out alone, None if none did.
-    """
-
-    __slots__ = (
-        "__weakref__",
-        "array_type",
-        "arrays",
-        "donated",
-        "has_effects",
-        "interrupts",
-        "is_reading",
-        "jitted",
-        "kept",
-        "lease",
-        "others",
-        "outcomes",
-        "targets",
-    )
-
-    def __init__(self, program: Program, values: Sequence[Any]):
-        self.outcomes = program.outcomes
-        self.jitted: Any = weakref.ref(program.jitted)
-        self.interrupts = program.interrupts
-        self.has_effects = program.has_effects
-        self.arrays: list[Any] | None = None
-        self.array_type: type | None = None
-        self.donated: list[Variable] = [values[i] for i in program.donated]
-        paths = [program.spec.entries[i].path for i in program.donated]
-        pairs = zip(self.donated, map(program.options.is_given, paths), strict=True)
-        self.lease = Lease(self.donated, frozenset(id(v) for v, is_given in pairs if is_given))
-        self.targets: dict[int, list[Variable] | None] = {}
-        self.kept: list[Variable] = []
-        self.others: list[tuple[int, Slot | Variable]] = []
-        position = 0
-        for i in sorted(set(range(len(values))).difference(program.donated)):
-            value = values[i]
-            if isinstance(value, Variable) and not is_part(value) and is_leaf(value._slot):
-                self.kept.append(value)
-                position += 1
-            elif value is not None:
-                self.others.append((position, value))
-                position += _treedef(value).num_leaves if isinstance(value, Variable) else 1
-        self.is_reading = program.is_reading
-
-    def read(self) -> list[Any]:
-        """Reads the arrays in `kept`, and keeps them as long as nothing is written."""
-        settle()
-        reference = register(self)
-        arrays = self.arrays = [variable._slot for variable in self.kept]
-        if reference not in readers:  # another thread wrote meanwhile
-            self.arrays = None
-        return arrays
-
-    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if not is_finalizing():  # at the end, modules are empty already
-            self.lease.end()
-
-
-class Plan:
+class Plan(Memory):
     """One call's objects, remembered.
 
     Attributes:
       pattern: the form of the call.
       spec: the static side of the call.
-      structure: a weak reference to what is compiled for the spec.
+      program: a weak reference to what is compiled for the spec.
       values: by entry, the Variable, or where an array is read; None for arguments.
-      watch: says whether an object changed.
       is_simple: whether nothing but the watch has to be asked.
       arity: how many positional arguments there are; -1 if objects are inside of them.
       others_of: returns those that are no objects, in C.
@@ -137,22 +60,19 @@ class Plan:
     """
 
     __slots__ = (
-        "__weakref__",
         "_objects",
         "_operands",
         "_roots",
-        "_snapshots",
         "arity",
         "donating",
         "is_simple",
         "others_of",
         "pattern",
+        "program",
         "reading",
         "spec",
-        "structure",
         "types",
         "values",
-        "watch",
     )
 
     def __init__(
@@ -165,44 +85,35 @@ class Plan:
     ):
         self.pattern = pattern
         self.spec = spec
-        self.structure: Any = None
-        void = functools.partial(_void, weakref.ref(self), on_void)
-        self.watch = Watch(void, thread=threading.get_ident())
+        self.program: Any = None
         # The plan is kept by the first object itself, so only the others need to be recognized.
         forget = functools.partial(_forget, weakref.ref(self))
         self._roots = [(i, weakref.ref(given[i], forget)) for i in pattern.roots[1:]]
         self._objects: list[Any] = [
             weakref.ref(obj) if isinstance(obj, Pytree) else obj for obj in flattener.table.objects
         ]
-        self.values = _values(spec, flattener)
         self._operands: dict[object, Operands] = {}
-        self._snapshots: list[Snapshot] = []
         self.is_simple = not self._roots
-        self.depend_on(self._observe(flattener))
+        void = functools.partial(_void, weakref.ref(self), on_void)
+        super().__init__(flattener, spec.record, void, threading.get_ident())
+        for obj in flattener.table.objects:
+            if isinstance(obj, Variable) and obj._keeper is not None:
+                obj._keeper.touch()
+        slots = slots_of(flattener)
+        self.values = [
+            None if group == ARRAYS else slots.get(i, entry.value)
+            for i, (entry, group) in enumerate(zip(flattener.entries, spec.layout, strict=True))
+        ]
         self.arity = pattern.arity if pattern.is_flat else -1
         self.others_of = getter(pattern.others)
         self.types: tuple[type, ...] | None = None
         self.reading: Operands | None = None
         self.donating: Operands | None = None
 
-    def __del__(self) -> None:
-        self.watch.valid = False  # so that the objects forget it
-
     # -- validity
-    def _observe(self, flattener: Flattener) -> Snapshot | None:
-        """Watches what reports its changes, and takes a snapshot of the rest."""
-        snapshot = Snapshot()
-        observe(flattener, self.spec.record, self.watch, snapshot)
-        for obj in flattener.table.objects:
-            if isinstance(obj, Variable) and obj._keeper is not None:
-                obj._keeper.touch()
-        return snapshot.close()
-
     def depend_on(self, snapshot: Snapshot | None) -> None:
-        """Makes the plan valid only as long as what a snapshot shows is as it was."""
-        if snapshot is not None and snapshot not in self._snapshots:
-            self._snapshots.append(snapshot)
-            self.is_simple = False
+        super().depend_on(snapshot)
+        self.is_simple = self.is_simple and not self.snapshots
 
     def fits(self, given: Sequence[Any]) -> bool:
         """Returns whether the plan is one of these arguments or leaves, and still valid."""
@@ -210,13 +121,6 @@ class Plan:
             if ref() is not given[position]:
                 return False
         return self.holds()
-
-    def holds(self) -> bool:
-        """Returns whether the objects are as they were."""
-        for snapshot in self._snapshots:
-            if not snapshot.holds():
-                self.watch.void()
-        return self.watch.valid
 
     def accepts(self, rest: tuple[Any, ...], named: dict[str, Any]) -> bool:
         """Returns whether what JAX is given besides has the form that the plan is for."""
@@ -268,58 +172,6 @@ def _forget(
     found = plan()
     if found is not None and not is_finalizing():  # at the end, modules are empty already
         found.watch.void()
-
-
-def _values(spec: Spec, flattener: Flattener) -> list[Any]:
-    """Returns the Variable at each entry, or where an array is read, None for arguments."""
-    slots = slots_of(flattener)
-    return [
-        None if group == ARRAYS else slots.get(i, entry.value)
-        for i, (entry, group) in enumerate(zip(flattener.entries, spec.layout, strict=True))
-    ]
-
-
-def _treedef(variable: Variable) -> Any:
-    return jtu.tree_structure(get_slot(variable))
-
-
-def gather(operands: Operands) -> list[Any]:
-    """Reads the arrays that are not donated."""
-    arrays = [variable._slot for variable in operands.kept]
-    if operands.others:
-        for position, value in operands.others:
-            if isinstance(value, Slot):
-                arrays.insert(position, value.holder[value.key])
-            else:
-                raw = value._raw if is_part(value) else get_slot(value)
-                arrays[position:position] = jtu.tree_leaves(raw)
-    return arrays
-
-
-def store_others(plan: Plan, operands: Operands, number: int, rest: Any, new: list[Any]) -> bool:
-    """Stores the new values of written Variables that are not donated, the first of some arrays.
-
-    Args:
-      plan: of the call.
-      operands: the plan's for the program that ran.
-      number: that of the outcome.
-      rest: what JAX was given besides the objects' arrays.
-      new: what came out.
-
-    Returns:
-      False where there is more to it: where one of them is a part.
-    """
-    if number not in operands.targets:
-        objects = plan.call(rest).objects
-        found = [objects[w.index] for w in operands.outcomes[number].exit.written]
-        operands.targets[number] = None if any(map(is_part, found)) else found
-    targets = operands.targets[number]
-    if targets is None:
-        return False
-    if any(map(get_keeper, targets)):
-        expose(targets)
-    store_raws(targets, new)
-    return True
 
 
 def make_plan(
@@ -378,7 +230,7 @@ def find_plan(plans: Plans, owner: object, given: Sequence[Any], pattern: Patter
     mine = plans.get(owner, {})
     thread = threading.get_ident()
     for plan in mine.get(thread, ()):
-        is_known = plan.pattern == pattern and plan.structure() is not None
+        is_known = plan.pattern == pattern and plan.program() is not None
         if is_known and plan.watch.valid and plan.fits(given):
             others = [other for other in mine[thread] if other is not plan and other.watch.valid]
             mine[thread] = [plan, *others]
@@ -418,7 +270,7 @@ def remember(root: Root | None, plans: Plans, owner: object, plan: Plan) -> None
             mine.pop(other, None)
     for other, by_thread in list(plans.items()):  # another thread may add to it
         found = [plan for plans in list(by_thread.values()) for plan in plans]
-        if all(plan.structure() is None for plan in found):
+        if all(plan.program() is None for plan in found):
             plans.pop(other, None)
 
 

@@ -20,8 +20,6 @@ context may be another.
 from __future__ import annotations
 
 import copy
-import dataclasses
-import functools
 import itertools
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -31,21 +29,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.tree_util as jtu
-import numpy as np
 
 from weft._core.arguments import argument_paths
 from weft._core.path import Path
 from weft._core.static import Static
 from weft._graph.records import ARRAY, ArrayDef, Record, ValueDef, VariableDef, iter_records
-from weft._graph.snapshot import Snapshot, snapshot_of
-from weft._lift.jit.callbacks import has_callbacks
+from weft._lift.jit.handover import Handover, Trace
 from weft._lift.jit.interrupts import HeldInterrupts
+from weft._lift.jit.outcome import Outcome
 from weft._lift.jit.pattern import Pattern
-from weft._lift.jit.spec import Exit, Groups, Spec
+from weft._lift.jit.spec import Groups, Spec
 from weft._lift.lift import Lift
 from weft._lift.naming import names_in, shown_as
-from weft._variable.keeper import is_part
-from weft._variable.variable import Variable
 
 DONATED, KEPT, ARRAYS = range(3)
 _config: Any = jax.config
@@ -75,55 +70,6 @@ class Options(NamedTuple):
         return others if self.is_sharded else [others]
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What comes out of a program besides donated Variables.
-
-    Attributes:
-      exit: the exit; its `written` lacks the donated Variables.
-      treedef: of what the function returns, if these are arrays only.
-      is_eager: whether nothing was compiled, so that arrays may come out that went in.
-      may_be_whole: whether JAX may put together what the function returns.
-      snapshot: of the static values that come out, None if none of them can change in place.
-      is_plain: whether nothing but single arrays in Variables is written back.
-      is_whole: whether nothing but what the function returns comes out of a compiled program.
-    """
-
-    exit: Exit
-    treedef: Any
-    is_eager: bool
-    may_be_whole: bool
-    snapshot: Snapshot | None = dataclasses.field(init=False, compare=False)
-    is_plain: bool = dataclasses.field(init=False)
-    is_whole: bool = dataclasses.field(init=False)
-
-    def __post_init__(self) -> None:
-        exit = self.exit
-        object.__setattr__(self, "snapshot", snapshot_of(exit.watched))
-        singles = all(w.treedef is None and w.metadata is None for w in exit.written)
-        is_plain = self.treedef is not None and not exit.changed and singles
-        object.__setattr__(self, "is_plain", is_plain)
-        is_whole = is_plain and not exit.written and not self.is_eager and self.may_be_whole
-        object.__setattr__(self, "is_whole", is_whole)
-
-
-class Handover(NamedTuple):
-    """A trace, for one use in the call that needed it.
-
-    Attributes:
-      avals: of kept arrays and arguments, in the order of the entries.
-      call: does with such arrays what was traced; returns the groups of what comes out.
-      donated: for each donated Variable the group and the place of its value there, None where it
-        stays as it is.
-      outcome: what comes out besides.
-    """
-
-    avals: list[Any]
-    call: Callable[[list[Any]], Groups]
-    donated: tuple[tuple[int, int] | None, ...]
-    outcome: Outcome
-
-
 class UntracedError(Exception):
     """Ends a call that JAX would have to trace, or whose arguments have another form."""
 
@@ -140,7 +86,13 @@ class Program:
       on_trace: called with the avals of each trace of the user's function, before it runs.
 
     Attributes:
+      lift: the function.
       jitted: the compiled function.
+      unasked: the same for plans that look at nothing else; None where the function calls back to
+        the host, which asks for more.
+      donating: the program that donates what this one writes, if it was traced.
+      donates: whether there may be such a program.
+      has_callbacks: whether the function calls back to the host: then nothing is donated.
       outcomes: what came out of the traces, save what is whole.
       traces: how many there were.
       handovers: traces to be used by a thread's running call.
@@ -178,7 +130,10 @@ class Program:
         self.rest = pattern.rest
         self.is_nestable = not (any(options.jit.values()) or options.given or options.is_sharded)
         self._pattern = pattern
-        self._lift = lift
+        self.lift = lift
+        self.donates = options.donates or bool(options.given)
+        self.donating: Program | None = None
+        self.has_callbacks = False
         self._on_trace = on_trace
         self._tracing: dict[int, Spec] = {}  # of calls that may be traced now, by thread
         this = weakref.ref(self)  # no cycle: a program goes when its function goes
@@ -198,6 +153,7 @@ class Program:
         spec = self.spec
         shown = shown_as(lift.f, function, lambda _: names_in(spec))
         self.jitted: Any = jax.jit(shown, **self._jit_options())
+        self.unasked: Any = self.jitted
 
     @property
     def rest_paths(self) -> list[Path]:
@@ -205,7 +161,7 @@ class Program:
         pattern = self._pattern
         paths = self.spec.record.keys
         if pattern.is_flat:
-            paths = argument_paths(self._lift.f, pattern.arity)
+            paths = argument_paths(self.lift.f, pattern.arity)
         return [paths[i] for i in pattern.others]
 
     def _jit_options(self) -> dict[str, Any]:
@@ -223,7 +179,7 @@ class Program:
             for entry, size, group in entries:
                 groups[group] += [entry.prefix] * size
             found["in_shardings"] = (*(groups[i] for i in lists), *groups[ARRAYS])
-            found["out_shardings"] = (groups[DONATED], self._lift.out_keys, None)
+            found["out_shardings"] = (groups[DONATED], self.lift.out_keys, None)
         return found
 
     @contextmanager
@@ -256,9 +212,9 @@ class Program:
             raise UntracedError
         self.traces += 1
         self._on_trace(spec, jax.tree.map(jax.typeof, groups))
-        inside = self._lift.rebuild(spec, groups)
-        out = self._lift.run(inside)
-        others, exit = self._lift.collect(spec, inside, out)
+        inside = self.lift.rebuild(spec, groups)
+        out = self.lift.run(inside)
+        others, exit = self.lift.collect(spec, inside, out)
         treedef = jtu.tree_structure(out) if _only_arrays(exit.out) else None
         is_eager = bool(_config.jax_disable_jit)
         outcome = Outcome(exit, treedef, is_eager, not self.options.is_sharded)
@@ -304,16 +260,32 @@ class Program:
         others = groups if self.options.is_sharded else groups[0]
         return new, others, [None] * self.outcomes.index(outcome)
 
-    def with_compiled(self, compiled: Callable[..., Any]) -> Program:
+    def with_donated(self, donated: tuple[int, ...]) -> Program:
+        """Returns a program of the same function that donates the arrays of some entries."""
+        return Program(self.lift, self.spec, self._pattern, donated, self.options, self._on_trace)
+
+    def with_compiled(self, compiled: Callable[..., Any], has_callbacks: bool) -> Program:
         """Returns this program with its function compiled ahead of time."""
         program = copy.copy(self)
-        program.jitted = functools.partial(compiled)  # may be referred to weakly, unlike JAX's
+        program.jitted = program.unasked = compiled
+        program.donating, program.donates = None, bool(self.donated)
         program.token = object()
+        if has_callbacks:
+            program.note_callbacks()
         return program
 
+    def note_callbacks(self) -> None:
+        """Notes that the function calls back to the host: from now on every call is asked more."""
+        self.has_callbacks, self.unasked, self.donating = True, None, None
+
     def holds(self) -> bool:
-        """Returns whether the static values that came out of its traces are as they were."""
-        return all(o.snapshot is None or o.snapshot.holds() for o in self.outcomes)
+        """Returns whether the static values that came out of its traces are as they were.
+
+        Objects have them now, where they may be changed in place: another call has to make them
+        anew.
+        """
+        outcomes = [*self.outcomes, *(self.donating.outcomes if self.donating else ())]
+        return all(o.snapshot is None or o.snapshot.holds() for o in outcomes)
 
     def trace(
         self, spec: Spec, kept: list[Any], rest: tuple[Any, ...], named: dict[str, Any]
@@ -322,124 +294,6 @@ class Program:
         with self.tracing(spec):
             traced = self.jitted.trace(kept, *rest, **named)
         return Trace(self, spec, traced)
-
-
-class Trace:
-    """A trace of a plain program, before the function is run.
-
-    Attributes:
-      program: the program.
-      spec: of the call that it was made for.
-      traced: JAX's stage.
-      outcome: what comes out, None if it is whole.
-      has_callbacks: whether the function calls back to the host.
-    """
-
-    def __init__(self, program: Program, spec: Spec, traced: Any):
-        self.program = program
-        self.spec = spec
-        self.traced = traced
-        self.outcome = find_outcome(program.outcomes, traced.out_info)
-        self.has_callbacks = has_callbacks(traced.jaxpr)
-
-    def _places(self, values: Sequence[Any]) -> dict[int, tuple[int, int] | None]:
-        """Returns where the new values of entries are, None for what is no array of old aval.
-
-        Args:
-          values: what is at each entry: Variables and others.
-        """
-        if self.outcome is None:  # nothing is written
-            return {}
-        exit = self.outcome.exit
-        treedef = jtu.tree_structure(self.traced.out_info)  # which lacks some shardings
-        groups = self.program.options.groups_of(
-            jtu.tree_unflatten(treedef, self.traced.jaxpr.out_avals)[1]
-        )
-        indices = _entries_by_index(self.program.spec)
-        positions = [0] * len(groups)
-        found: dict[int, tuple[int, int] | None] = {}
-        for w, group in zip(exit.written, exit.layout, strict=False):
-            entry, position = indices[w.index], positions[group]
-            variable = values[entry]
-            is_single = w.treedef is None and w.metadata is None and isinstance(variable, Variable)
-            may_take = is_single and not is_part(variable)
-            same = may_take and _same_aval(variable._slot, groups[group][position])
-            found[entry] = (group, position) if same else None
-            positions[group] += 1 if w.treedef is None else w.treedef.num_leaves
-        return found
-
-    def prepare(
-        self, donating: Program | None, values: Sequence[Any], make: Callable[..., Program]
-    ) -> Program:
-        """Returns the program that donates what is written, with this trace for its next call.
-
-        Donated are Variables whose single array keeps its shape and dtype; of the program that
-        there is already, no other ones.
-
-        Args:
-          donating: that of earlier traces, if any.
-          values: what is at each entry: Variables and others.
-          make: makes a program from the positions of the entries to donate.
-        """
-        places = self._places(values)
-        if donating is not None and donating.donated:
-            donated = [i for i in donating.donated if places.get(i, ()) is not None]
-        else:
-            entries = zip(values, self.program.spec.entries, strict=True)
-            options = self.program.options
-            may_go = [options.donates or options.is_given(entry.path) for _, entry in entries]
-            donated = sorted(i for i, place in places.items() if place is not None and may_go[i])
-        if donating is None or donating.donated != tuple(donated):
-            donating = make(tuple(donated))
-        if donated:
-            donating.has_effects |= bool(self.traced.jaxpr.effects)
-            donating.handovers[get_ident()] = self._handover(donating, places)
-        return donating
-
-    def _handover(self, donating: Program, places: dict[int, Any]) -> Handover:
-        indices = _entries_by_index(self.program.spec)
-        chosen = frozenset(donating.donated)
-        if self.outcome is None:  # whole, so what comes out is not in the groups
-            out = self.traced.out_info
-            out = out[1] if type(out) is tuple else out
-            treedef = jtu.tree_structure(out)
-            exit = Exit((), (), Static(None), (0,) * treedef.num_leaves)
-        else:
-            exit, treedef = self.outcome.exit, self.outcome.treedef
-        kept = [i for i, w in enumerate(exit.written) if indices[w.index] not in chosen]
-        written = tuple(exit.written[i] for i in kept)
-        rest = exit.layout[len(exit.written) :]
-        exit = Exit(written, exit.changed, exit.out, (*(exit.layout[i] for i in kept), *rest))
-        # What came out of a program that donates is stored before code of the user's runs.
-        may_be_whole = not donating.options.is_sharded and _is_builtin(treedef)
-        return Handover(
-            avals=list(self.traced.jaxpr.in_avals),
-            call=self._call,
-            donated=tuple(places.get(entry) for entry in donating.donated),
-            outcome=Outcome(exit, treedef, False, may_be_whole),
-        )
-
-    def _call(self, flat: list[Any]) -> Groups:
-        """Does inside another trace what was traced."""
-        program = self.program
-        if program.is_nestable:  # JAX finds the trace in its cache
-            number = len(flat) - program.rest.num_leaves
-            rest, named = jtu.tree_unflatten(program.rest, flat[number:])
-            with program.tracing(self.spec):
-                out = program.jitted(flat[:number], *rest, **named)
-            leaves = jtu.tree_leaves(out)
-        else:
-            from jax.extend.core import jaxpr_as_fun  # takes long to import
-
-            leaves = jaxpr_as_fun(self.traced.jaxpr)(*flat)
-            out = jtu.tree_unflatten(jtu.tree_structure(self.traced.out_info), leaves)
-        return [leaves] if self.outcome is None else program.options.groups_of(out[1])
-
-
-def find_outcome(outcomes: list[Outcome], out: Any) -> Outcome | None:
-    """Returns which of a program's outcomes came out, None if it is whole."""
-    is_whole = not isinstance(out, tuple) or len(out) == 2
-    return None if is_whole else outcomes[len(out[-1])]
 
 
 def entry_sizes(record: Record) -> list[int]:
@@ -455,33 +309,3 @@ def _only_arrays(record: Record) -> bool:
     if isinstance(record, ValueDef):
         return all(map(_only_arrays, record.children))
     return isinstance(record, ArrayDef) or (isinstance(record, Static) and record.value is None)
-
-
-def _is_builtin(treedef: Any) -> bool:
-    """Returns whether JAX puts a pytree together without code of the user's."""
-    if treedef is None:
-        return False
-    data = treedef.node_data()
-    kind = type(None) if data is None else data[0]
-    return kind in (tuple, list, dict, type(None)) and all(map(_is_builtin, treedef.children()))
-
-
-def _entries_by_index(spec: Spec) -> dict[int, int]:
-    leaves = [r for _, r in iter_records(spec.record) if isinstance(r, (ArrayDef, VariableDef))]
-    return {r.index: i for i, r in enumerate(leaves) if isinstance(r, VariableDef)}
-
-
-def _same_aval(array: Any, new: Any) -> bool:
-    """Returns whether an array may take the place of another one in memory.
-
-    On explicit axes of a mesh that takes parts of the same shape on each device.
-    """
-    if not isinstance(array, (jax.Array, np.ndarray, jax.ShapeDtypeStruct)):
-        return False
-    aval = jax.typeof(array)
-    found = getattr(new, "shape", None), getattr(new, "dtype", None)
-    return found == (aval.shape, aval.dtype) and _shard_shape(aval) == _shard_shape(new)
-
-
-def _shard_shape(aval: Any) -> Any:
-    return aval.sharding.shard_shape(aval.shape)
