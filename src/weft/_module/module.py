@@ -34,19 +34,18 @@ def _nothing() -> tuple:
 class Module(Pytree):
     """Base class of layers and models.
 
-        Example:
-          >>> import jax
-    import jax.numpy as jnp
-          >>> import weft as nnx
-          >>> class Model(nnx.Module):
-          ...     def __init__(self, rngs):
-          ...         self.layers = [nnx.Linear(2, 2, rngs=rngs), nnx.Linear(2, 1, rngs=rngs)]
-          ...     def __call__(self, x):
-          ...         for layer in self.layers:
-          ...             x = layer(x)
-          ...         return x
-          >>> Model(nnx.Rngs(0))(jnp.ones((3, 2))).shape
-          (3, 1)
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> class Model(nnx.Module):
+      ...     def __init__(self, rngs):
+      ...         self.layers = [nnx.Linear(2, 2, rngs=rngs), nnx.Linear(2, 1, rngs=rngs)]
+      ...     def __call__(self, x):
+      ...         for layer in self.layers:
+      ...             x = layer(x)
+      ...         return x
+      >>> Model(nnx.Rngs(0))(jnp.ones((3, 2))).shape
+      (3, 1)
     """
 
     __slots__ = ()
