@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 import jax
 
-from weft._core.arguments import check_arrays, select_arguments
+from weft._core.arguments import check_arrays
 from weft._core.static import Static
-from weft._core.tracebacks import boundary, transformed
+from weft._core.tracebacks import boundary
 from weft._core.types import MISSING, Missing
 from weft._graph.walk import Builder, Flattener, make_variable
 from weft._lift.jit.spec import Call
-from weft._lift.lift import Lift, mode_of, raw_leaves, take, unbind
+from weft._lift.lift import Lift, mode_of, raw_leaves, take
+from weft._lift.lifted import lifted
 from weft._lift.naming import names_in, shown_as
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def _maker(transform: str, graph: bool | None, graph_updates: bool | None) -> Callable[..., Lift]:
+    """Returns what makes a lift with one group."""
+    mode = mode_of(graph, graph_updates)
+    return lambda function, bound: Lift(function, transform, mode, bound=bound)
 
 
 def _shown(lift: Lift, call: Call, pure: Callable[..., Any] | None = None) -> Callable[..., Any]:
@@ -75,10 +82,10 @@ def eval_shape(
       >>> model.kernel[...]
       ShapeDtypeStruct(shape=(2, 3), dtype=float32)
     """
-    function, bound = unbind(f)
-    lift = Lift(function, "eval_shape", mode_of(graph, graph_updates), bound=len(bound))
-    call = lift.enter((*bound, *args), kwargs)
+    return lifted(f, _maker("eval_shape", graph, graph_updates), _eval_shape)(*args, **kwargs)
 
+
+def _eval_shape(lift: Lift, call: Call) -> Any:
     def run(groups: list[list[Any]]) -> tuple[list[Any], Static]:
         # All that is returned is made anew, arguments included: these keep their arrays.
         inside = lift.rebuild(call.spec, groups)
@@ -134,19 +141,10 @@ def make_jaxpr(
       1
     """
 
-    def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
-        function, bound = unbind(fun)
-        lift = Lift(function, "make_jaxpr", mode_of(graph, graph_updates), bound=len(bound))
-        static = select_arguments(function, static_argnums, bound=len(bound))
+    def apply(lift: Lift, call: Call) -> Any:
+        return jax.make_jaxpr(_shown(lift, call))(*call.groups)
 
-        @transformed(function)
-        def make_jaxpr_of(*args: Any, **kwargs: Any) -> Any:
-            call = lift.enter(*static.mark_static((*bound, *args), kwargs))
-            return jax.make_jaxpr(_shown(lift, call))(*call.groups)
-
-        return make_jaxpr_of
-
-    return wrap if isinstance(f, Missing) else wrap(f)
+    return lifted(f, _maker("make_jaxpr", graph, graph_updates), apply, static=static_argnums)
 
 
 @overload
@@ -187,20 +185,11 @@ def remat(
       (1, 3)
     """
 
-    def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
-        function, bound = unbind(fun)
-        lift = Lift(function, "remat", mode_of(graph, graph_updates), bound=len(bound))
-        static = select_arguments(function, static_argnums, bound=len(bound))
+    def apply(lift: Lift, call: Call) -> Any:
+        again = jax.checkpoint(_shown(lift, call), prevent_cse=prevent_cse, policy=policy)
+        return lift.leave(call, *again(*call.groups))
 
-        @transformed(function)
-        def remat_of(*args: Any, **kwargs: Any) -> Any:
-            call = lift.enter(*static.mark_static((*bound, *args), kwargs))
-            again = jax.checkpoint(_shown(lift, call), prevent_cse=prevent_cse, policy=policy)
-            return lift.leave(call, *again(*call.groups))
-
-        return remat_of
-
-    return wrap if isinstance(f, Missing) else wrap(f)
+    return lifted(f, _maker("remat", graph, graph_updates), apply, static=static_argnums)
 
 
 checkpoint = remat
@@ -233,15 +222,11 @@ def checkify(
     """
     from jax.experimental import checkify as jax_checkify
 
-    function, bound = unbind(f)
-    lift = Lift(function, "checkify", mode_of(graph, graph_updates), bound=len(bound))
     chosen = jax_checkify.user_checks if errors is None else errors
 
-    @transformed(function)
-    def checkify_of(*args: Any, **kwargs: Any) -> Any:
-        call = lift.enter((*bound, *args), kwargs)
+    def apply(lift: Lift, call: Call) -> Any:
         checked = jax_checkify.checkify(_shown(lift, call), errors=chosen)
         error, (groups, exit) = checked(*call.groups)
         return error, lift.leave(call, groups, exit)
 
-    return checkify_of
+    return lifted(f, _maker("checkify", graph, graph_updates), apply)

@@ -6,13 +6,12 @@ of the differentiated function beside its value.
 
 from __future__ import annotations
 
-import functools
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import (
     TYPE_CHECKING,
     Any,
     Literal,
-    NamedTuple,
     ParamSpec,
     TypeVar,
     Unpack,
@@ -26,11 +25,12 @@ import numpy as np
 from weft._core.arguments import by_position, check_arrays
 from weft._core.filters import Filter, to_predicate
 from weft._core.path import Path, format_path
-from weft._core.tracebacks import boundary, transformed
+from weft._core.tracebacks import boundary
 from weft._core.types import MISSING, Missing
 from weft._graph import prefix as prefixes
 from weft._lift.jit.spec import Call
-from weft._lift.lift import Lift, Mode, mode_of, raw_leaves, unbind
+from weft._lift.lift import Lift, Mode, mode_of, raw_leaves
+from weft._lift.lifted import lifted
 from weft._lift.tangents import tangents_of
 from weft._variable.types import Param
 from weft._variable.variable import Variable
@@ -208,20 +208,10 @@ def value_and_grad(
       >>> float(grads.kernel[0, 0])
       3.0
     """
-    options = Options(argnums, has_aux, mode_of(graph, graph_updates), holomorphic, allow_int)
     _check_reduce_axes(reduce_axes)
-    wrap = functools.partial(_differentiate, "value_and_grad", options)
-    return wrap if isinstance(f, Missing) else wrap(f)
-
-
-class Options(NamedTuple):
-    """The options of `grad` and `value_and_grad`."""
-
-    argnums: Any
-    has_aux: bool
-    mode: Mode
-    holomorphic: bool
-    allow_int: bool
+    both = lambda value, gradient: (value, gradient)  # noqa: E731
+    options = (mode_of(graph, graph_updates), argnums, has_aux, holomorphic, allow_int)
+    return _differentiate(f, "value_and_grad", both, *options)
 
 
 def _check_reduce_axes(reduce_axes: Sequence[str]) -> None:
@@ -231,30 +221,62 @@ def _check_reduce_axes(reduce_axes: Sequence[str]) -> None:
         )
 
 
-def _differentiate(transform: str, options: Options, fun: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes the function that returns value and gradient; errors name the transform."""
-    argnums, has_aux, mode, holomorphic, allow_int = options
-    function, bound = unbind(fun)
+class GradLift(Lift):
+    """The lift of `grad`: what is differentiated depends on how many arguments a call has.
 
-    @transformed(function)
-    def differentiated(*args: Any, **kwargs: Any) -> Any:
-        if kwargs:  # arguments to differentiate are counted by their parameters
-            args, kwargs = by_position(function, (*bound, *args), kwargs)
-            args = args[len(bound) :]
-        prefix = grad_prefixes(argnums, len(args), mode)
-        lift = Lift(
-            function,
-            transform,
-            mode,
-            in_prefix=prefix,
-            out_prefix=(LOSS, AUX) if has_aux else LOSS,
-            kw_prefix=False,
-            in_keys=KEYS,
-            out_keys=[LOSS, AUX, *KEYS],
-            bound=len(bound),
-            bound_prefix=False,
+    Args:
+      argnums: what to differentiate, as the user says it.
+    """
+
+    def __init__(
+        self, f: Callable[..., Any], transform: str, mode: Mode, argnums: Any, **options: Any
+    ):
+        super().__init__(
+            f, transform, mode, kw_prefix=False, in_keys=KEYS, bound_prefix=False, **options
         )
-        call = lift.enter((*bound, *args), kwargs)
+        self._argnums = argnums
+
+    def place(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        # Arguments to differentiate are counted by their parameters.
+        return by_position(self.f, args, kwargs) if kwargs else (args, kwargs)
+
+    def _argument_prefixes(self, args: tuple[Any, ...]) -> Iterable[Any]:
+        chosen = grad_prefixes(self._argnums, len(args) - self.bound, self.mode)
+        return (*itertools.repeat(False, self.bound), *chosen)
+
+    def form(self, call: Call, grads: list[Any]) -> Any:
+        """Returns the gradients as the user asked for them: one, or a tuple."""
+        asked = self._argnums
+        is_single = not isinstance(asked, (tuple, list))
+        numbers = [
+            e.argnum if isinstance(e, DiffState) else e for e in ((asked,) if is_single else asked)
+        ]
+        number = sum(isinstance(key, int) for key in call.spec.record.keys) - self.bound
+        positions = [i % number + self.bound for i in numbers]
+        formed = tangents_of(call, positions, grads, self.mode)
+        return formed[0] if is_single else tuple(formed)
+
+
+def _differentiate(
+    f: Any,
+    transform: str,
+    choose: Callable[[Any, Any], Any],
+    mode: Mode,
+    argnums: Any,
+    has_aux: bool,
+    holomorphic: bool,
+    allow_int: bool,
+) -> Any:
+    """Returns a function that computes value and gradient, and returns what is chosen of both."""
+    out_prefix = (LOSS, AUX) if has_aux else LOSS
+
+    def make(function: Callable[..., Any], bound: int) -> GradLift:
+        options = {"out_prefix": out_prefix, "out_keys": [LOSS, AUX, *KEYS], "bound": bound}
+        return GradLift(function, transform, mode, argnums, **options)
+
+    def apply(lift: GradLift, call: Call) -> Any:
         _check_chosen(lift, call, allow_int)
 
         def scalar(chosen: list[Any], rest: list[Any]) -> Any:
@@ -268,13 +290,9 @@ def _differentiate(transform: str, options: Options, fun: Callable[..., Any]) ->
             scalar, has_aux=True, holomorphic=holomorphic, allow_int=allow_int
         )(*call.groups)
         value = lift.leave(call, ([loss], *groups), exit)
-        asked = argnums if isinstance(argnums, (tuple, list)) else (argnums,)
-        asked = (e.argnum if isinstance(e, DiffState) else e for e in asked)
-        positions = [i % len(args) + len(bound) for i in asked]
-        formed = tangents_of(call, positions, grads, mode)
-        return value, tuple(formed) if isinstance(argnums, (tuple, list)) else formed[0]
+        return choose(value, lift.form(call, grads))
 
-    return differentiated
+    return lifted(f, make, apply)
 
 
 def _check_chosen(lift: Lift, call: Call, allow_int: bool) -> None:
@@ -449,18 +467,10 @@ def grad(
       >>> float(grads.bias[0])
       3.0
     """
-
-    options = Options(argnums, has_aux, mode_of(graph, graph_updates), holomorphic, allow_int)
     _check_reduce_axes(reduce_axes)
 
-    def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
-        both = _differentiate("grad", options, fun)
+    def choose(value: Any, gradient: Any) -> Any:
+        return (gradient, value[1]) if has_aux else gradient
 
-        @transformed(both)
-        def grad_of(*args: Any, **kwargs: Any) -> Any:
-            value, gradient = both(*args, **kwargs)
-            return (gradient, value[1]) if has_aux else gradient
-
-        return grad_of
-
-    return wrap if isinstance(f, Missing) else wrap(f)
+    options = (mode_of(graph, graph_updates), argnums, has_aux, holomorphic, allow_int)
+    return _differentiate(f, "grad", choose, *options)

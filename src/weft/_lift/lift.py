@@ -172,6 +172,9 @@ class Lift:
       bound_prefix: the prefix of these.
       skip: how many parameters of `f`, after the bound ones, are no arguments of a call; negative
         if arguments come first that `f` does not have.
+
+    Attributes:
+      given: what the user transforms: the function, or the method that it is of.
     """
 
     def __init__(
@@ -192,7 +195,7 @@ class Lift:
         bound_prefix: Any = None,
         skip: int = 0,
     ):
-        self.f = f
+        self.f = self.given = f
         self.transform = transform
         self.name = name_of(f)
         self.mode = mode

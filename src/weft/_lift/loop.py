@@ -18,7 +18,7 @@ from weft._core.arguments import argument_paths, check_arrays
 from weft._core.errors import PrefixError, StructureError
 from weft._core.path import Path, format_path
 from weft._core.static import Static
-from weft._core.tracebacks import boundary, transformed
+from weft._core.tracebacks import boundary
 from weft._core.types import MISSING, Missing
 from weft._graph import prefix as prefixes
 from weft._graph.records import ArrayDef, NodeDef, VariableDef, iter_records
@@ -33,7 +33,8 @@ from weft._lift.carry import (
 )
 from weft._lift.jit import placing
 from weft._lift.jit.spec import Call, Exit, Groups
-from weft._lift.lift import Inside, mode_of, unbind
+from weft._lift.lift import Inside, mode_of
+from weft._lift.lifted import lifted
 from weft._lift.map import AxesLift, axis_names, check_axes
 from weft._lift.memo import run_kept
 from weft._lift.naming import names_by_group, shown_as
@@ -359,31 +360,27 @@ def scan(
     """
     options = ScanOptions(length, reverse, unroll, _split_transpose)
 
-    def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
-        function, bound = unbind(fun)
-        mode = mode_of(graph, graph_updates)
-        given = (mode, in_axes, out_axes, dict(transform_metadata), len(bound))
-        lift = ScanLift(function, *given)
-        chosen = ("scan", options, *given)
-        make = functools.partial(_make, options, given)
+    given = (mode_of(graph, graph_updates), in_axes, out_axes, dict(transform_metadata))
 
-        @transformed(function)
-        def scan_of(*args: Any, **kwargs: Any) -> Any:
-            call = lift.enter((*bound, *args), kwargs)
-            check_arrays("scan", lift.name, call.entries)
-            check_axes(call, lift, length, "length")
-            found = run_kept((function, fun), chosen, make, call.spec, *_part(lift, call))
-            return lift.leave(call, *found)
+    def apply(lift: ScanLift, call: Call) -> Any:
+        check_arrays("scan", lift.name, call.entries)
+        check_axes(call, lift, length, "length")
+        chosen = ("scan", options, *given, lift.bound)
+        make = functools.partial(_make, options, given, lift.bound)
+        found = run_kept((lift.f, lift.given), chosen, make, call.spec, *_part(lift, call))
+        return lift.leave(call, *found)
 
-        return scan_of
-
-    return wrap if isinstance(f, Missing) else wrap(f)
+    return lifted(f, lambda function, bound: ScanLift(function, *given, bound), apply)
 
 
 def _make(
-    options: ScanOptions, given: tuple[Any, ...], function: Callable[..., Any], _: Any
+    options: ScanOptions,
+    given: tuple[Any, Any, Any, Any],
+    bound: int,
+    function: Callable[..., Any],
+    _: Any,
 ) -> Callable[..., Any]:
-    return functools.partial(_scan, ScanLift(function, *given), options)
+    return functools.partial(_scan, ScanLift(function, *given, bound), options)
 
 
 def _part(lift: ScanLift, call: Call) -> tuple[Carried, Groups]:

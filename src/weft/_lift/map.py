@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, Unpack, o
 
 import jax
 
-from weft._core.arguments import check_arrays, select_arguments, signature_beside
+from weft._core.arguments import check_arrays, signature_beside
 from weft._core.errors import PrefixError
 from weft._core.path import Path, format_path
-from weft._core.tracebacks import boundary, transformed
+from weft._core.tracebacks import boundary
 from weft._core.types import MISSING, Missing
 from weft._graph import prefix as prefixes
 from weft._graph.records import watched_in
 from weft._graph.snapshot import Snapshot, snapshot_of
 from weft._lift.carry import check_arrays_out
 from weft._lift.jit.spec import Call, Exit, Groups, Spec
-from weft._lift.lift import Lift, Mode, mode_of, outcome, take, unbind
+from weft._lift.lift import Lift, Mode, mode_of, outcome, take
+from weft._lift.lifted import lifted
 from weft._lift.naming import names_in, shown_as
 from weft._module.capture import TAPS
 from weft._variable.variable import Variable, edit_axis_names
@@ -341,29 +342,26 @@ def vmap(
       (3, 5, 1)
     """
 
-    def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
-        function, bound = unbind(fun)
-        mode = mode_of(graph, graph_updates)
-        lift = MapLift(function, "vmap", mode, in_axes, out_axes, transform_metadata, len(bound))
+    mode = mode_of(graph, graph_updates)
+
+    def make(function: Callable[..., Any], bound: int) -> MapLift:
+        lift = MapLift(function, "vmap", mode, in_axes, out_axes, transform_metadata, bound)
         lift.check_keys(int, "axes, as ints,")
+        return lift
 
-        @transformed(function)
-        def vmap_of(*args: Any, **kwargs: Any) -> Any:
-            call = lift.enter((*bound, *args), kwargs)
-            check_axes(call, lift, axis_size)
-            mapped = functools.partial(
-                jax.vmap,
-                in_axes=tuple(lift.in_keys),
-                out_axes=(list(lift.out_keys), None),
-                axis_name=axis_name,
-                axis_size=axis_size,
-                spmd_axis_name=spmd_axis_name,
-            )
-            return lift.run_mapped(call, lift.map(call.spec, mapped))
+    def apply(lift: MapLift, call: Call) -> Any:
+        check_axes(call, lift, axis_size)
+        mapped = functools.partial(
+            jax.vmap,
+            in_axes=tuple(lift.in_keys),
+            out_axes=(list(lift.out_keys), None),
+            axis_name=axis_name,
+            axis_size=axis_size,
+            spmd_axis_name=spmd_axis_name,
+        )
+        return lift.run_mapped(call, lift.map(call.spec, mapped))
 
-        return vmap_of
-
-    return wrap if isinstance(f, Missing) else wrap(f)
+    return lifted(f, make, apply)
 
 
 @overload
@@ -418,48 +416,52 @@ def pmap(
     options = {"axis_name": axis_name, "devices": devices, "backend": backend}
     options |= {} if axis_size is None else {"axis_size": axis_size}
 
-    def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
-        function, bound = unbind(fun)
-        mode = mode_of(graph, graph_updates)
-        lift = MapLift(function, "pmap", mode, in_axes, out_axes, transform_metadata, len(bound))
+    mode = mode_of(graph, graph_updates)
+
+    def make(function: Callable[..., Any], bound: int) -> DeviceLift:
+        lift = DeviceLift(function, "pmap", mode, in_axes, out_axes, transform_metadata, bound)
         lift.check_keys(int, "axes, as ints,")
-        option = "static_broadcasted_argnums"
-        numbers = static_broadcasted_argnums
-        static = select_arguments(function, numbers, bound=len(bound), option=option)
+        return lift
 
-        kept: dict[Spec, Mapped] = {}
+    def apply(lift: DeviceLift, call: Call) -> Any:
+        length = check_axes(call, lift, axis_size)
+        number = len(jax.local_devices(backend=backend) if devices is None else devices)
+        if length is not None and length > number:
+            raise PrefixError(
+                f"nnx.pmap of {lift.name!r} maps over {length} slices, one for each device, "
+                f"but there are {number} devices: {lift.signature()}"
+            )
+        # One for each array: `jax.pmap` forgets an axis where another list is empty.
+        keys = zip(lift.in_keys, call.groups, strict=True)
+        axes = tuple([key] * len(group) for key, group in keys)
+        mapped = functools.partial(
+            jax.pmap, in_axes=axes, out_axes=(list(lift.out_keys), None), **options
+        )
+        try:
+            return lift.run_mapped(call, lift.map(call.spec, mapped))
+        except jax.errors.JAXTypeError as error:
+            _name_arguments(error, names_in(call.spec))
+            raise
 
-        @transformed(function)
-        def pmap_of(*args: Any, **kwargs: Any) -> Any:
-            call = lift.enter(*static.mark_static((*bound, *args), kwargs))
-            length = check_axes(call, lift, axis_size)
-            number = len(jax.local_devices(backend=backend) if devices is None else devices)
-            if length is not None and length > number:
-                raise PrefixError(
-                    f"nnx.pmap of {lift.name!r} maps over {length} slices, one for each device, "
-                    f"but there are {number} devices: {lift.signature()}"
-                )
-            found = kept.get(call.spec)
-            if found is None or not found.holds():
-                # One for each array: `jax.pmap` forgets an axis where another list is empty.
-                keys = zip(lift.in_keys, call.groups, strict=True)
-                axes = tuple([key] * len(group) for key, group in keys)
-                mapped = functools.partial(
-                    jax.pmap, in_axes=axes, out_axes=(list(lift.out_keys), None), **options
-                )
-                if len(kept) >= _MOST_STRUCTURES:
-                    kept.clear()
-                kept.pop(call.spec, None)
-                found = kept[call.spec] = lift.map(call.spec, mapped)
-            try:
-                return lift.run_mapped(call, found)
-            except jax.errors.JAXTypeError as error:
-                _name_arguments(error, names_in(call.spec))
-                raise
+    option = "static_broadcasted_argnums"
+    return lifted(f, make, apply, static=static_broadcasted_argnums, option=option)
 
-        return pmap_of
 
-    return wrap if isinstance(f, Missing) else wrap(f)
+class DeviceLift(MapLift):
+    """The lift of `pmap`, which compiles: it keeps what it mapped, by structure."""
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self._kept: dict[Spec, Mapped] = {}
+
+    def map(self, spec: Spec, transform: Callable[..., Callable[..., Any]]) -> Mapped:
+        found = self._kept.get(spec)
+        if found is None or not found.holds():
+            if len(self._kept) >= _MOST_STRUCTURES:
+                self._kept.clear()
+            self._kept.pop(spec, None)  # its key holds static values, too
+            found = self._kept[spec] = super().map(spec, transform)
+        return found
 
 
 def _name_arguments(error: Exception, names: list[str]) -> None:
@@ -504,23 +506,10 @@ def transform_metadata(
       ('layers', 'a')
     """
 
-    def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
-        function, bound = unbind(fun)
-        lift = MapLift(
-            function,
-            "transform_metadata",
-            mode_of(graph, None),
-            in_axes,
-            out_axes,
-            {PARTITION_NAME: partition},
-            len(bound),
-        )
-
-        @transformed(function)
-        def transform_metadata_of(*args: Any, **kwargs: Any) -> Any:
-            call = lift.enter((*bound, *args), kwargs)
-            return lift.leave(call, *lift.pure(call.spec, *call.groups))
-
-        return transform_metadata_of
-
-    return wrap if isinstance(f, Missing) else wrap(f)
+    given = ("transform_metadata", mode_of(graph, None), in_axes, out_axes)
+    names = {PARTITION_NAME: partition}
+    return lifted(
+        f,
+        lambda function, bound: MapLift(function, *given, names, bound),
+        lambda lift, call: lift.leave(call, *lift.pure(call.spec, *call.groups)),
+    )

@@ -5,6 +5,7 @@ The keys of the groups are what JAX is given as `in_specs` and `out_specs`.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -15,10 +16,10 @@ import jax
 from weft._core.arguments import as_tuple, check_arrays
 from weft._core.errors import PrefixError
 from weft._core.path import format_path
-from weft._core.tracebacks import transformed
 from weft._core.types import MISSING, Missing
 from weft._lift.jit.spec import Call
-from weft._lift.lift import mode_of, unbind
+from weft._lift.lift import mode_of
+from weft._lift.lifted import lifted
 from weft._lift.map import MapLift
 
 if TYPE_CHECKING:
@@ -80,37 +81,24 @@ def shard_map(
     options = {name: value for name, value in options.items() if value is not None}
     whole = jax.sharding.PartitionSpec()
 
-    def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
-        function, bound = unbind(fun)
-        lift = ShardLift(
-            function,
-            "shard_map",
-            mode_of(graph, graph_updates),
-            in_specs,
-            out_specs,
-            {},
-            len(bound),
-            kw_axes=whole,
-        )
+    mode = mode_of(graph, graph_updates)
+
+    def make(function: Callable[..., Any], bound: int) -> ShardLift:
+        lift = ShardLift(function, "shard_map", mode, in_specs, out_specs, {}, bound, kw_axes=whole)
         lift.check_keys(jax.sharding.PartitionSpec, "PartitionSpecs")
+        return lift
 
-        def mapped(pure: Callable[..., Any]) -> Callable[..., Any]:
-            return jax.shard_map(
-                pure,
-                in_specs=tuple(whole if key is None else key for key in lift.in_keys),
-                out_specs=([whole if key is None else key for key in lift.out_keys], whole),
-                **options,
-            )
+    def apply(lift: ShardLift, call: Call) -> Any:
+        _check_shards(call, lift, mesh)
+        mapped = functools.partial(
+            jax.shard_map,
+            in_specs=tuple(whole if key is None else key for key in lift.in_keys),
+            out_specs=([whole if key is None else key for key in lift.out_keys], whole),
+            **options,
+        )
+        return lift.run_mapped(call, lift.map(call.spec, mapped))
 
-        @transformed(function)
-        def shard_map_of(*args: Any, **kwargs: Any) -> Any:
-            call = lift.enter((*bound, *args), kwargs)
-            _check_shards(call, lift, mesh)
-            return lift.run_mapped(call, lift.map(call.spec, mapped))
-
-        return shard_map_of
-
-    return wrap if isinstance(f, Missing) else wrap(f)
+    return lifted(f, make, apply)
 
 
 def _check_shards(call: Call, lift: ShardLift, mesh: Any) -> None:
