@@ -2,6 +2,7 @@
 
 import ast
 import email
+import importlib
 import os
 import re
 import subprocess
@@ -261,6 +262,21 @@ def test_public_names_are_found_when_used():
     assert scope["Linear"] is nnx.Linear and scope["Optimizer"] is nnx.Optimizer
     with pytest.raises(AttributeError, match="module 'weft' has no attribute 'Linaer'"):
         _ = nnx.Linaer
+
+
+@pytest.mark.parametrize("package", ["weft", "weft.nn"])
+def test_type_checkers_read_the_names_that_there_are(package):
+    module = importlib.import_module(package)
+    stub = Path(module.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+    found = re.findall(r"^from ([\w.]+) import (\w+) as (\w+)$", stub, re.MULTILINE)
+    assert len(found) == len([line for line in stub.splitlines() if line.startswith("from ")])
+    assert sorted(name for _, _, name in found) == sorted(module.__all__)
+    for home, attribute, name in found:
+        home = home.replace("weft._flax_names.modules", "weft")
+        place = importlib.import_module(home)
+        if not hasattr(place, attribute):  # a module of a package
+            place = importlib.import_module(f"{home}.{attribute}")
+        assert getattr(module, name) is getattr(place, attribute, place)
 
 
 @pytest.mark.parametrize("name", ["metrics", "optimizer", "wrappers", "nn", "object"])

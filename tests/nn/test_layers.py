@@ -76,8 +76,8 @@ def names_in(made):
 def public_layers():
     return {
         name: value
-        for name, value in vars(nnx.nn).items()
-        if isinstance(value, type) and issubclass(value, nnx.Module)
+        for name in nnx.nn.__all__
+        if isinstance(value := getattr(nnx.nn, name), type) and issubclass(value, nnx.Module)
     }
 
 

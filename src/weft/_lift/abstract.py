@@ -6,6 +6,7 @@ They treat all leaves alike: the lift has one group.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
@@ -15,9 +16,9 @@ from weft._core.arguments import check_arrays
 from weft._core.static import Static
 from weft._core.tracebacks import boundary
 from weft._core.types import MISSING, Missing
-from weft._graph.walk import Builder, Flattener, make_variable
+from weft._graph.walk import Flattener
 from weft._lift.jit.spec import Call
-from weft._lift.lift import Lift, mode_of, raw_leaves, take
+from weft._lift.lift import Lift, mode_of, put_together, raw_leaves
 from weft._lift.lifted import lifted
 from weft._lift.naming import names_in, shown_as
 
@@ -94,12 +95,7 @@ def _eval_shape(lift: Lift, call: Call) -> Any:
         return [raw_leaves(entry.value) for entry in flattener.entries], Static(record)
 
     leaves, record = jax.eval_shape(_shown(lift, call, run), call.groups)
-    remaining = iter([leaf for group in leaves for leaf in group])
-    builder = Builder(
-        lambda record: make_variable(record, take(record.treedef, remaining)),
-        lambda: next(remaining),
-    )
-    return builder.build(record.value)
+    return put_together(record.value, itertools.chain.from_iterable(leaves))
 
 
 @overload

@@ -38,8 +38,8 @@ from weft._lift.lift import (
     name_of,
     outcome,
     raw_leaves,
-    take,
     unbind_all,
+    value_from,
 )
 from weft._lift.memo import run_kept
 from weft._lift.naming import names_in, shown_as
@@ -213,8 +213,8 @@ def _run(
     else:
         arrays = jax.lax.switch(index, runs, groups)
     number = len(first.written)
-    layout = (0,) * (len(union) + len(first.layout) - number)
-    return [arrays], Exit(tuple(union), first.changed, first.out, layout)
+    grouping = (0,) * (len(union) + len(first.grouping) - number)
+    return [arrays], Exit(tuple(union), first.changed, first.out, grouping)
 
 
 def _run_placed(run: Callable[..., Any], places: placing.Places, groups: Any) -> Any:
@@ -244,7 +244,7 @@ def _trace(
 
 
 def _take_all(written: Written, values: Any) -> list[Any]:
-    return jax.tree.leaves(take(written.treedef, values))
+    return jax.tree.leaves(value_from(written.treedef, values))
 
 
 def _leaves_of_variables(lift: Lift, spec: Spec, groups: Any) -> dict[int, list[Any]]:
@@ -341,7 +341,7 @@ def _check_shapes(
             arrays = values.get(w.index, unwritten.get(w.index))
             left.setdefault(spec.spots[w.index].path, {}).setdefault(_types(arrays), name)
         for path, treedef in list(outcome(spec, branch.exit))[len(branch.exit.written) :]:
-            arrays = jax.tree.leaves(take(treedef, shapes))
+            arrays = jax.tree.leaves(value_from(treedef, shapes))
             left.setdefault(path, {}).setdefault(_types(arrays), name)
     for path, types in left.items():
         if len(types) > 1:

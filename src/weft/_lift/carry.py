@@ -18,7 +18,7 @@ from weft._core.path import Path, format_path
 from weft._graph.records import ArrayDef, Record, VariableDef, describe_difference, iter_records
 from weft._graph.walk import Flattener
 from weft._lift.jit.spec import Exit, Groups, Spec
-from weft._lift.lift import Inside, Lift, outcome, raw_leaves, take
+from weft._lift.lift import Inside, Lift, outcome, raw_leaves, value_from
 
 
 class Look(NamedTuple):
@@ -80,8 +80,8 @@ def check_arrays_out(lift: Lift, spec: Spec, exit: Exit, groups: Groups) -> None
       TypeError: naming the path.
     """
     remaining = [iter(group) for group in groups]
-    for group, (path, treedef) in zip(exit.layout, outcome(spec, exit), strict=True):
-        for value in jax.tree.leaves(take(treedef, remaining[group])):
+    for group, (path, treedef) in zip(exit.grouping, outcome(spec, exit), strict=True):
+        for value in jax.tree.leaves(value_from(treedef, remaining[group])):
             check_array(f"nnx.{lift.transform} of {lift.name!r}", path, value)
 
 
@@ -127,8 +127,8 @@ def sources(
     places = {id(array): i for i, array in enumerate(carried)}
     arrays = iter(groups[carry])
     found: list[int] = []
-    for group, (path, treedef) in zip(exit.layout, outcome(spec, exit), strict=True):
-        for array in jax.tree.leaves(take(treedef, arrays)) if group == carry else ():
+    for group, (path, treedef) in zip(exit.grouping, outcome(spec, exit), strict=True):
+        for array in jax.tree.leaves(value_from(treedef, arrays)) if group == carry else ():
             if id(array) not in places:
                 raise StructureError(
                     f"nnx.{lift.transform} of {lift.name!r} sets {format_path(path)}, which is in "

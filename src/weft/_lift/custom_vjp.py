@@ -26,7 +26,16 @@ from weft._graph.records import NodeDef, Ref, VariableDef, leaves_of
 from weft._graph.walk import Builder, Flattener, make_variable
 from weft._lift.autodiff import DiffState
 from weft._lift.jit.spec import Exit
-from weft._lift.lift import Lift, Mode, argument_paths, mode_of, name_of, raw_leaves, take
+from weft._lift.lift import (
+    Lift,
+    Mode,
+    argument_paths,
+    mode_of,
+    name_of,
+    put_together,
+    raw_leaves,
+    value_from,
+)
 from weft._lift.naming import names_below, names_in, shown_as
 from weft._lift.tangents import form_tangent, leaves_by_path, match
 
@@ -238,14 +247,9 @@ class _Run(NamedTuple):
 
     def backward(self, residuals: Any, cotangents: Any) -> tuple[list[list[Any]]]:
         saved, record, exit = residuals
-        arrays = iter([array for leaves in saved for array in leaves])
-        builder = Builder(
-            lambda record: make_variable(record, take(record.treedef, arrays)),
-            lambda: next(arrays),
-        )
-        restored = builder.build(record.value)
+        restored = put_together(record.value, itertools.chain.from_iterable(saved))
         remaining = iter(cotangents[0][0])
-        written = {w.index: take(w.treedef, remaining) for w in exit.written}
+        written = {w.index: value_from(w.treedef, remaining) for w in exit.written}
         for change in exit.changed:
             _drop_leaves(change.children, remaining)
         mode = self.lift.mode

@@ -229,15 +229,15 @@ class Lift:
         entries, table = flattener.entries, flattener.table
         check_apart((entry.path, entry.value) for entry in entries)
         groups: Groups = [[] for _ in self.in_keys]
-        layout = []
+        grouping = []
         for path, value, prefix in entries:
             key = prefix if self.in_key is None else self.in_key(path, prefix)
             self._check_leaf(path, prefix)
             group = prefixes.position(key, self.in_keys)
-            layout.append(group)
+            grouping.append(group)
             groups[group].extend(raw_leaves(value))
         arrays = [entry.value for entry in entries if not isinstance(entry.value, Variable)]
-        spec = Spec(record, tuple(layout), table.spots, entries)
+        spec = Spec(record, tuple(grouping), table.spots, entries)
         return Call(spec, groups, table.objects, arrays, entries)
 
     def place(
@@ -272,13 +272,13 @@ class Lift:
     def rebuild(self, spec: Spec, groups: Iterable[Iterable[Any]]) -> Inside:
         """Makes the objects of a call anew around the arrays in groups."""
         arrays_of = [iter(group) for group in groups]
-        layout = iter(spec.layout)
+        grouping = iter(spec.grouping)
         before: dict[int, Any] = {}
         arrays: list[Any] = []
         leaves: list[Any] = []
 
         def variable(record: VariableDef) -> Variable:
-            made = make_variable(record, take(record.treedef, arrays_of[next(layout)]))
+            made = make_variable(record, value_from(record.treedef, arrays_of[next(grouping)]))
             if self.axis_names is not None:
                 self.axis_names.going_in(made, spec.spots[record.index].prefix)
             before[record.index] = (_leaves_of(made._raw), made._metadata)
@@ -286,7 +286,7 @@ class Lift:
             return made
 
         def array() -> Any:
-            arrays.append(next(arrays_of[next(layout)]))
+            arrays.append(next(arrays_of[next(grouping)]))
             leaves.append(arrays[-1])
             return arrays[-1]
 
@@ -351,13 +351,13 @@ class Lift:
         places.extend(entry.path for entry in flattener.entries)
         entries.extend((raw_leaves(e.value), e.prefix) for e in flattener.entries)
         groups: Groups = [[] for _ in self.out_keys]
-        layout = []
+        grouping = []
         for path, (leaves, prefix) in zip(places, entries, strict=True):
             self._check_leaf(path, prefix)
             group = prefixes.position(prefix, self.out_keys)
-            layout.append(group)
+            grouping.append(group)
             groups[group].extend(leaves)
-        return groups, Exit(tuple(written), changed, record, tuple(layout))
+        return groups, Exit(tuple(written), changed, record, tuple(grouping))
 
     def _check_leaf(self, path: Path, prefix: Any) -> None:
         """Raises if a leaf has a prefix that is meant for a container."""
@@ -408,14 +408,16 @@ class Lift:
     def leave(self, call: Call, groups: Iterable[Iterable[Any]], exit: Exit) -> Any:
         """Writes an exit onto the caller's objects and returns what the function returned."""
         arrays_of = [iter(group) for group in groups]
-        layout = iter(exit.layout)
+        grouping = iter(exit.grouping)
         writes = [
-            (call.objects[w.index], take(w.treedef, arrays_of[next(layout)]), w.metadata)
+            (call.objects[w.index], value_from(w.treedef, arrays_of[next(grouping)]), w.metadata)
             for w in exit.written
         ]
         builder = Builder(
-            lambda record: make_variable(record, take(record.treedef, arrays_of[next(layout)])),
-            lambda: next(arrays_of[next(layout)]),
+            lambda record: make_variable(
+                record, value_from(record.treedef, arrays_of[next(grouping)])
+            ),
+            lambda: next(arrays_of[next(grouping)]),
             dict(enumerate(call.objects)),
             given=lambda record: (
                 call.arrays if isinstance(record, OldLeaf) else call.spec.statics
@@ -474,11 +476,17 @@ def _without_box(x: Any) -> Any:
     return x.value if type(x) is Static else x
 
 
-def take(treedef: Any, leaves: Iterator[Any]) -> Any:
+def value_from(treedef: Any, leaves: Iterator[Any]) -> Any:
     """Takes the leaves of one value off an iterator."""
     if treedef is None:
         return next(leaves)
     return treedef.unflatten(list(itertools.islice(leaves, treedef.num_leaves)))
+
+
+def put_together(record: Record, leaves: Iterator[Any]) -> Any:
+    """Makes what a record describes of leaves that are taken off an iterator."""
+    variable = lambda record: make_variable(record, value_from(record.treedef, leaves))  # noqa: E731
+    return Builder(variable, lambda: next(leaves)).build(record)
 
 
 def _leaves_of(raw: Any) -> Any:

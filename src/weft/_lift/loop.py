@@ -229,7 +229,7 @@ class ScanLift(AxesLift):
         rebound = {id(old): new for old, new in _rebound_arrays(inside)}
         befores = {id(inside.objects[i]): before[0] for i, before in inside.before.items()}
         carried = Carried([], [])
-        for group, entry, value in zip(spec.layout, spec.entries, inside.leaves, strict=True):
+        for group, entry, value in zip(spec.grouping, spec.entries, inside.leaves, strict=True):
             key = self.in_keys[group]
             if isinstance(key, int):
                 continue

@@ -22,7 +22,7 @@ from weft._graph.records import watched_in
 from weft._graph.snapshot import Snapshot, snapshot_of
 from weft._lift.carry import check_arrays_out
 from weft._lift.jit.spec import Call, Exit, Groups, Spec
-from weft._lift.lift import Lift, Mode, mode_of, outcome, take
+from weft._lift.lift import Lift, Mode, mode_of, outcome, value_from
 from weft._lift.lifted import lifted
 from weft._lift.naming import names_in, shown_as
 from weft._module.capture import TAPS
@@ -112,9 +112,9 @@ class AxesLift(Lift):
           PrefixError: naming the output and the shape of one slice of it.
         """
         remaining = [iter(group) for group in groups]
-        for (path, treedef), group in zip(outcome(spec, exit), exit.layout, strict=True):
+        for (path, treedef), group in zip(outcome(spec, exit), exit.grouping, strict=True):
             key = self.out_keys[group]
-            for leaf in jax.tree.leaves(take(treedef, remaining[group])):
+            for leaf in jax.tree.leaves(value_from(treedef, remaining[group])):
                 rank = getattr(leaf, "ndim", 0)
                 is_axis = isinstance(key, int)  # of one more axis than there is inside
                 needed = len(key) if hasattr(key, "__len__") else 0

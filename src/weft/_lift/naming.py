@@ -96,7 +96,7 @@ def names_in(spec: Spec) -> list[str]:
 def names_by_group(spec: Spec) -> dict[int, list[str]]:
     """Returns the paths of the arrays of a call, by the number of the group."""
     groups: dict[int, list[str]] = {}
-    leaves = zip(spec.entries, spec.layout, leaves_of(spec.record), strict=True)
+    leaves = zip(spec.entries, spec.grouping, leaves_of(spec.record), strict=True)
     for entry, group, (_, record) in leaves:
         groups.setdefault(group, []).extend(_names_at(entry.path, record))
     return groups

@@ -28,7 +28,7 @@ from weft._graph.records import (
 from weft._graph.state import from_flat_state
 from weft._graph.walk import Builder, Flattener, join_value, make_variable
 from weft._lift.jit.spec import Call
-from weft._lift.lift import Mode, raw_leaves, take
+from weft._lift.lift import Mode, raw_leaves, value_from
 
 
 def form_tangent(
@@ -63,7 +63,7 @@ _LEAVES = (VariableDef, ArrayDef)
 
 def _leaf(values: Iterator[Any], record: Any) -> Any:
     if isinstance(record, VariableDef):
-        return make_variable(record, take(record.treedef, values))
+        return make_variable(record, value_from(record.treedef, values))
     return next(values)
 
 

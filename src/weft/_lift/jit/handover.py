@@ -77,7 +77,7 @@ class Trace:
         indices = _entries_by_index(self.program.spec)
         positions = [0] * len(groups)
         found: dict[int, tuple[int, int] | None] = {}
-        for w, group in zip(exit.written, exit.layout, strict=False):
+        for w, group in zip(exit.written, exit.grouping, strict=False):
             entry, position = indices[w.index], positions[group]
             variable = values[entry]
             is_single = w.treedef is None and w.metadata is None and isinstance(variable, Variable)
@@ -124,8 +124,8 @@ class Trace:
             exit, treedef = self.outcome.exit, self.outcome.treedef
         kept = [i for i, w in enumerate(exit.written) if indices[w.index] not in chosen]
         written = tuple(exit.written[i] for i in kept)
-        rest = exit.layout[len(exit.written) :]
-        exit = Exit(written, exit.changed, exit.out, (*(exit.layout[i] for i in kept), *rest))
+        rest = exit.grouping[len(exit.written) :]
+        exit = Exit(written, exit.changed, exit.out, (*(exit.grouping[i] for i in kept), *rest))
         # What came out of a program that donates is stored before code of the user's runs.
         may_be_whole = not donating.options.is_sharded and _is_builtin(treedef)
         return Handover(

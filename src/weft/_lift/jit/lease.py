@@ -44,7 +44,7 @@ from weft._variable.watch import is_watched_elsewhere
 
 _flat = itertools.chain.from_iterable
 _arrays = operator.attrgetter("arrays")
-NOTHING: Iterator[None] = iter(())
+NO_STORES: Iterator[None] = iter(())
 
 holding: dict[int, Lease] = {}
 """The lease that holds arrays, by thread."""
@@ -98,7 +98,7 @@ class Lease(Keeper):
         self.busy = False
         self.is_holding = False
         self.arrays: list[Any] | None = None
-        self.store: Iterator[None] = NOTHING
+        self.store: Iterator[None] = NO_STORES
         self._given = given
         self._thread = threading.get_ident()
         self._variables: list[Variable] = []  # only while arrays are held, as these refer back
@@ -131,7 +131,7 @@ class Lease(Keeper):
                 time.sleep(1e-4)
             self.settle()
 
-    def take(self, variables: list[Variable]) -> list[Any] | None:
+    def lend(self, variables: list[Variable]) -> list[Any] | None:
         """Returns the arrays for a call, and decides who has the new ones after it.
 
         Args:

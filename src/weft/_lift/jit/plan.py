@@ -102,7 +102,7 @@ class Plan(Memory):
         slots = slots_of(flattener)
         self.values = [
             None if group == ARRAYS else slots.get(i, entry.value)
-            for i, (entry, group) in enumerate(zip(flattener.entries, spec.layout, strict=True))
+            for i, (entry, group) in enumerate(zip(flattener.entries, spec.grouping, strict=True))
         ]
         self.arity = pattern.arity if pattern.is_flat else -1
         self.others_of = getter(pattern.others)
@@ -193,13 +193,13 @@ def make_plan(
     args, kwargs = jtu.tree_unflatten(pattern.treedef, leaves)
     paths = [path for path, _ in leaf_paths(lift.f, args, kwargs, is_root)]
     while True:
-        record, layout, flattener = _walk(lift, leaves, pattern, paths)
+        record, grouping, flattener = _walk(lift, leaves, pattern, paths)
         check_apart((entry.path, entry.value) for entry in flattener.entries)
         spots, entries = flattener.table.spots, flattener.entries
         if lift.in_keys != [None]:  # in the same order, with their prefixes
             call = lift.enter(args, kwargs)
             spots, entries = call.spec.spots, call.entries
-        plan = Plan(pattern, given, Spec(record, layout, spots, entries), flattener, on_void)
+        plan = Plan(pattern, given, Spec(record, grouping, spots, entries), flattener, on_void)
         # What another thread changes after the walk, and before the plan watches, is not reported.
         if threading.active_count() == 1:
             return plan
@@ -217,12 +217,12 @@ def _walk(
     lift: Lift, leaves: Sequence[Any], pattern: Pattern, paths: list[Any]
 ) -> tuple[ValueDef, tuple[int, ...], Flattener]:
     flattener = Flattener(share=lift.mode.share, arguments=True)
-    records, layout = [], []
+    records, grouping = [], []
     for leaf, path in zip(leaves, paths, strict=True):
         before = len(flattener.entries)
         records.append(flattener.flatten(leaf, path))
-        layout += [KEPT if is_root(leaf) else ARRAYS] * (len(flattener.entries) - before)
-    return ValueDef(pattern.treedef, tuple(paths), tuple(records)), tuple(layout), flattener
+        grouping += [KEPT if is_root(leaf) else ARRAYS] * (len(flattener.entries) - before)
+    return ValueDef(pattern.treedef, tuple(paths), tuple(records)), tuple(grouping), flattener
 
 
 def find_plan(plans: Plans, owner: object, given: Sequence[Any], pattern: Pattern) -> Plan | None:

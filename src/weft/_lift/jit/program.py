@@ -79,7 +79,7 @@ class Program:
 
     Args:
       lift: the function.
-      spec: the structure; its layout is made anew here.
+      spec: the structure; its grouping is made anew here.
       pattern: the form of the arguments.
       donated: the entries whose arrays are donated, by position.
       options: what the user wants.
@@ -114,15 +114,15 @@ class Program:
         on_trace: Callable[[Spec, Any], None],
     ):
         chosen = frozenset(donated)
-        layout = tuple(
+        grouping = tuple(
             DONATED if i in chosen else ARRAYS if group == ARRAYS else KEPT
-            for i, group in enumerate(spec.layout)
+            for i, group in enumerate(spec.grouping)
         )
         self.donated = donated
         self.options = options
         self.outcomes: list[Outcome] = []
         self.traces = 0
-        self.spec = Spec(spec.record, layout, spec.spots, spec.entries)
+        self.spec = Spec(spec.record, grouping, spec.spots, spec.entries)
         self.has_effects = False
         self.interrupts = HeldInterrupts()
         self.token = object()
@@ -148,7 +148,7 @@ class Program:
             return this()._run([], kept, (rest, named))  # type: ignore[union-attr]
 
         # An empty list costs JAX as much as some arrays.
-        self.is_reading = KEPT in layout
+        self.is_reading = KEPT in grouping
         function: Any = (change if self.is_reading else write) if donated else read
         spec = self.spec
         shown = shown_as(lift.f, function, lambda _: names_in(spec))
@@ -175,7 +175,7 @@ class Program:
         if options.is_sharded:
             groups: list[list[Any]] = [[], [], []]
             sizes = entry_sizes(self.spec.record)
-            entries = zip(self.spec.entries, sizes, self.spec.layout, strict=True)
+            entries = zip(self.spec.entries, sizes, self.spec.grouping, strict=True)
             for entry, size, group in entries:
                 groups[group] += [entry.prefix] * size
             found["in_shardings"] = (*(groups[i] for i in lists), *groups[ARRAYS])
@@ -245,7 +245,7 @@ class Program:
     def _in_order(self, inputs: list[Iterator[Any]]) -> list[Any]:
         """Returns kept arrays and arguments in the order that a program without donation has."""
         kept: list[Any] = []
-        for number, group in zip(entry_sizes(self.spec.record), self.spec.layout, strict=True):
+        for number, group in zip(entry_sizes(self.spec.record), self.spec.grouping, strict=True):
             if group != ARRAYS:
                 kept.extend(itertools.islice(inputs[group], number))
         return kept + list(inputs[ARRAYS])

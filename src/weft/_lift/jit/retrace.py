@@ -91,7 +91,7 @@ def see(f: Callable[..., Any], spec: Spec, groups: Any) -> Seen:
         paths = record.keys
         facts |= _see_containers(f, record.how, record.children)
     inputs = [iter(group) for group in groups]
-    sizes = zip(entry_sizes(record), spec.layout, strict=True)
+    sizes = zip(entry_sizes(record), spec.grouping, strict=True)
     avals = iter([[next(inputs[group]) for _ in range(number)] for number, group in sizes])
     places: dict[int, Path] = {}
     arguments = zip(paths, record.children, strict=True)

@@ -17,7 +17,7 @@ import jax.tree_util as jtu
 from weft._core.config import set_auto_donation
 from weft._core.trace import OUTERMOST, find_top_trace, is_outermost
 from weft._core.types import exhaust
-from weft._lift.jit.lease import NOTHING, copy_array, settle
+from weft._lift.jit.lease import NO_STORES, copy_array, settle
 from weft._lift.jit.operands import Operands, gather, store_others
 from weft._lift.jit.outcome import find_outcome
 from weft._lift.jit.plan import Plan
@@ -75,7 +75,7 @@ def run(plan: Plan, rest: tuple[Any, ...], named: dict[str, Any]) -> Any:
     arrays = out = None
     lease.busy = True
     try:
-        arrays = lease.arrays if lease.is_holding else lease.take(operands.donated)
+        arrays = lease.arrays if lease.is_holding else lease.lend(operands.donated)
         if not (lease.shared or lease.exposed):  # by another thread or a finalizer meanwhile
             lists = (arrays, gather(operands)) if operands.is_reading else (arrays,)
             if holds:
@@ -94,7 +94,7 @@ def run(plan: Plan, rest: tuple[Any, ...], named: dict[str, Any]) -> Any:
             )
         raise
     finally:
-        lease.busy, lease.store = False, NOTHING
+        lease.busy, lease.store = False, NO_STORES
         if interrupts.held:
             interrupts.release()
     if out is None:

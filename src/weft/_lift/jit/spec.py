@@ -25,24 +25,24 @@ Groups = list[list[Any]]
 
 @jtu.register_static
 class Spec:
-    """The static side of a call: compares by structure and layout.
+    """The static side of a call: compares by structure and grouping.
 
     Attributes:
       record: the arguments' record.
-      layout: the group of each entry.
+      grouping: the group of each entry.
       spots: where each object was met; follows from the record, so it is not compared.
       entries: paths and prefixes of the entries; likewise.
     """
 
-    __slots__ = ("_hash", "_statics", "entries", "layout", "record", "spots")
+    __slots__ = ("_hash", "_statics", "entries", "grouping", "record", "spots")
 
     record: ValueDef
 
     def __init__(
-        self, record: ValueDef, layout: tuple[int, ...], spots: list[Spot], entries: list[Entry]
+        self, record: ValueDef, grouping: tuple[int, ...], spots: list[Spot], entries: list[Entry]
     ):
         self.record = record
-        self.layout = layout
+        self.grouping = grouping
         self.spots = spots
         self.entries = [Entry(path, None, prefix) for path, _, prefix in entries]
         self._hash: int | None = None
@@ -50,7 +50,7 @@ class Spec:
 
     def __hash__(self) -> int:
         if self._hash is None:
-            self._hash = hash((self.record, self.layout))
+            self._hash = hash((self.record, self.grouping))
         return self._hash
 
     def __eq__(self, other: object) -> bool:
@@ -58,7 +58,7 @@ class Spec:
             return True
         if not isinstance(other, Spec):
             return False
-        return self.layout == other.layout and self.record == other.record
+        return self.grouping == other.grouping and self.record == other.record
 
     @property
     def statics(self) -> list[Any]:
@@ -117,7 +117,7 @@ class Exit:
     written: tuple[Written, ...]
     changed: tuple[Changed, ...]
     out: Record
-    layout: tuple[int, ...]
+    grouping: tuple[int, ...]
 
     @property
     def watched(self) -> Iterator[Watched]:
