@@ -38,7 +38,7 @@ def names_of_jax(path: Path) -> Iterator[str]:
 
 
 def find(name: str) -> Any:
-    """Returns what a dotted name stands for; a name that JAX deprecates warns, which is an error."""
+    """Returns what a dotted name stands for; a deprecated one warns, which is an error."""
     module, parts = jax, name.split(".")[1:]
     found: Any = module
     for i, part in enumerate(parts):
