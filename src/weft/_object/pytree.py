@@ -124,10 +124,10 @@ def static(value: Any = MISSING, /, **kwargs: Any) -> Any:
 
     Args:
       value: what to assign: `self.x = nnx.static(value)`.
-      **kwargs: without a value, arguments of `dataclasses.field`, for use in a dataclass.
+      **kwargs: as for `data`.
 
     Returns:
-      A mark that assignment to an attribute takes off, or a dataclass field.
+      What `data` returns.
 
     Example:
       >>> import numpy as np

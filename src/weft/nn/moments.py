@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from weft._module import Module
 from weft._rng import Rngs
 from weft._variable.types import Param
-from weft.nn.dtypes import as_array, canonicalize_dtype
+from weft.nn.dtypes import Dtype, PromoteDtype, as_array, canonicalize_dtype
 from weft.nn.initializers import Initializer
 from weft.nn.parameters import check_sizes, new_param
 
@@ -210,6 +211,24 @@ def check_num_features(layer: Any, num_features: Any) -> None:
             f"{num_features!r}: write `nnx.{kind}({math.prod(num_features)}, ...)`, with "
             "`feature_axes` and `reduction_axes` if there are several"
         )
+
+
+class Normalization(Module):
+    """What the layers that normalise each example share."""
+
+    def __init__(
+        self,
+        num_features: int,
+        epsilon: float,
+        dtype: Dtype | None,
+        param_dtype: Dtype,
+        promote_dtype: PromoteDtype,
+    ):
+        self.num_features = num_features
+        self.epsilon = epsilon
+        self.dtype = dtype
+        self.param_dtype = param_dtype
+        self.promote_dtype = promote_dtype
 
 
 def per_feature(
