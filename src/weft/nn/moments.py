@@ -21,7 +21,7 @@ from weft._rng import Rngs
 from weft._variable.types import Param
 from weft.nn.dtypes import Dtype, PromoteDtype, as_array, canonicalize_dtype
 from weft.nn.initializers import Initializer
-from weft.nn.parameters import check_sizes, new_param
+from weft.nn.parameters import check_sizes, optional_param
 
 Axes = int | Sequence[int]
 
@@ -236,9 +236,8 @@ def per_feature(
 ) -> Param[jax.Array] | None:
     """Returns a parameter with one number per feature for a layer, or None if it uses none."""
     check_num_features(layer, layer.num_features)
-    if not used:
-        return None
-    return new_param(layer, rngs, init, (layer.num_features,), layer.param_dtype, metadata)
+    shape = (layer.num_features,)
+    return optional_param(layer, used, rngs, init, shape, layer.param_dtype, metadata)
 
 
 def check_features(
