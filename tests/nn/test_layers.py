@@ -76,7 +76,7 @@ def names_in(made):
 def public_layers():
     return {
         name: value
-        for name, value in vars(nnx.nn).items()
+        for name, value in ((name, getattr(nnx.nn, name)) for name in nnx.nn.__all__)
         if isinstance(value, type) and issubclass(value, nnx.Module)
     }
 
