@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import pytest
 
 import weft as nnx
-from weft.tools import display as display_module
 
 # treescope looks at every name of NumPy, deprecated ones included.
 treescope_on_the_newest_numpy = pytest.mark.filterwarnings("ignore:.*chararray:DeprecationWarning")
@@ -92,7 +91,7 @@ def test_treescope_marks_cycles_and_annotations(model):
 
     class Noted:
         def __treescope_repr__(self, path, subtree_renderer):
-            return display_module.render_object_constructor(
+            return nnx.visualization.render_object_constructor(
                 Noted,
                 {"a": 1},
                 path,

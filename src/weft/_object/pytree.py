@@ -284,16 +284,6 @@ class Pytree(ObjectStorage):
         for name, value in shown_attributes(self):
             yield Attr(name, value)
 
-    def __repr__(self) -> str:
-        from weft._core.repr import represent
-
-        return represent(self)
-
-    def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
-        from weft._core.drawing import render
-
-        return render(self, path, subtree_renderer)
-
 
 kinds.declare_object_type(Pytree)
 compare_by_identity(Pytree)
