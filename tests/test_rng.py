@@ -3,6 +3,8 @@
 import copy
 import inspect
 import pickle
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -332,6 +334,26 @@ def test_distributions_show_their_signature():
     assert list(inspect.signature(nnx.Rngs(0).uniform).parameters)[:2] == ["shape", "dtype"]
     assert nnx.Rngs.uniform.__name__ == "uniform"
     assert "jax.random.uniform" in nnx.Rngs.uniform.__doc__
+
+
+def test_a_name_that_jax_drops_is_missed_by_one_method_alone():
+    code = (
+        "import jax\n"
+        "del jax.random.ball, jax.nn.initializers.he_normal\n"
+        "import weft as nnx\n"
+        "rngs = nnx.Rngs(0)\n"
+        "assert rngs.uniform((2,)).shape == (2,) and rngs.he_uniform()((2, 2)).shape == (2, 2)\n"
+        "for draw in (rngs.ball, rngs.kaiming_normal):\n"
+        "    try: draw(2)\n"
+        "    except AttributeError as error: print(error)\n"
+        "assert rngs.default.count[...] == 2\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "module 'jax.random' has no attribute 'ball'",
+        "module 'jax.nn.initializers' has no attribute 'he_normal'",
+    ]
 
 
 def test_initializers_draw_a_key_per_call():

@@ -3,9 +3,7 @@
 For type checkers; `__init__.py` has the same names in a table, and imports what is used when it is.
 """
 
-from weft._flax_names.modules import filterlib as filterlib
-from weft._flax_names.modules import reprlib as reprlib
-from weft._flax_names.modules import tracers as tracers
+from weft._flax_names.modules import filterlib as filterlib, reprlib as reprlib, tracers as tracers
 from weft import nn as nn
 from weft._flax_names.modules import statelib as statelib
 
@@ -17,59 +15,37 @@ from weft._core.config import set_graph_updates as set_graph_updates
 from weft._core.config import set_retrace_limit as set_retrace_limit
 from weft._core.config import use_eager_sharding as use_eager_sharding
 from weft._core.config import using_eager_sharding as using_eager_sharding
-from weft._core.errors import AliasError as AliasError
-from weft._core.errors import CycleError as CycleError
-from weft._core.errors import FilterError as FilterError
-from weft._core.errors import PrefixError as PrefixError
+from weft._core.errors import AliasError as AliasError, CycleError as CycleError
+from weft._core.errors import FilterError as FilterError, PrefixError as PrefixError
 from weft._core.errors import RetraceError as RetraceError
 from weft._core.errors import SharedReferenceError as SharedReferenceError
 from weft._core.errors import StructureError as StructureError
-from weft._core.errors import TraceContextError as TraceContextError
-from weft._core.errors import WeftError as WeftError
+from weft._core.errors import TraceContextError as TraceContextError, WeftError as WeftError
 
 # Filters
-from weft._core.filters import All as All
-from weft._core.filters import Any as Any
-from weft._core.filters import Everything as Everything
-from weft._core.filters import Not as Not
-from weft._core.filters import Nothing as Nothing
-from weft._core.filters import OfType as OfType
-from weft._core.filters import PathContains as PathContains
+from weft._core.filters import All as All, Any as Any, Everything as Everything, Not as Not
+from weft._core.filters import Nothing as Nothing, OfType as OfType, PathContains as PathContains
 from weft._core.filters import WithTag as WithTag
 
 # Graphs
-from weft._graph import FlatState as FlatState
-from weft._graph import GraphDef as GraphDef
+from weft._graph import FlatState as FlatState, GraphDef as GraphDef
 from weft._graph.graph_state import GraphState as GraphState
-from weft._graph import State as State
-from weft._graph import as_pure as as_pure
-from weft._graph import clone as clone
-from weft._graph import filter_state as filter_state
-from weft._graph import find_duplicates as find_duplicates
-from weft._graph import from_flat_state as from_flat_state
-from weft._graph import graphdef as graphdef
-from weft._graph.iterate import iter_children as iter_children
-from weft._graph.iterate import iter_graph as iter_graph
+from weft._graph import State as State, as_pure as as_pure, clone as clone
+from weft._graph import filter_state as filter_state, find_duplicates as find_duplicates
+from weft._graph import from_flat_state as from_flat_state, graphdef as graphdef
+from weft._graph.iterate import iter_children as iter_children, iter_graph as iter_graph
 from weft._module.module import iter_module_children as iter_module_children
 from weft._module.module import iter_modules as iter_modules
 from weft._graph.iterate import map as map
-from weft._graph import map_state as map_state
-from weft._graph import merge as merge
-from weft._graph import merge_state as merge_state
-from weft._graph import pop as pop
-from weft._graph import pure as pure
+from weft._graph import map_state as map_state, merge as merge, merge_state as merge_state
+from weft._graph import pop as pop, pure as pure
 from weft._graph.iterate import recursive_map as recursive_map
 from weft._graph import replace_by_pure_dict as replace_by_pure_dict
-from weft._graph import restore_int_paths as restore_int_paths
-from weft._graph import set_metadata as set_metadata
-from weft._graph import split as split
-from weft._graph import split_state as split_state
-from weft._graph import state as state
-from weft._graph import to_flat_state as to_flat_state
-from weft._graph import to_pure_dict as to_pure_dict
+from weft._graph import restore_int_paths as restore_int_paths, set_metadata as set_metadata
+from weft._graph import split as split, split_state as split_state, state as state
+from weft._graph import to_flat_state as to_flat_state, to_pure_dict as to_pure_dict
 from weft._flax_names.unpack import unpack as unpack
-from weft._graph import update as update
-from weft._graph import variables as variables
+from weft._graph import update as update, variables as variables
 from weft._module.capture import capture as capture
 from weft._flax_names.contexts import MergeContext as MergeContext
 from weft._flax_names.node_states import NodeStates as NodeStates
@@ -77,20 +53,15 @@ from weft._flax_names.contexts import SplitContext as SplitContext
 from weft._flax_names.round_trips import UpdateContext as UpdateContext
 from weft._flax_names.round_trips import current_update_context as current_update_context
 from weft._flax_names.node_states import from_tree as from_tree
-from weft._flax_names.contexts import merge_context as merge_context
-from weft._flax_names.contexts import split_context as split_context
+from weft._flax_names.contexts import merge_context as merge_context, split_context as split_context
 from weft._flax_names.node_states import to_tree as to_tree
 from weft._flax_names.round_trips import update_context as update_context
-from weft._flax_names.flat import flatten as flatten
-from weft._flax_names.flat import unflatten as unflatten
+from weft._flax_names.flat import flatten as flatten, unflatten as unflatten
 from weft._flax_names.node_prefix import prefix as prefix
-from weft._graph.proxy import PureState as PureState
-from weft._graph.proxy import call as call
-from weft._flax_names.variable_modes import var_defaults as var_defaults
-from weft._flax_names.variable_modes import vars_as as vars_as
+from weft._graph.proxy import PureState as PureState, call as call
+from weft._flax_names.variable_modes import var_defaults as var_defaults, vars_as as vars_as
 from weft._flax_names.variable_modes import with_vars as with_vars
-from weft._module.view import view as view
-from weft._module.view import view_info as view_info
+from weft._module.view import view as view, view_info as view_info
 from weft._module.view import with_attributes as with_attributes
 
 # Transforms
@@ -118,8 +89,7 @@ from weft._lift.autodiff import value_and_grad as value_and_grad
 from weft._lift.vjp import vjp as vjp
 from weft._lift.map import vmap as vmap
 from weft._lift.repeat import while_loop as while_loop
-from weft._lift.partial import cached_partial as cached_partial
-from weft._lift.partial import jit_partial as jit_partial
+from weft._lift.partial import cached_partial as cached_partial, jit_partial as jit_partial
 
 # Variables
 from weft._variable.metadata import VariableMetadata as VariableMetadata
@@ -127,39 +97,25 @@ from weft._variable.metadata import with_metadata as with_metadata
 
 # Modules
 from weft._module import Data as Data
-from weft._module.containers import Dict as Dict
-from weft._module.containers import List as List
-from weft._module import Module as Module
-from weft._module import Object as Object
-from weft._module import Pytree as Pytree
+from weft._module.containers import Dict as Dict, List as List
+from weft._module import Module as Module, Object as Object, Pytree as Pytree
 from weft._module.containers import Sequential as Sequential
-from weft._module import Static as Static
-from weft._module import check_pytree as check_pytree
-from weft._module import data as data
+from weft._module import Static as Static, check_pytree as check_pytree, data as data
 from weft._module.dataclass import dataclass as dataclass
-from weft._module import has_data as has_data
-from weft._module import is_data as is_data
-from weft._module import register_data_type as register_data_type
-from weft._module import static as static
+from weft._module import has_data as has_data, is_data as is_data
+from weft._module import register_data_type as register_data_type, static as static
 
 # Randomness
-from weft._rng import RngCount as RngCount
-from weft._rng import RngKey as RngKey
-from weft._rng import Rngs as Rngs
-from weft._rng import RngState as RngState
+from weft._rng import RngCount as RngCount, RngKey as RngKey, Rngs as Rngs, RngState as RngState
 from weft._rng import RngStream as RngStream
 from weft._rng.backups import backup_keys as backup_keys
 from weft._rng.rekey import fork_rngs as fork_rngs
 from weft._rng.reseed import reseed as reseed
 from weft._rng.backups import restore_rngs as restore_rngs
-from weft._rng.rekey import split_rngs as split_rngs
-from weft._rng.rekey import with_rngs as with_rngs
-from weft._core.types import A as A
-from weft._core.types import M as M
-from weft._variable.types import BatchStat as BatchStat
-from weft._variable.types import Cache as Cache
-from weft._variable.types import Intermediate as Intermediate
-from weft._variable.types import Param as Param
+from weft._rng.rekey import split_rngs as split_rngs, with_rngs as with_rngs
+from weft._core.types import A as A, M as M
+from weft._variable.types import BatchStat as BatchStat, Cache as Cache
+from weft._variable.types import Intermediate as Intermediate, Param as Param
 from weft._variable.types import Perturbation as Perturbation
 from weft._variable.variable import Variable as Variable
 from weft._variable.names import register_variable_name as register_variable_name
@@ -177,81 +133,34 @@ from weft._sharding.partitioning import with_partitioning as with_partitioning
 from weft._variable.sharding import logical_axis_rules as logical_axis_rules
 
 # Layers
-from weft.nn import initializers as initializers
-from weft.nn import AdaptiveAvgPool as AdaptiveAvgPool
-from weft.nn import AdaptiveMaxPool as AdaptiveMaxPool
-from weft.nn import avg_pool as avg_pool
-from weft.nn import AvgPool as AvgPool
-from weft.nn import BatchNorm as BatchNorm
-from weft.nn import Bidirectional as Bidirectional
-from weft.nn import celu as celu
-from weft.nn import combine_masks as combine_masks
-from weft.nn import Conv as Conv
-from weft.nn import ConvTranspose as ConvTranspose
+from weft.nn import initializers as initializers, AdaptiveAvgPool as AdaptiveAvgPool
+from weft.nn import AdaptiveMaxPool as AdaptiveMaxPool, avg_pool as avg_pool, AvgPool as AvgPool
+from weft.nn import BatchNorm as BatchNorm, Bidirectional as Bidirectional, celu as celu
+from weft.nn import combine_masks as combine_masks, Conv as Conv, ConvTranspose as ConvTranspose
 from weft.nn import dot_product_attention as dot_product_attention
 from weft.nn import dot_product_attention_with_rope as dot_product_attention_with_rope
-from weft.nn import Dropout as Dropout
-from weft.nn import Einsum as Einsum
-from weft.nn import elu as elu
-from weft.nn import Embed as Embed
-from weft.nn import Flatten as Flatten
-from weft.nn import gelu as gelu
-from weft.nn import GlobalAvgPool as GlobalAvgPool
-from weft.nn import GlobalMaxPool as GlobalMaxPool
-from weft.nn import glu as glu
-from weft.nn import GroupNorm as GroupNorm
-from weft.nn import GRUCell as GRUCell
-from weft.nn import hard_sigmoid as hard_sigmoid
-from weft.nn import hard_silu as hard_silu
-from weft.nn import hard_swish as hard_swish
-from weft.nn import hard_tanh as hard_tanh
-from weft.nn import Identity as Identity
-from weft.nn import identity as identity
-from weft.nn import Initializer as Initializer
-from weft.nn import InstanceNorm as InstanceNorm
-from weft.nn import LayerNorm as LayerNorm
-from weft.nn import leaky_relu as leaky_relu
-from weft.nn import Linear as Linear
-from weft.nn import LinearGeneral as LinearGeneral
-from weft.nn import log_sigmoid as log_sigmoid
-from weft.nn import log_softmax as log_softmax
-from weft.nn import logsumexp as logsumexp
-from weft.nn import LoRA as LoRA
+from weft.nn import Dropout as Dropout, Einsum as Einsum, elu as elu, Embed as Embed
+from weft.nn import Flatten as Flatten, gelu as gelu, GlobalAvgPool as GlobalAvgPool
+from weft.nn import GlobalMaxPool as GlobalMaxPool, glu as glu, GroupNorm as GroupNorm
+from weft.nn import GRUCell as GRUCell, hard_sigmoid as hard_sigmoid, hard_silu as hard_silu
+from weft.nn import hard_swish as hard_swish, hard_tanh as hard_tanh, Identity as Identity
+from weft.nn import identity as identity, Initializer as Initializer, InstanceNorm as InstanceNorm
+from weft.nn import LayerNorm as LayerNorm, leaky_relu as leaky_relu, Linear as Linear
+from weft.nn import LinearGeneral as LinearGeneral, log_sigmoid as log_sigmoid
+from weft.nn import log_softmax as log_softmax, logsumexp as logsumexp, LoRA as LoRA
 from weft.nn.adapt import lora as lora
-from weft.nn import LoRALinear as LoRALinear
-from weft.nn import LoRAParam as LoRAParam
-from weft.nn import LSTMCell as LSTMCell
-from weft.nn import make_attention_mask as make_attention_mask
-from weft.nn import make_causal_mask as make_causal_mask
-from weft.nn import max_pool as max_pool
-from weft.nn import MaxPool as MaxPool
-from weft.nn import min_pool as min_pool
-from weft.nn import MinPool as MinPool
-from weft.nn import MultiHeadAttention as MultiHeadAttention
-from weft.nn import one_hot as one_hot
-from weft.nn import OptimizedLSTMCell as OptimizedLSTMCell
-from weft.nn import pool as pool
-from weft.nn import PReLU as PReLU
-from weft.nn import relu as relu
-from weft.nn import relu6 as relu6
-from weft.nn import RMSNorm as RMSNorm
-from weft.nn import RNN as RNN
-from weft.nn import RNNCellBase as RNNCellBase
-from weft.nn import RoPE as RoPE
-from weft.nn import selu as selu
-from weft.nn import sigmoid as sigmoid
-from weft.nn import silu as silu
-from weft.nn import SimpleCell as SimpleCell
-from weft.nn import soft_sign as soft_sign
-from weft.nn import softmax as softmax
-from weft.nn import softplus as softplus
-from weft.nn import SpectralNorm as SpectralNorm
+from weft.nn import LoRALinear as LoRALinear, LoRAParam as LoRAParam, LSTMCell as LSTMCell
+from weft.nn import make_attention_mask as make_attention_mask, make_causal_mask as make_causal_mask
+from weft.nn import max_pool as max_pool, MaxPool as MaxPool, min_pool as min_pool
+from weft.nn import MinPool as MinPool, MultiHeadAttention as MultiHeadAttention, one_hot as one_hot
+from weft.nn import OptimizedLSTMCell as OptimizedLSTMCell, pool as pool, PReLU as PReLU
+from weft.nn import relu as relu, relu6 as relu6, RMSNorm as RMSNorm, RNN as RNN
+from weft.nn import RNNCellBase as RNNCellBase, RoPE as RoPE, selu as selu, sigmoid as sigmoid
+from weft.nn import silu as silu, SimpleCell as SimpleCell, soft_sign as soft_sign
+from weft.nn import softmax as softmax, softplus as softplus, SpectralNorm as SpectralNorm
 from weft.nn import Stack as Stack
 from weft.nn.restack import stack as stack
-from weft.nn import standardize as standardize
-from weft.nn import swish as swish
-from weft.nn import tanh as tanh
-from weft.nn import unstack as unstack
+from weft.nn import standardize as standardize, swish as swish, tanh as tanh, unstack as unstack
 from weft.nn import WeightNorm as WeightNorm
 
 # Training, tools, bridges, and modules that hold the same names by area
@@ -259,9 +168,7 @@ from weft import bridge as bridge
 from weft._flax_names.modules import compat as compat
 from weft.tools.display import display as display
 from weft.train.ema import EMA as EMA
-from weft._flax_names.modules import extract as extract
-from weft._flax_names.modules import graph as graph
-from weft._flax_names.modules import graphlib as graphlib
+from weft._flax_names.modules import extract as extract, graph as graph, graphlib as graphlib
 from weft._flax_names.modules import helpers as helpers
 from weft.train.metrics import Metric as Metric
 from weft.train import metrics as metrics
@@ -272,18 +179,13 @@ from weft._flax_names.modules import object as object
 from weft.train.opt_state import OptArray as OptArray
 from weft.train import optimizer as optimizer
 from weft.train.optimizer import Optimizer as Optimizer
-from weft.train.opt_state import OptState as OptState
-from weft.train.opt_state import OptVariable as OptVariable
-from weft._flax_names.modules import proxy_caller as proxy_caller
-from weft._flax_names.modules import pytreelib as pytreelib
-from weft._flax_names.modules import rnglib as rnglib
-from weft._flax_names.modules import spmd as spmd
-from weft._flax_names.modules import summary as summary
+from weft.train.opt_state import OptState as OptState, OptVariable as OptVariable
+from weft._flax_names.modules import proxy_caller as proxy_caller, pytreelib as pytreelib
+from weft._flax_names.modules import rnglib as rnglib, spmd as spmd, summary as summary
 from weft.tools.summary import tabulate as tabulate
 from weft._flax_names.modules import training as training
 from weft.train.train_state import TrainState as TrainState
-from weft._flax_names.modules import transforms as transforms
-from weft._flax_names.modules import traversals as traversals
+from weft._flax_names.modules import transforms as transforms, traversals as traversals
 from weft._flax_names.modules import variablelib as variablelib
 from weft._flax_names.modules.variablelib import VariableState as VariableState
 from weft._flax_names.modules import visualization as visualization

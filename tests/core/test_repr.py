@@ -82,6 +82,7 @@ def test_what_is_put_together_again_shows_the_order_of_definition(put_together: 
     for model in (
         nnx.Linear(2, 2, rngs=nnx.Rngs(0)),
         nnx.BatchNorm(2, rngs=nnx.Rngs(0)),
+        nnx.GRUCell(2, 2, rngs=nnx.Rngs(0)),  # a method that its constructor calls makes the parts
         Fields(nnx.Param(jnp.ones(1)), nnx.Param(jnp.zeros(1))),
     ):
         assert repr(put_together(model)) == repr(model)

@@ -9,13 +9,13 @@ import pytest
 import weft as nnx
 from weft._core.static import Static
 from weft._graph.records import NodeDef
-from weft._graph.walk import NOTHING
+from weft._graph.walk import NONE
 from weft._graph.write_back import write_back
 
 
 def test_variables_and_objects_are_filled() -> None:
     model = nnx.Dict(w=nnx.Param(1.0, tag="old"))
-    record = NodeDef(0, nnx.Dict, (), (), NOTHING)
+    record = NodeDef(0, nnx.Dict, (), (), NONE)
     variable = model.w
     write_back(
         [(variable, 2.0, Static({"tag": "new"}))], [(model, [("w", variable), ("n", 1)], record)]

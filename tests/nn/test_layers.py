@@ -76,8 +76,8 @@ def names_in(made):
 def public_layers():
     return {
         name: value
-        for name in nnx.nn.__all__
-        if isinstance(value := getattr(nnx.nn, name), type) and issubclass(value, nnx.Module)
+        for name, value in ((name, getattr(nnx.nn, name)) for name in nnx.nn.__all__)
+        if isinstance(value, type) and issubclass(value, nnx.Module)
     }
 
 

@@ -7,37 +7,13 @@ import optax
 import pytest
 
 import weft as nnx
-
-N, WIDTH = 3, 4
-
-
-class Block(nnx.Module):
-    """A residual perceptron with statistics and noise of its own."""
-
-    def __init__(self, rngs, width=WIDTH):
-        self.norm = nnx.BatchNorm(width, rngs=rngs)
-        self.linear = nnx.Linear(width, width, rngs=rngs)
-        self.dropout = nnx.Dropout(0.5, rngs=rngs)
-
-    def __call__(self, x, shift=None, *, deterministic=None):
-        y = self.dropout(self.linear(self.norm(x)), deterministic=deterministic)
-        return x + y if shift is None else x + y + shift
-
-
-def linear(rngs):
-    return nnx.Linear(WIDTH, WIDTH, rngs=rngs)
+from tests.nn.stacks import WIDTH, Block, N, assert_close, linear, unrolled
 
 
 def blocks_of(seed, make=Block, n=N):
     """The blocks that a Stack of the same seed has, made one by one."""
     keys = nnx.Rngs(seed).split(n)
     return [make(jax.tree.map(lambda x, i=i: x[i], keys)) for i in range(n)]
-
-
-def unrolled(blocks, x, *args, **kwargs):
-    for block in blocks:
-        x = block(x, *args, **kwargs)
-    return x
 
 
 def leaves(node):
@@ -51,30 +27,11 @@ def leaves(node):
     return {path: plain(v) for path, v in nnx.to_flat_state(nnx.state(node))}
 
 
-def assert_close(a, b):
-    np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
-
-
 def assert_same(a, b, rtol=1e-6):
     a, b = leaves(a), leaves(b)
     assert a.keys() == b.keys()
     for path in a:
         np.testing.assert_allclose(a[path], b[path], rtol=rtol, atol=1e-6, err_msg=str(path))
-
-
-@pytest.fixture(scope="module")
-def made():
-    return nnx.Stack(Block, N, rngs=nnx.Rngs(0))
-
-
-@pytest.fixture
-def stack(made):
-    return nnx.clone(made)
-
-
-@pytest.fixture
-def x():
-    return jax.random.normal(jax.random.key(1), (5, WIDTH))
 
 
 # -- made

@@ -10,30 +10,7 @@ import optax
 import pytest
 
 import weft as nnx
-
-N, WIDTH = 3, 4
-
-
-class Block(nnx.Module):
-    """A residual perceptron with statistics and noise of its own."""
-
-    def __init__(self, rngs):
-        self.norm = nnx.BatchNorm(WIDTH, rngs=rngs)
-        self.linear = nnx.Linear(WIDTH, WIDTH, rngs=rngs)
-        self.dropout = nnx.Dropout(0.5, rngs=rngs)
-
-    def __call__(self, x):
-        return x + self.dropout(self.linear(self.norm(x)))
-
-
-def apply(blocks, x):
-    for block in blocks:
-        x = block(x)
-    return x
-
-
-def assert_close(a, b):
-    np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+from tests.nn.stacks import WIDTH, Block, N, assert_close, unrolled
 
 
 def assert_same(a, b):
@@ -42,21 +19,6 @@ def assert_same(a, b):
     assert a.paths == b.paths
     for x, y in zip(a.leaves, b.leaves, strict=True):
         assert_close(x[...], y[...])
-
-
-@pytest.fixture(scope="module")
-def made():
-    return nnx.Stack(Block, N, rngs=nnx.Rngs(0))
-
-
-@pytest.fixture
-def stack(made):
-    return nnx.clone(made)
-
-
-@pytest.fixture
-def x():
-    return jax.random.normal(jax.random.key(1), (5, WIDTH))
 
 
 def test_layers_are_read_and_written_in_place(stack):
@@ -71,7 +33,7 @@ def test_layers_are_read_and_written_in_place(stack):
 
 def test_layers_are_iterated_over(stack, x):
     together = nnx.clone(stack)
-    assert_close(apply(stack, x), together(x))
+    assert_close(unrolled(stack, x), together(x))
     assert_same(stack, together)
     assert len(list(stack)) == len(stack) == N
     assert [type(layer) for layer in reversed(stack)] == [Block] * N
@@ -81,7 +43,7 @@ def test_a_slice_is_a_stack(stack, x):
     part = stack[1:]
     assert type(part) is nnx.Stack and len(part) == part.n == N - 1
     blocks = nnx.unstack(stack)
-    assert_close(part(x), apply(blocks[1:], x))
+    assert_close(part(x), unrolled(blocks[1:], x))
     assert_same(nnx.unstack(stack), blocks)  # statistics and counters reached it
     part[0].linear.bias[...] = jnp.ones(WIDTH)
     stack[::-1][0].linear.bias[...] = jnp.full(WIDTH, 2.0)
@@ -213,7 +175,7 @@ def test_arrays_that_no_variable_holds(x):
 
     stack = nnx.Stack(Shifted, N, rngs=nnx.Rngs(0))
     assert stack.stacked.shift.shape == (N, WIDTH)
-    assert_close(stack(x), apply(stack, x))
+    assert_close(stack(x), unrolled(stack, x))
     with pytest.raises(nnx.StructureError, match=r"cannot change Shifted.shift"):
         stack[0].shift = jnp.zeros(WIDTH)
 

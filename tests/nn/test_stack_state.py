@@ -7,13 +7,8 @@ import optax
 import pytest
 
 import weft as nnx
+from tests.nn.stacks import WIDTH, N, linear
 from weft.tools import checkpoint
-
-N, WIDTH = 3, 4
-
-
-def linear(rngs):
-    return nnx.Linear(WIDTH, WIDTH, rngs=rngs)
 
 
 class Model(nnx.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import jax
@@ -70,6 +71,20 @@ def test_variables(kind: type) -> None:
     assert type(new) is kind
     assert slots_of(new, VariableStorage) == slots_of(alone, VariableStorage)
     assert new._slot == 2.0 and new._metadata is metadata and new._trace == trace.current()
+
+
+@pytest.mark.parametrize(
+    ("storage", "make"),
+    [
+        (ObjectStorage, lambda kind: make_objects([kind], [{}], [{}])),
+        (VariableStorage, lambda kind: make_variables([kind], [2.0], [{}])),
+    ],
+)
+def test_no_slot_is_left_out(storage: type, make: Any) -> None:
+    """The slots stand in the class, and in the loop that fills them."""
+    (bare,) = make(storage)
+    slots = {n for n in vars(storage) if type(vars(storage)[n]) is types.MemberDescriptorType}
+    assert slots_of(bare, storage).keys() == slots
 
 
 def test_kinds_may_be_mixed() -> None:

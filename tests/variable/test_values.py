@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from weft._variable.values import from_picklable, is_leaf, own_value, to_picklable, with_item
+from weft._variable.values import from_picklable, is_leaf, own_value, replace_item, to_picklable
 
 
 def test_leaves() -> None:
@@ -33,17 +33,17 @@ def test_containers_of_their_own_around_the_same_arrays() -> None:
 
 @pytest.mark.parametrize("old", [jnp.zeros(3), np.zeros(3), [0.0, 0.0, 0.0], {1: 0.0}])
 def test_an_item_is_replaced_in_a_copy(old: Any) -> None:
-    new = with_item(old, 1, 2.0)
+    new = replace_item(old, 1, 2.0)
     assert float(new[1]) == 2.0 and float(old[1]) == 0.0
     assert type(new) is type(old)
 
 
 def test_the_whole_value_is_replaced() -> None:
-    assert with_item({"a": 1}, ..., 3) == 3
+    assert replace_item({"a": 1}, ..., 3) == 3
     new = jnp.ones(3, jnp.float32)
-    assert with_item(jnp.zeros(3), ..., new) is new
-    assert with_item(jnp.zeros(3), ..., 2.0).tolist() == [2.0, 2.0, 2.0]
-    assert with_item(jnp.zeros(3), ..., jnp.ones(3, int)).dtype == jnp.float32
+    assert replace_item(jnp.zeros(3), ..., new) is new
+    assert replace_item(jnp.zeros(3), ..., 2.0).tolist() == [2.0, 2.0, 2.0]
+    assert replace_item(jnp.zeros(3), ..., jnp.ones(3, int)).dtype == jnp.float32
 
 
 def test_keys_are_pickled() -> None:

@@ -8,44 +8,20 @@ transform and is what an error names.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import threading
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax.core
-
+from weft._core.jax_names import OUTERMOST, OUTSIDE, find_top_trace, state_of_trace
 from weft._core.path import format_path
 from weft._core.tracebacks import name_lines_of_users
 
 OpaqueTraceState = Any
 
 
-def _of_core(name: str) -> Any:
-    """Returns a function of `jax.extend.core` by its former name, as long as JAX has it.
-
-    `jax.extend`, where alone newer JAX has them, loads Pallas and more, which takes longer than
-    half of Weft.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        found = getattr(jax.core, name, None)
-    return getattr(importlib.import_module("jax.extend.core"), name) if found is None else found
-
-
-find_top_trace: Callable[[Any], Any] = _of_core("find_top_trace")
-_state_of_trace: Callable[[], OpaqueTraceState] = _of_core("get_opaque_trace_state")
-
-with jax.core.eval_context():
-    OUTERMOST = find_top_trace(())
-    _OUTSIDE = _state_of_trace()
-"""What `find_top_trace(())` and `current()` return where no JAX transformation is running."""
-
-
 def current() -> OpaqueTraceState:
     """Returns the running JAX trace, as an opaque value to be compared with `==`."""
-    return _OUTSIDE if find_top_trace(()) is OUTERMOST else _state_of_trace()
+    return OUTSIDE if find_top_trace(()) is OUTERMOST else state_of_trace()
 
 
 def is_outermost() -> bool:

@@ -32,7 +32,7 @@ def name_lines_of_users() -> None:
 
     Called when a function is first traced: what it imports takes long.
     """
-    from jax.extend.source_info_util import register_exclusion
+    from weft._core.jax_names import register_exclusion
 
     register_exclusion(_WEFT)
 

@@ -1,10 +1,10 @@
-"""Sentinels and type names that several parts of Weft share."""
+"""Sentinels, bases and type names that several parts of Weft share."""
 
 from __future__ import annotations
 
 import collections
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Literal, TypeVar
 
 import jax
@@ -20,7 +20,31 @@ class Missing(enum.Enum):
         return "<missing>"
 
 
-class Root:
+class Representable:
+    """Base of classes whose repr is laid out as that of a model.
+
+    Example:
+      >>> import weft as nnx
+      >>> class Point(nnx.reprlib.Representable):
+      ...     def __nnx_repr__(self):
+      ...         yield nnx.reprlib.Object("Point")
+      ...         yield nnx.reprlib.Attr("x", [1, 2])
+      >>> Point()
+      Point(x=[1, 2])
+    """
+
+    __slots__ = ()
+
+    def __nnx_repr__(self) -> Iterator[Any]:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        from weft._core.repr import represent
+
+        return represent(self)
+
+
+class Root(Representable):
     """Common base of objects and Variables: what a transform takes apart by itself.
 
     Attributes:
@@ -29,6 +53,11 @@ class Root:
 
     __slots__ = ()
     _root_plans: dict[Any, Any]
+
+    def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
+        from weft._core.drawing import render
+
+        return render(self, path, subtree_renderer)
 
 
 class Held(enum.Enum):

@@ -42,7 +42,7 @@ class Content:
         self.graphdef = graphdef
         self.paths = [entry.path for entry in entries]
         self.leaves = [entry.value for entry in entries]
-        self._known: dict[Any, list[Group]] = {}
+        self._known: dict[Any, list[Selection]] = {}
         self._is_plain: bool | None = None
 
     def items(self) -> Iterator[tuple[Path, Any]]:
@@ -62,7 +62,7 @@ class Content:
     @property
     def levels(self) -> Levels | None:
         """The levels of a State of all leaves; None where the object is a leaf itself."""
-        return self._groups((), exhaustive=True)[0].levels
+        return self._selections((), exhaustive=True)[0].levels
 
     def states(self, filters: Sequence[Filter], *, exhaustive: bool) -> list[Any]:
         """Returns one State per filter, one of all leaves without filters.
@@ -74,37 +74,37 @@ class Content:
         Raises:
           FilterError: if one is.
         """
-        return [self._state(group) for group in self._groups(filters, exhaustive)]
+        return [self._state(selection) for selection in self._selections(filters, exhaustive)]
 
-    def _groups(self, filters: Sequence[Filter], exhaustive: bool) -> list[Group]:
+    def _selections(self, filters: Sequence[Filter], exhaustive: bool) -> list[Selection]:
         predicates = filters_to_predicates(filters)
         if not all(map(is_structural, predicates)):
-            return self._find_groups(filters, exhaustive)
-        groups = self._known.get((predicates, exhaustive))
-        if groups is None:
-            groups = self._find_groups(filters, exhaustive)
+            return self._find_selections(filters, exhaustive)
+        found = self._known.get((predicates, exhaustive))
+        if found is None:
+            found = self._find_selections(filters, exhaustive)
             if len(self._known) >= _MOST:
                 self._known.clear()
-            self._known[predicates, exhaustive] = groups
-        return groups
+            self._known[predicates, exhaustive] = found
+        return found
 
-    def _find_groups(self, filters: Sequence[Filter], exhaustive: bool) -> list[Group]:
+    def _find_selections(self, filters: Sequence[Filter], exhaustive: bool) -> list[Selection]:
         if not filters:
-            return [Group(range(len(self.paths)), levels_of(self.paths))]
+            return [Selection(range(len(self.paths)), levels_of(self.paths))]
         choose = split_flat if exhaustive else filter_flat
         index = {path: i for i, path in enumerate(self.paths)}
         chosen = choose(self.items(), filters)
         groups = [[path for path, _ in group] for group in chosen]
-        return [Group([index[path] for path in paths], levels_of(paths)) for paths in groups]
+        return [Selection([index[path] for path in paths], levels_of(paths)) for paths in groups]
 
-    def _state(self, group: Group) -> Any:
-        leaves = list(map(self.leaves.__getitem__, group.positions))
-        if group.levels is None:
+    def _state(self, selection: Selection) -> Any:
+        leaves = list(map(self.leaves.__getitem__, selection.positions))
+        if selection.levels is None:
             return leaves[0]
-        return State(group.levels.nest(leaves), _copy=False)
+        return State(selection.levels.nest(leaves), _copy=False)
 
 
-class Group(NamedTuple):
+class Selection(NamedTuple):
     """Leaves that make one State: which, and its levels; no levels where the leaf is all."""
 
     positions: Sequence[int]

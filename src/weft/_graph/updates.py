@@ -96,7 +96,7 @@ class _Writes:
         chain = _containers(self.node, path)
         target = known
         if known is MISSING and chain is not None:  # other references have paths as well
-            target = dict(_items(chain[-1])).get(path[-1], MISSING)
+            target = dict(items_inside(chain[-1])).get(path[-1], MISSING)
         if isinstance(target, Variable):
             if value is not target:
                 self._note_misfit(
@@ -162,11 +162,11 @@ class _Writes:
             else:
                 target.set_raw_value(own_value(value))
         for container, items in made:
-            _store_items(container, items)
+            store_items(container, items)
 
 
 def _remade(container: Any, items: dict[Any, dict[Path, Any]]) -> dict[Any, Any]:
-    own = dict(_items(container))
+    own = dict(items_inside(container))
     return {key: _with(own.get(key), changes) for key, changes in items.items()}
 
 
@@ -189,7 +189,8 @@ def _with(value: Any, changes: dict[Path, Any]) -> Any:
     return value_type(type(value)).join(type(value), keys, made)
 
 
-def _store_items(container: Any, items: dict[Any, Any]) -> None:
+def store_items(container: Any, items: dict[Any, Any]) -> None:
+    """Puts items into an object or container that can be changed."""
     if isinstance(container, Pytree) and type(container)._pytree_is_plain:
         for name, value in items.items():
             Pytree.__setattr__(container, name, value)
@@ -205,14 +206,15 @@ def _containers(node: Any, path: Path) -> list[Any] | None:
     """Returns the containers on the way to a path; None if there is no such way."""
     chain = [node]
     for key in path[:-1]:
-        inside = dict(_items(chain[-1]))
+        inside = dict(items_inside(chain[-1]))
         if key not in inside:
             return None
         chain.append(inside[key])
     return chain if path else []
 
 
-def _items(container: Any) -> list[tuple[Any, Any]]:
+def items_inside(container: Any) -> list[tuple[Any, Any]]:
+    """Returns what is directly in a value; nothing of what is no container."""
     kind = kind_of(container)
     if kind is Kind.OBJECT:
         return items_of(container)

@@ -44,7 +44,8 @@ from weft._object.pytree import Pytree, attributes, blank, set_marks
 from weft._variable.storage import make
 from weft._variable.variable import NO_METADATA, Variable, metadata_key
 
-NOTHING = Static(None)
+NONE = Static(None)
+"""The record of None, and of a node that is made from nothing besides what is in it."""
 
 
 class Entry(NamedTuple):
@@ -144,7 +145,7 @@ class Flattener:
 
     def _static(self, x: Any, spot: Spot, argument: bool) -> Record:
         if x is None:
-            return NOTHING
+            return NONE
         if argument:
             return self._emit(x, spot)
         if kinds.is_closed(x) and kinds.holds_data(x):
@@ -234,7 +235,7 @@ class Flattener:
             items = x._pytree_items()
             children = self._children(items, spot, marks)
             keys = tuple([key for key, _ in items])
-        return NodeDef(index, type(x), keys, children, Static(marks) if marks else NOTHING)
+        return NodeDef(index, type(x), keys, children, Static(marks) if marks else NONE)
 
     def _attributes(self, x: Pytree, layout: Layout, spot: Spot) -> tuple[Record, ...]:
         """Visits the attributes of an object that has nothing else."""
@@ -364,7 +365,7 @@ class Flattener:
             mark = marks.get(key) if marks else None
             kind = kind_of(child)
             if child is None:
-                children.append(NOTHING)
+                children.append(NONE)
                 continue
             is_static = kind is Kind.STATIC and mark is None and not argument
             if mark is False or (is_static and not kinds.is_closed(child)):
@@ -578,14 +579,14 @@ def extra_of(node: Any) -> Static:
     """Returns what a node is made from besides what is in it; the order of a dict in any case."""
     if isinstance(node, Pytree):
         marks = node._pytree_marks
-        return Static(marks) if marks else NOTHING
+        return Static(marks) if marks else NONE
     handler = node_type(type(node))
     order = tuple([key for key, _ in handler.items(node)]) if isinstance(node, dict) else None
     return _extra(order, handler.extra(node))
 
 
 def _extra(order: tuple[Any, ...] | None, inner: Any) -> Static:
-    return NOTHING if order is None and inner is None else Static((order, inner))
+    return NONE if order is None and inner is None else Static((order, inner))
 
 
 def make_variable(record: VariableDef, raw: Any) -> Variable:

@@ -191,7 +191,7 @@ def _run(
 
     def returning_all(branch: Branch) -> Callable[..., Any]:
         def run(groups: Any) -> list[Any]:
-            from jax.extend.core import jaxpr_as_fun  # takes long to import
+            from weft._core.jax_names import jaxpr_as_fun  # takes long to import
 
             remaining = iter(jaxpr_as_fun(branch.jaxpr)(*jax.tree.leaves(groups)))
             written = {w.index: _take_all(w, remaining) for w in branch.exit.written}

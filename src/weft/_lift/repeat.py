@@ -128,7 +128,7 @@ class RepeatLift(Lift):
         return traced if promoted is None else self._trace(spec, promoted)[0]
 
     def _trace(self, spec: Any, arrays: list[Any]) -> tuple[Traced, list[Any] | None]:
-        from jax.extend.core import jaxpr_as_fun  # takes long to import
+        from weft._core.jax_names import jaxpr_as_fun  # takes long to import
 
         def run(arrays: list[Any]) -> tuple[list[Any], Exit, Static]:
             carried, (exit, origin) = self.step(spec, arrays)

@@ -31,6 +31,14 @@ def _nothing() -> tuple:
     return ()
 
 
+def _type_of(variable_type: type[Variable] | str) -> type[Variable]:
+    if isinstance(variable_type, str):
+        from weft._variable.names import variable_type_from_name
+
+        return variable_type_from_name(variable_type)
+    return variable_type
+
+
 class Module(Pytree):
     """Base class of layers and models.
 
@@ -76,10 +84,7 @@ class Module(Pytree):
         Raises:
           ValueError: if the attribute exists and is no Variable of that type.
         """
-        if isinstance(variable_type, str):
-            from weft._variable.names import variable_type_from_name
-
-            variable_type = variable_type_from_name(variable_type)
+        variable_type = _type_of(variable_type)
         capture = active_capture(self, variable_type)
         if capture is not None:
             capture.sow(self, variable_type, name, value, reduce_fn, init_fn)
@@ -110,10 +115,7 @@ class Module(Pytree):
         Raises:
           ValueError: if the attribute exists and is no Variable of that type.
         """
-        if isinstance(variable_type, str):
-            from weft._variable.names import variable_type_from_name
-
-            variable_type = variable_type_from_name(variable_type)
+        variable_type = _type_of(variable_type)
         capture = active_capture(self, variable_type)
         if capture is not None:
             return capture.perturb(self, variable_type, name, value)
@@ -153,23 +155,7 @@ class Module(Pytree):
         Raises:
           ValueError: naming the attributes that no selected Module has.
         """
-        selected = to_predicate(filters if filters else ...)
-        missing = set(new)
-        targets = [m for path, m in iter_modules(self, graph=graph) if selected(path, m)]
-        for module in targets:
-            for name in new:
-                if name in attributes(module):
-                    missing.discard(name)
-        if missing and raise_if_not_found:
-            raise ValueError(
-                f"no selected Module in {type(self).__name__} has an attribute named "
-                f"{', '.join(map(repr, sorted(missing)))}; set it in __init__, or pass "
-                "`raise_if_not_found=False`"
-            )
-        for module in targets:
-            for name, value in new.items():
-                if name in attributes(module):
-                    setattr(module, name, value)
+        assign(self, filters or ..., new, raise_if_not_found=raise_if_not_found, graph=graph)
 
     @boundary
     def train(self, **attributes: Any) -> None:
@@ -182,6 +168,24 @@ class Module(Pytree):
         """Switches to evaluation: `deterministic` and `use_running_average` become True."""
         new = {"deterministic": True, "use_running_average": True, **attributes}
         self.set_attributes(raise_if_not_found=False, **new)
+
+
+def assign(
+    node: Any, only: Filter, new: dict[str, Any], *, raise_if_not_found: bool, graph: bool | None
+) -> None:
+    """Sets attributes of the Modules in a node that match and have them; see `set_attributes`."""
+    selected = to_predicate(only)
+    targets = [m for path, m in iter_modules(node, graph=graph) if selected(path, m)]
+    found = [(m, name) for m in targets for name in new if name in attributes(m)]
+    missing = new.keys() - {name for _, name in found}
+    if missing and raise_if_not_found:
+        raise ValueError(
+            f"no selected Module in {type(node).__name__} has an attribute named "
+            f"{', '.join(map(repr, sorted(missing)))}; set it in __init__, or pass "
+            "`raise_if_not_found=False`"
+        )
+    for module, name in found:
+        setattr(module, name, new[name])
 
 
 def iter_modules(module: Any, /, *, graph: bool | None = None) -> Iterator[tuple[Path, Module]]:

@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 
 from weft._core.filters import Filter, to_predicate
 from weft._graph.api import clone
-from weft._module.module import Module, iter_modules
-from weft._object.pytree import attributes
+from weft._module.module import assign, iter_modules
 
 A = TypeVar("A")
 
@@ -177,17 +176,5 @@ def with_attributes(
       (0.1, 0.5)
     """
     copy = clone(node, variables=False, graph=graph)
-    selected = to_predicate(only)
-    missing = set(new)
-    modules: list[Module] = [m for path, m in iter_modules(copy, graph=graph) if selected(path, m)]
-    for module in modules:
-        for name in [name for name in new if name in attributes(module)]:
-            setattr(module, name, new[name])
-            missing.discard(name)
-    if missing and raise_if_not_found:
-        raise ValueError(
-            f"no selected Module in {type(node).__name__} has an attribute named "
-            f"{', '.join(map(repr, sorted(missing)))}; set it in __init__, or pass "
-            "`raise_if_not_found=False`"
-        )
+    assign(copy, only, new, raise_if_not_found=raise_if_not_found, graph=graph)
     return copy

@@ -124,10 +124,10 @@ def static(value: Any = MISSING, /, **kwargs: Any) -> Any:
 
     Args:
       value: what to assign: `self.x = nnx.static(value)`.
-      **kwargs: without a value, arguments of `dataclasses.field`, for use in a dataclass.
+      **kwargs: as for `data`.
 
     Returns:
-      A mark that assignment to an attribute takes off, or a dataclass field.
+      What `data` returns.
 
     Example:
       >>> import numpy as np
@@ -283,16 +283,6 @@ class Pytree(ObjectStorage):
         yield Object(type(self))
         for name, value in shown_attributes(self):
             yield Attr(name, value)
-
-    def __repr__(self) -> str:
-        from weft._core.repr import represent
-
-        return represent(self)
-
-    def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
-        from weft._core.drawing import render
-
-        return render(self, path, subtree_renderer)
 
 
 kinds.declare_object_type(Pytree)

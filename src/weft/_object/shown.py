@@ -29,14 +29,19 @@ def shown_attributes(obj: Any) -> Iterator[tuple[str, Any]]:
 
 @functools.cache
 def _order_of_definition(cls: type) -> dict[str, int]:
-    """Returns the places of attributes in the order in which the constructors set them."""
+    """Returns the places of attributes in the order in which the constructors set them.
+
+    Those that a method sets, which a constructor calls, follow.
+    """
     found: dict[str, int] = {}
     for base in reversed(cls.__mro__):
         init = inspect.unwrap(vars(base).get("__init__", object.__init__))
-        if isinstance(init, types.FunctionType):
-            for step in dis.get_instructions(init):
-                if step.opname == "STORE_ATTR":
-                    found.setdefault(step.argval, len(found))
+        called = getattr(getattr(init, "__code__", None), "co_names", ())
+        for function in (init, *(getattr(cls, name, None) for name in called)):
+            if isinstance(function, types.FunctionType):
+                for step in dis.get_instructions(inspect.unwrap(function)):
+                    if step.opname == "STORE_ATTR":
+                        found.setdefault(step.argval, len(found))
     return found
 
 

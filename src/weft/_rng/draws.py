@@ -6,6 +6,7 @@ default stream. The body of `KeySource` is the one table of the functions a sour
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -52,38 +53,41 @@ class KeylessInitializer:
         return self.initializer(self.source(), tuple(shape), **given)
 
 
-def _named(method: Callable, name: str, doc: str) -> None:
+# A name is looked up when it is used: if JAX drops it, one method breaks and all else goes on.
+def _named(method: Any, find: Callable[[], Any], doc: str) -> None:
+    name = find.__code__.co_names[-1]
     method.__name__ = name
     method.__qualname__ = f"KeySource.{name}"
-    method.__doc__ = doc
+    method.__doc__ = doc.format(name)
 
 
-def _draw(function: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[KeySource, P], R]:
+def _draw(
+    find: Callable[[], Callable[Concatenate[Any, P], R]],
+) -> Callable[Concatenate[KeySource, P], R]:
     """Turns a function whose first argument is a key into a method that draws that key."""
 
     def method(self: KeySource, *args: P.args, **kwargs: P.kwargs) -> R:
-        return function(self(), *args, **kwargs)
+        return find()(self(), *args, **kwargs)
 
-    name = function.__name__
-    _named(method, name, f"Calls `jax.random.{name}` with the next key as its first argument.")
-    method.__wrapped__ = function  # type: ignore[attr-defined] # the signature that help() shows
+    _named(method, find, "Calls `jax.random.{}` with the next key as its first argument.")
+    with contextlib.suppress(AttributeError):
+        method.__wrapped__ = find()  # type: ignore[attr-defined] # the signature that help() shows
     return method
 
 
 def _initializer(
-    function: Callable[P, Initializer],
+    find: Callable[[], Callable[P, Initializer]],
 ) -> Callable[Concatenate[KeySource, P], KeylessInitializer]:
     """Turns a maker of initializers into a method whose result draws its own keys."""
 
     def method(self: KeySource, *args: P.args, **kwargs: P.kwargs) -> KeylessInitializer:
-        return KeylessInitializer(self, function(*args, **kwargs))
+        return KeylessInitializer(self, find()(*args, **kwargs))
 
-    name = function.__name__
     doc = (
-        f"Returns `jax.nn.initializers.{name}(...)` as a function `(shape, dtype)` that draws a "
+        "Returns `jax.nn.initializers.{}(...)` as a function `(shape, dtype)` that draws a "
         "key each time it is called."
     )
-    _named(method, name, doc)
+    _named(method, find, doc)
     return method
 
 
@@ -105,54 +109,54 @@ class KeySource:
         """Returns the next key."""
         raise NotImplementedError
 
-    ball = _draw(jax.random.ball)
-    bernoulli = _draw(jax.random.bernoulli)
-    beta = _draw(jax.random.beta)
-    binomial = _draw(jax.random.binomial)
-    bits = _draw(jax.random.bits)
-    categorical = _draw(jax.random.categorical)
-    cauchy = _draw(jax.random.cauchy)
-    chisquare = _draw(jax.random.chisquare)
-    choice = _draw(jax.random.choice)
-    dirichlet = _draw(jax.random.dirichlet)
-    double_sided_maxwell = _draw(jax.random.double_sided_maxwell)
-    exponential = _draw(jax.random.exponential)
-    f = _draw(jax.random.f)
-    gamma = _draw(jax.random.gamma)
-    generalized_normal = _draw(jax.random.generalized_normal)
-    geometric = _draw(jax.random.geometric)
-    gumbel = _draw(jax.random.gumbel)
-    laplace = _draw(jax.random.laplace)
-    loggamma = _draw(jax.random.loggamma)
-    logistic = _draw(jax.random.logistic)
-    lognormal = _draw(jax.random.lognormal)
-    maxwell = _draw(jax.random.maxwell)
-    multinomial = _draw(jax.random.multinomial)
-    multivariate_normal = _draw(jax.random.multivariate_normal)
-    normal = _draw(jax.random.normal)
-    orthogonal = _draw(jax.random.orthogonal)
-    pareto = _draw(jax.random.pareto)
-    permutation = _draw(jax.random.permutation)
-    poisson = _draw(jax.random.poisson)
-    rademacher = _draw(jax.random.rademacher)
-    randint = _draw(jax.random.randint)
-    rayleigh = _draw(jax.random.rayleigh)
-    t = _draw(jax.random.t)
-    triangular = _draw(jax.random.triangular)
-    truncated_normal = _draw(jax.random.truncated_normal)
-    uniform = _draw(jax.random.uniform)
-    wald = _draw(jax.random.wald)
-    weibull_min = _draw(jax.random.weibull_min)
+    ball = _draw(lambda: jax.random.ball)
+    bernoulli = _draw(lambda: jax.random.bernoulli)
+    beta = _draw(lambda: jax.random.beta)
+    binomial = _draw(lambda: jax.random.binomial)
+    bits = _draw(lambda: jax.random.bits)
+    categorical = _draw(lambda: jax.random.categorical)
+    cauchy = _draw(lambda: jax.random.cauchy)
+    chisquare = _draw(lambda: jax.random.chisquare)
+    choice = _draw(lambda: jax.random.choice)
+    dirichlet = _draw(lambda: jax.random.dirichlet)
+    double_sided_maxwell = _draw(lambda: jax.random.double_sided_maxwell)
+    exponential = _draw(lambda: jax.random.exponential)
+    f = _draw(lambda: jax.random.f)
+    gamma = _draw(lambda: jax.random.gamma)
+    generalized_normal = _draw(lambda: jax.random.generalized_normal)
+    geometric = _draw(lambda: jax.random.geometric)
+    gumbel = _draw(lambda: jax.random.gumbel)
+    laplace = _draw(lambda: jax.random.laplace)
+    loggamma = _draw(lambda: jax.random.loggamma)
+    logistic = _draw(lambda: jax.random.logistic)
+    lognormal = _draw(lambda: jax.random.lognormal)
+    maxwell = _draw(lambda: jax.random.maxwell)
+    multinomial = _draw(lambda: jax.random.multinomial)
+    multivariate_normal = _draw(lambda: jax.random.multivariate_normal)
+    normal = _draw(lambda: jax.random.normal)
+    orthogonal = _draw(lambda: jax.random.orthogonal)
+    pareto = _draw(lambda: jax.random.pareto)
+    permutation = _draw(lambda: jax.random.permutation)
+    poisson = _draw(lambda: jax.random.poisson)
+    rademacher = _draw(lambda: jax.random.rademacher)
+    randint = _draw(lambda: jax.random.randint)
+    rayleigh = _draw(lambda: jax.random.rayleigh)
+    t = _draw(lambda: jax.random.t)
+    triangular = _draw(lambda: jax.random.triangular)
+    truncated_normal = _draw(lambda: jax.random.truncated_normal)
+    uniform = _draw(lambda: jax.random.uniform)
+    wald = _draw(lambda: jax.random.wald)
+    weibull_min = _draw(lambda: jax.random.weibull_min)
 
-    delta_orthogonal = _initializer(initializers.delta_orthogonal)
-    glorot_normal = _initializer(initializers.glorot_normal)
-    glorot_uniform = _initializer(initializers.glorot_uniform)
-    he_normal = _initializer(initializers.he_normal)
-    he_uniform = _initializer(initializers.he_uniform)
+    delta_orthogonal = _initializer(lambda: initializers.delta_orthogonal)
+    glorot_normal = _initializer(lambda: initializers.glorot_normal)
+    glorot_uniform = _initializer(lambda: initializers.glorot_uniform)
+    he_normal = _initializer(lambda: initializers.he_normal)
+    he_uniform = _initializer(lambda: initializers.he_uniform)
     kaiming_normal = he_normal
     kaiming_uniform = he_uniform
-    lecun_normal = _initializer(initializers.lecun_normal)
-    lecun_uniform = _initializer(initializers.lecun_uniform)
-    variance_scaling = _initializer(initializers.variance_scaling)
+    lecun_normal = _initializer(lambda: initializers.lecun_normal)
+    lecun_uniform = _initializer(lambda: initializers.lecun_uniform)
+    variance_scaling = _initializer(lambda: initializers.variance_scaling)
     xavier_normal = glorot_normal
     xavier_uniform = glorot_uniform

@@ -1,4 +1,4 @@
-"""Sharding plans of whole models: specs and shardings of all values, real or abstract.
+"""Shardings of whole models: specs and shardings of all values, real or abstract.
 
 A *tree* here is a model, a State or any pytree of Variables and arrays. Each function answers with
 the same tree, with something else in the place of each value.
@@ -18,14 +18,14 @@ from weft._core.path import format_path, key_of_entry
 from weft._core.types import ARRAY_TYPES
 from weft._lift.map import PARTITION_NAME as PARTITION_NAME
 from weft._variable.metadata import with_metadata
-from weft._variable.sharding import Plan, axes_of, check_fit, misfits, resolve, rules_for
+from weft._variable.sharding import ShardingLike, axes_of, check_fit, misfits, resolve, rules_for
 from weft._variable.variable import Variable, is_variable
 
 A = TypeVar("A")
 
 
 def with_partitioning(
-    initializer: Callable[..., Any], sharding: Plan, mesh: Any = None, **metadata: Any
+    initializer: Callable[..., Any], sharding: ShardingLike, mesh: Any = None, **metadata: Any
 ) -> Callable[..., Any]:
     """Wraps an initializer such that the Variable made from its result is sharded.
 
@@ -60,7 +60,7 @@ def _spec_of_value(value: Any, mesh: Any = None) -> PartitionSpec:
 def get_var_pspec(v: Any) -> PartitionSpec:
     """Returns the `PartitionSpec` of one Variable, with mesh axes in place of logical names.
 
-    Without a plan in the metadata `out_sharding` it is that of the value, which may be sharded.
+    Without the metadata `out_sharding` it is that of the value, which may be sharded.
 
     Args:
       v: a Variable.
@@ -77,9 +77,9 @@ def get_var_pspec(v: Any) -> PartitionSpec:
 def _spec(x: Any, mesh: Any = None) -> PartitionSpec:
     if not isinstance(x, Variable):
         return _spec_of_value(x, mesh)
-    plan = x.get_metadata("out_sharding", None)
-    if plan is not None:
-        return resolve(plan, rules_for(x.get_metadata()))
+    sharding = x.get_metadata("out_sharding", None)
+    if sharding is not None:
+        return resolve(sharding, rules_for(x.get_metadata()))
     return _spec_of_value(x.get_raw_value(), mesh)
 
 
@@ -121,7 +121,7 @@ def get_named_sharding(tree: A, mesh: Any) -> A:
       The same tree; of what is neither Variable nor array, None.
 
     Raises:
-      ValueError: naming the path and the reason of every plan that does not fit its value or the
+      ValueError: naming the path and the reason of every one that does not fit its value or the
         mesh: rank, divisibility, an axis used twice, an unknown name.
 
     Example:
@@ -176,8 +176,12 @@ def _own_mesh(x: Any, mesh: Any) -> Any:
     """Returns the mesh that a Variable names, in its metadata or its sharding, or a given one."""
     if not isinstance(x, Variable) or x.get_metadata("out_sharding", None) is None:
         return mesh
-    plan = x.get_metadata("out_sharding")
-    return plan.mesh if isinstance(plan, NamedSharding) else x.get_metadata("mesh", None) or mesh
+    sharding = x.get_metadata("out_sharding")
+    return (
+        sharding.mesh
+        if isinstance(sharding, NamedSharding)
+        else x.get_metadata("mesh", None) or mesh
+    )
 
 
 def _where(path: Any, x: Any) -> str:
@@ -239,10 +243,10 @@ def _renamed(tree: Any, transform_metadata: Mapping[str, Any]) -> list[tuple[Var
     variables = [x for x in jax.tree.leaves(tree, is_leaf=is_variable) if is_variable(x)]
     name = transform_metadata.get(PARTITION_NAME)
     for variable in variables:
-        plan = variable.get_metadata("out_sharding", None)
-        if plan and PARTITION_NAME not in transform_metadata:
+        sharding = variable.get_metadata("out_sharding", None)
+        if sharding and PARTITION_NAME not in transform_metadata:
             raise ValueError(
-                f"a {type(variable).__name__} with out_sharding={plan!r} gets or loses an axis "
+                f"a {type(variable).__name__} with out_sharding={sharding!r} gets or loses an axis "
                 "without a name: pass the mesh axis, or None for an axis that is not cut, "
                 "`transform_metadata={nnx.PARTITION_NAME: None}`"
             )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from weft._variable import values
 from weft._variable.guard import name_of
+from weft._variable.values import replace_item
 
 if TYPE_CHECKING:
     from weft._variable.variable import Variable
@@ -19,7 +19,7 @@ def with_item(variable: Variable, index: Any, item: Any) -> Any:
     """
     old = variable.get_value()
     try:
-        return values.with_item(old, index, item)
+        return replace_item(old, index, item)
     except (IndexError, TypeError, ValueError) as error:
         if type(error) not in (IndexError, TypeError, ValueError):  # JAX's say enough
             raise

@@ -44,22 +44,22 @@ def with_current_names(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return renamed
 
 
-def _names_of(plan: Any) -> Any:
-    return tuple(plan) if isinstance(plan, (tuple, list, PartitionSpec)) else plan
+def _names_of(sharding: Any) -> Any:
+    return tuple(sharding) if isinstance(sharding, (tuple, list, PartitionSpec)) else sharding
 
 
-# -- plans: what `out_sharding` may be
-def axis_names(plan: Any) -> tuple[Any, ...]:
-    """Returns the names in a plan, one per dimension: of a tuple, a spec or a sharding."""
-    return tuple(plan.spec if isinstance(plan, NamedSharding) else plan)
+# -- shardings: what `out_sharding` may be
+def axis_names(sharding: Any) -> tuple[Any, ...]:
+    """Returns the names in a sharding, one per dimension: of a tuple, a spec or a sharding."""
+    return tuple(sharding.spec if isinstance(sharding, NamedSharding) else sharding)
 
 
-def with_axis_names(plan: Any, names: Iterable[Any]) -> Any:
-    """Returns a plan of the same kind with other names."""
-    if isinstance(plan, NamedSharding):
+def with_axis_names(sharding: Any, names: Iterable[Any]) -> Any:
+    """Returns a sharding of the same kind with other names."""
+    if isinstance(sharding, NamedSharding):
         spec = PartitionSpec(*names)
-        return NamedSharding(plan.mesh, spec, memory_kind=plan.memory_kind)
-    return PartitionSpec(*names) if isinstance(plan, PartitionSpec) else tuple(names)
+        return NamedSharding(sharding.mesh, spec, memory_kind=sharding.memory_kind)
+    return PartitionSpec(*names) if isinstance(sharding, PartitionSpec) else tuple(names)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Part(Keeper):
 
     def expose(self, variable: Any) -> None:
         """Brings the part up to date; called before it is read."""
-        set_slot(variable, self.take(self.whole._raw))
+        set_slot(variable, self.part_of(self.whole._raw))
 
     def write(self, raw: Any) -> None:
         """Writes a new value into the whole.
@@ -93,14 +93,14 @@ class Part(Keeper):
         lengths = tuple(len(i) for i in self.index if isinstance(i, range))
         return (*lengths, *x.shape[len(self.index) :])
 
-    def _take(self, x: Any) -> Any:
+    def _get(self, x: Any) -> Any:
         if isinstance(x, jax.ShapeDtypeStruct):
             return jax.ShapeDtypeStruct(self._shape(x), x.dtype)
         return unused(x)[self._key]
 
-    def take(self, raw: Any) -> Any:
+    def part_of(self, raw: Any) -> Any:
         """Returns the part of a value."""
-        return jax.tree.map(self._take, raw)
+        return jax.tree.map(self._get, raw)
 
     def _put(self, x: Any, value: Any) -> Any:
         if isinstance(x, np.ndarray):
@@ -174,7 +174,7 @@ def part_of(variable: Any, index: int | range) -> Any:
 
 def take_part(array: Any, index: int | range) -> Any:
     """Returns a copy of a part of an array that no Variable holds."""
-    return Part(None, (index,)).take(array)
+    return Part(None, (index,)).part_of(array)
 
 
 _parts: weakref.WeakValueDictionary[tuple[int, Index], Any] = weakref.WeakValueDictionary()

@@ -1,10 +1,10 @@
 """Where arrays live on a mesh of devices.
 
-A *mesh* names the axes of a grid of devices. A *plan* (the `out_sharding` metadata of a Variable)
-names, for each dimension of the value, the mesh axis it is cut along, or None; a name may also be
-*logical*, which *rules* turn into a mesh axis. A *spec* is a plan with mesh axes only: JAX's
-`PartitionSpec`. A plan may also be a `NamedSharding`: a spec with its mesh. *Manual* axes are those
-over which a surrounding `shard_map` has cut the arrays already; constraints leave them out.
+A *mesh* names the axes of a grid of devices. A *sharding* (the `out_sharding` metadata of a
+Variable) names, for each dimension of the value, the mesh axis it is cut along, or None; a name may
+also be *logical*, which *rules* turn into a mesh axis. A *spec* has mesh axes only: JAX's
+`PartitionSpec`. A sharding may also be a `NamedSharding`: a spec with its mesh. *Manual* axes are
+those over which a surrounding `shard_map` has cut the arrays already; constraints leave them out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from weft._core.types import ARRAY_TYPES
 from weft._variable.guard import name_of
 
 Names = str | tuple[str, ...] | None
-Plan = Sequence[Names] | PartitionSpec | NamedSharding | None
+ShardingLike = Sequence[Names] | PartitionSpec | NamedSharding | None
 Rules = Sequence[tuple[str, Names]]
 
 _NO_RULES: Mapping[str, Names] = MappingProxyType({})
@@ -83,24 +83,24 @@ def rules_for(metadata: Mapping[str, Any]) -> dict[str, Names]:
     return {**_rules.get(), **_as_mapping(metadata.get("sharding_rules") or ())}
 
 
-def resolve(plan: Any, rules: Mapping[str, Names]) -> PartitionSpec:
-    """Turns a plan into a spec: logical names become mesh axes, other names stay.
+def resolve(sharding: Any, rules: Mapping[str, Names]) -> PartitionSpec:
+    """Turns a sharding into a spec: logical names become mesh axes, other names stay.
 
     Raises:
-      TypeError: if the plan is no tuple of names.
+      TypeError: if the sharding is no tuple of names.
     """
-    if plan is None:
+    if sharding is None:
         return PartitionSpec()
-    if isinstance(plan, NamedSharding):
-        plan = plan.spec
-    if not isinstance(plan, (tuple, list, PartitionSpec)):
+    if isinstance(sharding, NamedSharding):
+        sharding = sharding.spec
+    if not isinstance(sharding, (tuple, list, PartitionSpec)):
         raise TypeError(
-            f"out_sharding={plan!r} of type {type(plan).__name__} names no mesh axis per "
+            f"out_sharding={sharding!r} of type {type(sharding).__name__} names no mesh axis per "
             "dimension: give a tuple such as `out_sharding=('data', None)`"
         )
-    entries = [_resolve_entry(entry, rules) for entry in plan]
-    if isinstance(plan, PartitionSpec) and entries == list(plan):
-        return plan  # it may say more than its entries do
+    entries = [_resolve_entry(entry, rules) for entry in sharding]
+    if isinstance(sharding, PartitionSpec) and entries == list(sharding):
+        return sharding  # it may say more than its entries do
     return PartitionSpec(*entries)
 
 
@@ -148,17 +148,17 @@ def misfits(spec: PartitionSpec, shape: Sequence[int], mesh: Any) -> list[str]:
 
 
 def check_fit(faults: Iterable[tuple[str, Any, list[str]]]) -> None:
-    """Raises one error for all plans that do not fit.
+    """Raises one error for all shardings that do not fit.
 
     Args:
-      faults: where, the plan, and what `misfits` found, for each of them.
+      faults: where, the sharding, and what `misfits` found, for each of them.
 
     Raises:
       ValueError: if there are any.
     """
     lines = [
-        f"  {where}, out_sharding={plan!r}: {'; '.join(reasons)}"
-        for where, plan, reasons in faults
+        f"  {where}, out_sharding={sharding!r}: {'; '.join(reasons)}"
+        for where, sharding, reasons in faults
         if reasons
     ]
     if lines:
@@ -213,23 +213,25 @@ def _place(x: Any, spec: PartitionSpec, mesh: Any, own: Any, memory: str | None)
     return x
 
 
-def _constrain(where: str, value: Any, plan: Plan, rules: Mapping[str, Names], own: Any) -> Any:
-    spec = resolve(plan, rules)
+def _constrain(
+    where: str, value: Any, sharding: ShardingLike, rules: Mapping[str, Names], own: Any
+) -> Any:
+    spec = resolve(sharding, rules)
     memory = None
-    if isinstance(plan, NamedSharding):
-        if own is not None and own != plan.mesh:
+    if isinstance(sharding, NamedSharding):
+        if own is not None and own != sharding.mesh:
             raise ValueError(
-                f"{where} names two meshes: {plan.mesh} in its out_sharding, and {own}. Leave out "
-                "`mesh=`, or give the spec alone: `out_sharding=sharding.spec`"
+                f"{where} names two meshes: {sharding.mesh} in its out_sharding, and {own}. Leave "
+                "out `mesh=`, or give the spec alone: `out_sharding=sharding.spec`"
             )
-        own, memory = plan.mesh, plan.memory_kind
+        own, memory = sharding.mesh, sharding.memory_kind
     mesh = _mesh_in_force(own)
     if mesh.empty:
         return value
     unknown = {axis for entry in spec for axis in axes_of(entry)} - set(mesh.axis_names)
     free = spec if unknown else _keep(spec, mesh, AxisType.Auto, AxisType.Explicit)
     leaves = jax.tree.leaves(value)
-    check_fit((where, plan, misfits(free, np.shape(x), mesh)) for x in leaves if _is_number(x))
+    check_fit((where, sharding, misfits(free, np.shape(x), mesh)) for x in leaves if _is_number(x))
     return jax.tree.map(
         lambda x: _place(x, free, mesh, own, memory) if isinstance(x, ARRAY_TYPES) else x, value
     )
@@ -253,18 +255,18 @@ def shard_on_creation(variable: Any, value: Any) -> Any:
       The value, sharded; inside a trace, constrained.
 
     Raises:
-      ValueError: if the plan does not fit the value or the mesh.
+      ValueError: if the sharding does not fit the value or the mesh.
     """
     metadata = variable._metadata
-    plan = metadata.get("out_sharding")
+    sharding = metadata.get("out_sharding")
     eager = metadata.get("eager_sharding")
-    if plan is None or not (config.using_eager_sharding() if eager is None else eager):
+    if sharding is None or not (config.using_eager_sharding() if eager is None else eager):
         return value
     where = name_of(variable)
-    return _constrain(where, value, plan, rules_for(metadata), metadata.get("mesh"))
+    return _constrain(where, value, sharding, rules_for(metadata), metadata.get("mesh"))
 
 
-def with_logical_constraint(x: Any, names: Plan, *, mesh: Any = None) -> Any:
+def with_logical_constraint(x: Any, names: ShardingLike, *, mesh: Any = None) -> Any:
     """Shards an array, or constrains it inside a transform, by mesh axes or logical names.
 
     Axes over which a surrounding `shard_map` has cut the array already are left out. Without a

@@ -132,6 +132,8 @@ def make_variables(
     made: list[Any] = []
     for kind, raw, own in zip(kinds, raws, metadata, strict=True):
         new: Any = VariableStorage()
+        # A loop over a table of slots takes 2.6 times as long (320 µs for 1000 Variables, 120 so),
+        # an `__init__` 1.5 times; `tests/variable/test_storage.py` holds that no slot is left out.
         new._slot = raw
         new._metadata = own
         new._trace = trace

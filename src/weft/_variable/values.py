@@ -25,7 +25,7 @@ def own_value(raw: Any) -> Any:
     return raw if is_leaf(raw) else jax.tree.map(lambda leaf: leaf, raw)
 
 
-def with_item(old: Any, index: Any, item: Any) -> Any:
+def replace_item(old: Any, index: Any, item: Any) -> Any:
     """Returns a raw value with an item replaced; the old one stays as it is."""
     if isinstance(old, jax.Array):
         if index is ... and isinstance(item, jax.Array) and item.shape == old.shape:

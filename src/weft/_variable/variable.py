@@ -405,16 +405,6 @@ class Variable(VariableStorage, ValueOperators[A]):
         for name, value in self._metadata.items():
             yield Attr(name, value)
 
-    def __repr__(self) -> str:
-        from weft._core.repr import represent
-
-        return represent(self)
-
-    def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
-        from weft._core.drawing import render
-
-        return render(self, path, subtree_renderer)
-
     _has_hooks: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -17,6 +17,7 @@ import jax
 
 from weft._core.errors import surface
 from weft._core.path import Path, format_path
+from weft._graph.updates import items_inside, store_items
 from weft._module.module import Module
 from weft._object.pytree import attributes
 from weft._rng import Rngs, RngStream
@@ -166,36 +167,21 @@ def install(root: Any, path: Path, new: Any) -> None:
       ValueError: if something else is at the path.
     """
     for key in path[:-1]:
-        child = _child(root, key)
+        child = dict(items_inside(root)).get(key)
         if child is None:
             child = {}
-            _set(root, key, child)
+            store_items(root, {key: child})
         root = child
-    old = _child(root, path[-1])
+    old = dict(items_inside(root)).get(path[-1])
     if isinstance(old, Variable) and isinstance(new, Variable):
         old.update_from_state(new)
     elif old is None or isinstance(old, jax.Array):
-        _set(root, path[-1], new)
+        store_items(root, {path[-1]: new})
     else:
         raise ValueError(
             f"a Linen variable is called {format_path(path)}, where there is a "
             f"{type(old).__name__}: give the Linen Module another name"
         )
-
-
-def _child(node: Any, key: Any) -> Any:
-    if isinstance(node, Module):
-        return dict(node._pytree_items()).get(key)
-    if isinstance(node, dict):
-        return node.get(key)
-    return node[key] if isinstance(node, list) and key < len(node) else None
-
-
-def _set(node: Any, key: Any, value: Any) -> None:
-    if isinstance(node, (dict, list)):
-        node[key] = value
-    else:
-        setattr(node, key, value)
 
 
 def _linen_keys(rngs: Any) -> dict[str, Any]:

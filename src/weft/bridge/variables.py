@@ -53,10 +53,10 @@ class NNXMeta(meta.AxisMetadata[A]):
 
     def unbox(self) -> Any:
         """Returns the value, constrained to its sharding."""
-        plan = self.metadata.get("out_sharding")
-        if plan is None:
+        sharding = self.metadata.get("out_sharding")
+        if sharding is None:
             return self.value
-        return with_logical_constraint(self.value, plan, mesh=self.metadata.get("mesh"))
+        return with_logical_constraint(self.value, sharding, mesh=self.metadata.get("mesh"))
 
     def replace_boxed(self, val: Any) -> NNXMeta:
         """Returns the same box around another value."""

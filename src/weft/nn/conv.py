@@ -19,7 +19,7 @@ from weft.nn import dtypes
 from weft.nn.initializers import Initializer, default_bias_init, default_kernel_init
 from weft.nn.linear import OutSharding, add_bias, given
 from weft.nn.padding import Padding, canonicalize_padding, per_axis
-from weft.nn.parameters import NO_METADATA, check_sizes, new_param, sizes
+from weft.nn.parameters import NO_METADATA, check_sizes, new_param, optional_param, sizes
 
 # The names that JAX pads by itself; the other ones of Conv are those that jnp.pad knows how to do.
 _LAX_PADDINGS = ("SAME", "SAME_LOWER", "VALID")
@@ -186,16 +186,13 @@ class Conv(Module):
         per_axis(kernel_dilation, rank, owner="Conv", argument="kernel_dilation")
         names = (*_LAX_PADDINGS, *_PAD_MODES)
         check_padding(self, padding, names if rank == 1 else names[:-1])
-        self.kernel_shape = (*self.kernel_size, in_features // feature_group_count, out_features)
+        shape = (*self.kernel_size, in_features // feature_group_count, out_features)
+        self.kernel_shape = shape
         self.mask = None if mask is None else jnp.asarray(mask)
         check_mask(self)
-        self.kernel = new_param(
-            self, rngs, kernel_init, self.kernel_shape, param_dtype, kernel_metadata
-        )
-        self.bias = (
-            new_param(self, rngs, bias_init, (out_features,), param_dtype, bias_metadata)
-            if use_bias
-            else None
+        self.kernel = new_param(self, rngs, kernel_init, shape, param_dtype, kernel_metadata)
+        self.bias = optional_param(
+            self, use_bias, rngs, bias_init, (out_features,), param_dtype, bias_metadata
         )
         self.in_features = in_features
         self.out_features = out_features

@@ -22,7 +22,7 @@ from weft.nn.conv import (
 from weft.nn.initializers import Initializer, default_bias_init, default_kernel_init
 from weft.nn.linear import add_bias
 from weft.nn.padding import Padding, canonicalize_padding, per_axis
-from weft.nn.parameters import NO_METADATA, check_sizes, new_param, sizes
+from weft.nn.parameters import NO_METADATA, check_sizes, new_param, optional_param, sizes
 
 
 class ConvTranspose(Module):
@@ -125,16 +125,12 @@ class ConvTranspose(Module):
         per_axis(kernel_dilation, rank, owner="ConvTranspose", argument="kernel_dilation")
         check_padding(self, padding, ("SAME", "VALID", "CIRCULAR"))
         channels = (out_features, in_features) if transpose_kernel else (in_features, out_features)
-        self.kernel_shape = self.kernel_size + channels
+        shape = self.kernel_shape = self.kernel_size + channels
         self.mask = None if mask is None else jnp.asarray(mask)
         check_mask(self)
-        self.kernel = new_param(
-            self, rngs, kernel_init, self.kernel_shape, param_dtype, kernel_metadata
-        )
-        self.bias = (
-            new_param(self, rngs, bias_init, (out_features,), param_dtype, bias_metadata)
-            if use_bias
-            else None
+        self.kernel = new_param(self, rngs, kernel_init, shape, param_dtype, kernel_metadata)
+        self.bias = optional_param(
+            self, use_bias, rngs, bias_init, (out_features,), param_dtype, bias_metadata
         )
         self.in_features = in_features
         self.out_features = out_features

@@ -19,7 +19,7 @@ from weft._rng import Rngs
 from weft.nn import dtypes
 from weft.nn.initializers import Initializer, default_bias_init, default_kernel_init
 from weft.nn.linear import OutSharding, add_bias, given
-from weft.nn.parameters import NO_METADATA, check_sizes, new_param
+from weft.nn.parameters import NO_METADATA, check_sizes, new_param, optional_param
 
 Label = str | int
 
@@ -176,10 +176,8 @@ class Einsum(Module):
                     f"found bias_shape={bias_shape}"
                 )
         self.kernel = new_param(self, rngs, kernel_init, kernel_shape, param_dtype, kernel_metadata)
-        self.bias = (
-            None
-            if bias_shape is None
-            else new_param(self, rngs, bias_init, bias_shape, param_dtype, bias_metadata)
+        self.bias = optional_param(
+            self, bias_shape is not None, rngs, bias_init, bias_shape, param_dtype, bias_metadata
         )
         self.einsum_str = einsum_str
         self.kernel_shape = kernel_shape

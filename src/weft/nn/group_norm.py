@@ -8,13 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from weft._module import Module
 from weft._rng import Rngs
 from weft.nn import initializers
 from weft.nn.dtypes import Dtype, PromoteDtype, as_array, canonicalize_dtype, promote_dtype
 from weft.nn.initializers import Initializer
 from weft.nn.moments import (
     Axes,
+    Normalization,
     apply_moments,
     check_features,
     check_num_features,
@@ -27,7 +27,7 @@ from weft.nn.moments import (
 from weft.nn.parameters import NO_METADATA
 
 
-class GroupNorm(Module):
+class GroupNorm(Normalization):
     """Normalises groups of channels (Wu & He, 2018, https://arxiv.org/abs/1803.08494).
 
     The last axis is cut into groups of neighbouring channels; statistics are taken over a group
@@ -95,19 +95,15 @@ class GroupNorm(Module):
         scale_metadata: Mapping[str, Any] = NO_METADATA,
     ):
         check_num_features(self, num_features)
-        self.num_features = num_features
+        super().__init__(num_features, epsilon, dtype, param_dtype, promote_dtype)
         self.feature_axis = -1
         self.num_groups, self.group_size = _groups(num_features, num_groups, group_size)
-        self.epsilon = epsilon
-        self.dtype = dtype
-        self.param_dtype = param_dtype
         self.use_bias = use_bias
         self.use_scale = use_scale
         self.reduction_axes = reduction_axes
         self.axis_name = axis_name
         self.axis_index_groups = axis_index_groups
         self.use_fast_variance = use_fast_variance
-        self.promote_dtype = promote_dtype
         self.scale = per_feature(self, use_scale, rngs, scale_init, scale_metadata)
         self.bias = per_feature(self, use_bias, rngs, bias_init, bias_metadata)
 
@@ -174,7 +170,7 @@ class GroupNorm(Module):
         )
 
 
-class InstanceNorm(Module):
+class InstanceNorm(Normalization):
     """Normalises each channel of each example (Ulyanov et al., 2016, https://arxiv.org/abs/1607.08022).
 
     Statistics are taken over all axes but the first, which is the batch, and the feature axes.
@@ -229,17 +225,13 @@ class InstanceNorm(Module):
         bias_metadata: Mapping[str, Any] = NO_METADATA,
         scale_metadata: Mapping[str, Any] = NO_METADATA,
     ):
-        self.num_features = num_features
-        self.epsilon = epsilon
-        self.dtype = dtype
-        self.param_dtype = param_dtype
+        super().__init__(num_features, epsilon, dtype, param_dtype, promote_dtype)
         self.use_bias = use_bias
         self.use_scale = use_scale
         self.feature_axes = feature_axes
         self.axis_name = axis_name
         self.axis_index_groups = axis_index_groups
         self.use_fast_variance = use_fast_variance
-        self.promote_dtype = promote_dtype
         self.scale = per_feature(self, use_scale, rngs, scale_init, scale_metadata)
         self.bias = per_feature(self, use_bias, rngs, bias_init, bias_metadata)
 

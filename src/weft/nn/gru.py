@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from weft._rng import Rngs
-from weft.nn import initializers
-from weft.nn.activations import sigmoid, tanh
-from weft.nn.dtypes import Dtype, PromoteDtype, promote_dtype
-from weft.nn.initializers import Initializer
-from weft.nn.parameters import NO_METADATA
-from weft.nn.recurrent_cell import (
-    Activation,
-    HiddenStateCell,
-    modified_orthogonal,
-)
+from weft.nn.recurrent_cell import Bias, GatedCell, Kernel
 
 
-class GRUCell(HiddenStateCell):
+class GRUCell(GatedCell):
     """A gated recurrent unit (Cho et al., 2014, https://arxiv.org/abs/1406.1078).
 
     With inputs x and hidden state h: r, z = σ(W x + b + R h), n = tanh(W x + b + r (R h)),
@@ -58,51 +46,10 @@ class GRUCell(HiddenStateCell):
       (2, 4)
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        hidden_features: int,
-        *,
-        gate_fn: Activation = sigmoid,
-        activation_fn: Activation = tanh,
-        kernel_init: Initializer = initializers.default_kernel_init,
-        recurrent_kernel_init: Initializer = modified_orthogonal,
-        bias_init: Initializer = initializers.zeros,
-        dtype: Dtype | None = None,
-        param_dtype: Dtype = jnp.float32,
-        carry_init: Initializer | None = None,
-        promote_dtype: PromoteDtype = promote_dtype,
-        keep_rngs: bool = False,
-        rngs: Rngs,
-        kernel_metadata: Mapping[str, Any] = NO_METADATA,
-        recurrent_kernel_metadata: Mapping[str, Any] = NO_METADATA,
-        bias_metadata: Mapping[str, Any] = NO_METADATA,
-    ):
-        super().__init__(
-            in_features,
-            hidden_features,
-            dtype,
-            param_dtype,
-            activation_fn,
-            carry_init,
-            promote_dtype,
-            keep_rngs,
-            rngs,
-        )
-        self.gate_fn = gate_fn
-        size = 3 * hidden_features
-        self.dense_i = self.project(
-            in_features, size, kernel_init, kernel_metadata, bias_init, bias_metadata, rngs
-        )
-        self.dense_h = self.project(
-            hidden_features,
-            size,
-            recurrent_kernel_init,
-            recurrent_kernel_metadata,
-            None,
-            bias_metadata,
-            rngs,
-        )
+    def make_gates(self, of_input: Kernel, of_hidden: Kernel, bias: Bias, rngs: Rngs) -> None:
+        size = 3 * self.hidden_features
+        self.dense_i = self.project(size, of_input, bias, rngs)
+        self.dense_h = self.project(size, of_hidden, bias, rngs, use_bias=False)
 
     def __call__(self, carry: jax.Array, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the new hidden state, twice: as carry and as output.

@@ -24,7 +24,7 @@ from weft.nn.initializers import (
 from weft.nn.initializers import default_embed_init as default_embed_init
 from weft.nn.nnx_names import names_for
 from weft.nn.padding import canonicalize_padding as canonicalize_padding
-from weft.nn.parameters import NO_METADATA, check_sizes, new_param, sizes
+from weft.nn.parameters import NO_METADATA, check_sizes, new_param, optional_param, sizes
 
 __getattr__ = names_for(
     __name__,
@@ -108,10 +108,8 @@ class Linear(Module):
         check_sizes(self, in_features=in_features, out_features=out_features)
         shape = (in_features, out_features)
         self.kernel = new_param(self, rngs, kernel_init, shape, param_dtype, kernel_metadata)
-        self.bias = (
-            new_param(self, rngs, bias_init, (out_features,), param_dtype, bias_metadata)
-            if use_bias
-            else None
+        self.bias = optional_param(
+            self, use_bias, rngs, bias_init, (out_features,), param_dtype, bias_metadata
         )
         self.in_features = in_features
         self.out_features = out_features
@@ -281,10 +279,8 @@ class LinearGeneral(Module):
         )
         shape = batch + self.out_features
         drawn_as = (math.prod(shape),)
-        self.bias = (
-            new_param(self, rngs, bias_init, shape, param_dtype, bias_metadata, drawn_as=drawn_as)
-            if use_bias
-            else None
+        self.bias = optional_param(
+            self, use_bias, rngs, bias_init, shape, param_dtype, bias_metadata, drawn_as=drawn_as
         )
 
     def __call__(self, inputs: jax.Array, out_sharding: OutSharding = None) -> jax.Array:

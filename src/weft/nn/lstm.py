@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from weft._rng import Rngs, RngStream
-from weft.nn import initializers
-from weft.nn.activations import sigmoid, tanh
-from weft.nn.dtypes import Dtype, PromoteDtype, promote_dtype
 from weft.nn.initializers import Initializer
-from weft.nn.parameters import NO_METADATA
-from weft.nn.recurrent_cell import (
-    Activation,
-    HiddenStateCell,
-    modified_orthogonal,
-)
+from weft.nn.recurrent_cell import Bias, GatedCell, Kernel
 
 
-class _LSTMBase(HiddenStateCell):
+class _LSTMBase(GatedCell):
     """The carry of an LSTM, (cell state, hidden state), and what its gates do with it."""
-
-    gate_fn: Activation
 
     def initialize_carry(
         self,
@@ -93,53 +80,16 @@ class LSTMCell(_LSTMBase):
       (2, 4)
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        hidden_features: int,
-        *,
-        gate_fn: Activation = sigmoid,
-        activation_fn: Activation = tanh,
-        kernel_init: Initializer = initializers.default_kernel_init,
-        recurrent_kernel_init: Initializer = modified_orthogonal,
-        bias_init: Initializer = initializers.zeros,
-        dtype: Dtype | None = None,
-        param_dtype: Dtype = jnp.float32,
-        carry_init: Initializer | None = None,
-        promote_dtype: PromoteDtype = promote_dtype,
-        keep_rngs: bool = False,
-        rngs: Rngs,
-        kernel_metadata: Mapping[str, Any] = NO_METADATA,
-        recurrent_kernel_metadata: Mapping[str, Any] = NO_METADATA,
-        bias_metadata: Mapping[str, Any] = NO_METADATA,
-    ):
-        super().__init__(
-            in_features,
-            hidden_features,
-            dtype,
-            param_dtype,
-            activation_fn,
-            carry_init,
-            promote_dtype,
-            keep_rngs,
-            rngs,
-        )
-        self.gate_fn = gate_fn
-        of_input = (in_features, hidden_features, kernel_init, kernel_metadata)
-        of_hidden = (
-            hidden_features,
-            hidden_features,
-            recurrent_kernel_init,
-            recurrent_kernel_metadata,
-        )
-        self.ii = self.project(*of_input, None, bias_metadata, rngs)
-        self.if_ = self.project(*of_input, None, bias_metadata, rngs)
-        self.ig = self.project(*of_input, None, bias_metadata, rngs)
-        self.io = self.project(*of_input, None, bias_metadata, rngs)
-        self.hi = self.project(*of_hidden, bias_init, bias_metadata, rngs)
-        self.hf = self.project(*of_hidden, bias_init, bias_metadata, rngs)
-        self.hg = self.project(*of_hidden, bias_init, bias_metadata, rngs)
-        self.ho = self.project(*of_hidden, bias_init, bias_metadata, rngs)
+    def make_gates(self, of_input: Kernel, of_hidden: Kernel, bias: Bias, rngs: Rngs) -> None:
+        size = self.hidden_features
+        self.ii = self.project(size, of_input, bias, rngs, use_bias=False)
+        self.if_ = self.project(size, of_input, bias, rngs, use_bias=False)
+        self.ig = self.project(size, of_input, bias, rngs, use_bias=False)
+        self.io = self.project(size, of_input, bias, rngs, use_bias=False)
+        self.hi = self.project(size, of_hidden, bias, rngs)
+        self.hf = self.project(size, of_hidden, bias, rngs)
+        self.hg = self.project(size, of_hidden, bias, rngs)
+        self.ho = self.project(size, of_hidden, bias, rngs)
 
     def __call__(
         self, carry: tuple[jax.Array, jax.Array], inputs: jax.Array
@@ -196,51 +146,10 @@ class OptimizedLSTMCell(_LSTMBase):
       (2, 4)
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        hidden_features: int,
-        *,
-        gate_fn: Activation = sigmoid,
-        activation_fn: Activation = tanh,
-        kernel_init: Initializer = initializers.default_kernel_init,
-        recurrent_kernel_init: Initializer = modified_orthogonal,
-        bias_init: Initializer = initializers.zeros,
-        dtype: Dtype | None = None,
-        param_dtype: Dtype = jnp.float32,
-        carry_init: Initializer | None = None,
-        promote_dtype: PromoteDtype = promote_dtype,
-        keep_rngs: bool = False,
-        rngs: Rngs,
-        kernel_metadata: Mapping[str, Any] = NO_METADATA,
-        recurrent_kernel_metadata: Mapping[str, Any] = NO_METADATA,
-        bias_metadata: Mapping[str, Any] = NO_METADATA,
-    ):
-        super().__init__(
-            in_features,
-            hidden_features,
-            dtype,
-            param_dtype,
-            activation_fn,
-            carry_init,
-            promote_dtype,
-            keep_rngs,
-            rngs,
-        )
-        self.gate_fn = gate_fn
-        size = 4 * hidden_features
-        self.dense_i = self.project(
-            in_features, size, kernel_init, kernel_metadata, None, bias_metadata, rngs
-        )
-        self.dense_h = self.project(
-            hidden_features,
-            size,
-            recurrent_kernel_init,
-            recurrent_kernel_metadata,
-            bias_init,
-            bias_metadata,
-            rngs,
-        )
+    def make_gates(self, of_input: Kernel, of_hidden: Kernel, bias: Bias, rngs: Rngs) -> None:
+        size = 4 * self.hidden_features
+        self.dense_i = self.project(size, of_input, bias, rngs, use_bias=False)
+        self.dense_h = self.project(size, of_hidden, bias, rngs)
 
     def __call__(
         self, carry: tuple[jax.Array, jax.Array], inputs: jax.Array

@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from weft._module import Module
 from weft._rng import Rngs
 from weft._variable.types import Param
-from weft.nn.dtypes import as_array, canonicalize_dtype
+from weft.nn.dtypes import Dtype, PromoteDtype, as_array, canonicalize_dtype
 from weft.nn.initializers import Initializer
-from weft.nn.parameters import check_sizes, new_param
+from weft.nn.parameters import check_sizes, optional_param
 
 Axes = int | Sequence[int]
 
@@ -212,14 +213,31 @@ def check_num_features(layer: Any, num_features: Any) -> None:
         )
 
 
+class Normalization(Module):
+    """What the layers that normalise each example share."""
+
+    def __init__(
+        self,
+        num_features: int,
+        epsilon: float,
+        dtype: Dtype | None,
+        param_dtype: Dtype,
+        promote_dtype: PromoteDtype,
+    ):
+        self.num_features = num_features
+        self.epsilon = epsilon
+        self.dtype = dtype
+        self.param_dtype = param_dtype
+        self.promote_dtype = promote_dtype
+
+
 def per_feature(
     layer: Any, used: bool, rngs: Rngs, init: Initializer, metadata: Mapping[str, Any]
 ) -> Param[jax.Array] | None:
     """Returns a parameter with one number per feature for a layer, or None if it uses none."""
     check_num_features(layer, layer.num_features)
-    if not used:
-        return None
-    return new_param(layer, rngs, init, (layer.num_features,), layer.param_dtype, metadata)
+    shape = (layer.num_features,)
+    return optional_param(layer, used, rngs, init, shape, layer.param_dtype, metadata)
 
 
 def check_features(

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from weft._module import Module
 from weft._rng import Rngs
 from weft.nn import initializers
 from weft.nn.batch_norm import BatchNorm as BatchNorm
@@ -21,6 +20,7 @@ from weft.nn.group_norm import InstanceNorm as InstanceNorm
 from weft.nn.initializers import Initializer
 from weft.nn.moments import (
     Axes,
+    Normalization,
     apply_moments,
     check_features,
     compute_moments,
@@ -44,7 +44,7 @@ __getattr__ = names_for(
 )
 
 
-class LayerNorm(Module):
+class LayerNorm(Normalization):
     """Normalises each example over its features (Ba et al., 2016, https://arxiv.org/abs/1607.06450).
 
     Statistics are taken over `reduction_axes`, in float32 or wider; scale and bias go along
@@ -102,10 +102,7 @@ class LayerNorm(Module):
         bias_metadata: Mapping[str, Any] = NO_METADATA,
         scale_metadata: Mapping[str, Any] = NO_METADATA,
     ):
-        self.num_features = num_features
-        self.epsilon = epsilon
-        self.dtype = dtype
-        self.param_dtype = param_dtype
+        super().__init__(num_features, epsilon, dtype, param_dtype, promote_dtype)
         self.use_bias = use_bias
         self.use_scale = use_scale
         self.reduction_axes = reduction_axes
@@ -113,7 +110,6 @@ class LayerNorm(Module):
         self.axis_name = axis_name
         self.axis_index_groups = axis_index_groups
         self.use_fast_variance = use_fast_variance
-        self.promote_dtype = promote_dtype
         self.scale = per_feature(self, use_scale, rngs, scale_init, scale_metadata)
         self.bias = per_feature(self, use_bias, rngs, bias_init, bias_metadata)
 
@@ -130,7 +126,7 @@ class LayerNorm(Module):
         return normalize(self, x, self.reduction_axes, self.feature_axes, mask)
 
 
-class RMSNorm(Module):
+class RMSNorm(Normalization):
     """Divides by the root of the mean square (Zhang & Sennrich, 2019, https://arxiv.org/abs/1910.07467).
 
     As `LayerNorm`, without subtracting the mean and without a bias.
@@ -180,17 +176,13 @@ class RMSNorm(Module):
         rngs: Rngs,
         scale_metadata: Mapping[str, Any] = NO_METADATA,
     ):
-        self.num_features = num_features
-        self.epsilon = epsilon
-        self.dtype = dtype
-        self.param_dtype = param_dtype
+        super().__init__(num_features, epsilon, dtype, param_dtype, promote_dtype)
         self.use_scale = use_scale
         self.reduction_axes = reduction_axes
         self.feature_axes = feature_axes
         self.axis_name = axis_name
         self.axis_index_groups = axis_index_groups
         self.use_fast_variance = use_fast_variance
-        self.promote_dtype = promote_dtype
         self.scale = per_feature(self, use_scale, rngs, scale_init, scale_metadata)
 
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:

@@ -128,6 +128,11 @@ def new_param(
     return param_type(value, **metadata)
 
 
+def optional_param(layer: object, used: bool, *args: Any, **kwargs: Any) -> Param[jax.Array] | None:
+    """As `new_param`; None for a layer that does not use the parameter, and nothing is drawn."""
+    return new_param(layer, *args, **kwargs) if used else None
+
+
 def _check_made(value: Any, init: Any, name: str) -> None:
     """Raises TypeError if an initializer made another one instead of an array."""
     if callable(value) and not hasattr(value, "shape") and not isinstance(value, VariableMetadata):

@@ -189,9 +189,8 @@ def min_pool(
 
     Args:
       inputs: array of shape (*batch, *space, channels).
-      window_shape: extent of the window along each spatial axis; an int for all axes between the
-        first and the last.
-      strides: step of the window, one for all axes or one each; None means 1.
+      window_shape: as for `max_pool`.
+      strides: as for `max_pool`.
       padding: as for `pool`; no padding is ever the minimum.
 
     Returns:
@@ -297,10 +296,8 @@ class MinPool(_WindowPool):
     """The minimum of each window; the layer of `min_pool`.
 
     Args:
-      window_shape: extent of the window along each spatial axis; an int for all axes between
-        the first and the last.
-      strides: step of the window, one for all axes or one each; None means 1, so pass the
-        window's shape for windows that do not overlap.
+      window_shape: as for `MaxPool`.
+      strides: as for `MaxPool`.
       padding: as for `pool`.
 
     Example:

@@ -17,13 +17,18 @@ import jax.numpy as jnp
 from weft._module import Module
 from weft._rng import Rngs, RngStream
 from weft.nn import initializers
-from weft.nn.dtypes import Dtype, PromoteDtype
+from weft.nn.activations import sigmoid, tanh
+from weft.nn.dtypes import Dtype, PromoteDtype, promote_dtype
 from weft.nn.initializers import Initializer
 from weft.nn.layer_rngs import find_stream, keep_stream
 from weft.nn.linear import Linear
-from weft.nn.parameters import check_sizes
+from weft.nn.parameters import NO_METADATA, check_sizes
 
 Activation = Callable[..., Any]
+Kernel = tuple[int, Initializer, Mapping[str, Any]]
+"""What a kernel is made of: the size of what it is applied to, its initializer, its metadata."""
+Bias = tuple[Initializer, Mapping[str, Any]]
+"""What a bias is made of: its initializer and its metadata."""
 
 
 def modified_orthogonal(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Any:
@@ -154,23 +159,24 @@ class HiddenStateCell(RNNCellBase):
 
     def project(
         self,
-        in_features: int,
         out_features: int,
-        kernel_init: Initializer,
-        kernel_metadata: Mapping[str, Any],
-        bias_init: Initializer | None,
-        bias_metadata: Mapping[str, Any],
+        kernel: Kernel,
+        bias: Bias,
         rngs: Rngs,
+        *,
+        use_bias: bool = True,
     ) -> Linear:
-        """Returns a projection in the cell's dtypes; with a bias if it has an initializer."""
+        """Returns a projection in the cell's dtypes."""
+        in_features, kernel_init, kernel_metadata = kernel
+        bias_init, bias_metadata = bias
         return Linear(
             in_features,
             out_features,
-            use_bias=bias_init is not None,
+            use_bias=use_bias,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             kernel_init=kernel_init,
-            bias_init=initializers.zeros if bias_init is None else bias_init,
+            bias_init=bias_init,
             promote_dtype=self.promote_dtype,
             rngs=rngs,
             kernel_metadata=kernel_metadata,
@@ -201,6 +207,60 @@ class HiddenStateCell(RNNCellBase):
         stream = find_stream(source, "carry", type(self).__name__)
         init = initializers.zeros if carry_init is None else carry_init
         return tuple(init(stream(), shape, dtype) for _ in range(number))
+
+
+class GatedCell(HiddenStateCell):
+    """What cells with gates share: their options."""
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        gate_fn: Activation = sigmoid,
+        activation_fn: Activation = tanh,
+        kernel_init: Initializer = initializers.default_kernel_init,
+        recurrent_kernel_init: Initializer = modified_orthogonal,
+        bias_init: Initializer = initializers.zeros,
+        dtype: Dtype | None = None,
+        param_dtype: Dtype = jnp.float32,
+        carry_init: Initializer | None = None,
+        promote_dtype: PromoteDtype = promote_dtype,
+        keep_rngs: bool = False,
+        rngs: Rngs,
+        kernel_metadata: Mapping[str, Any] = NO_METADATA,
+        recurrent_kernel_metadata: Mapping[str, Any] = NO_METADATA,
+        bias_metadata: Mapping[str, Any] = NO_METADATA,
+    ):
+        super().__init__(
+            in_features,
+            hidden_features,
+            dtype,
+            param_dtype,
+            activation_fn,
+            carry_init,
+            promote_dtype,
+            keep_rngs,
+            rngs,
+        )
+        self.gate_fn = gate_fn
+        self.make_gates(
+            (in_features, kernel_init, kernel_metadata),
+            (hidden_features, recurrent_kernel_init, recurrent_kernel_metadata),
+            (bias_init, bias_metadata),
+            rngs,
+        )
+
+    def make_gates(self, of_input: Kernel, of_hidden: Kernel, bias: Bias, rngs: Rngs) -> None:
+        """Makes the projections of inputs and hidden state.
+
+        Args:
+          of_input: size of the inputs, initializer and metadata of their kernels.
+          of_hidden: the same of the hidden state.
+          bias: initializer and metadata of the biases.
+          rngs: draws the parameters.
+        """
+        raise NotImplementedError
 
 
 def carry_stream(

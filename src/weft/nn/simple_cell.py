@@ -87,19 +87,11 @@ class SimpleCell(HiddenStateCell):
             rngs,
         )
         self.residual = residual
-        size = hidden_features
-        self.dense_h = self.project(
-            hidden_features,
-            size,
-            recurrent_kernel_init,
-            recurrent_kernel_metadata,
-            None,
-            bias_metadata,
-            rngs,
-        )
-        self.dense_i = self.project(
-            in_features, size, kernel_init, kernel_metadata, bias_init, bias_metadata, rngs
-        )
+        of_hidden = (hidden_features, recurrent_kernel_init, recurrent_kernel_metadata)
+        of_input = (in_features, kernel_init, kernel_metadata)
+        bias = (bias_init, bias_metadata)
+        self.dense_h = self.project(hidden_features, of_hidden, bias, rngs, use_bias=False)
+        self.dense_i = self.project(hidden_features, of_input, bias, rngs)
 
     def __call__(self, carry: jax.Array, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the new hidden state, twice: as carry and as output.

@@ -63,23 +63,13 @@ def to_opt_state(tree: Any) -> Any:
     return jax.tree.map(box, tree, is_leaf=is_variable)
 
 
-def _nested(flat: Mapping[Path, Any]) -> dict[Any, Any]:
-    root: dict[Any, Any] = {}
-    for path, value in flat.items():
-        level = root
-        for key in path[:-1]:
-            level = level.setdefault(key, {})
-        level[path[-1]] = value
-    return root
-
-
 # Masks and labels that users write for `optax.masked`, `optax.partition` and the like must have
 # the structure of the tree that Optax is given, and they are written in three ways: with plain
 # leaves over `nnx.state(model)`, over nested dicts, and by `jax.tree.map` over `nnx.state(model)`,
 # which leaves the Variables in. So Optax is given the first form that the transformation accepts.
 FORMS: dict[str, Callable[[Mapping[Path, Any], Mapping[Path, Any]], Any]] = {
     "state": lambda values, params: from_flat_state(dict(values)),
-    "dict": lambda values, params: _nested(values),
+    "dict": lambda values, params: from_flat_state(values, cls=dict),
     "variables": lambda values, params: from_flat_state(
         {path: _copy_like(params[path], value) for path, value in values.items()}
     ),

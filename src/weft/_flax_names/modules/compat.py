@@ -13,39 +13,16 @@ from typing import TYPE_CHECKING, Any
 import weft
 
 if TYPE_CHECKING:  # with the signatures that these have in `weft`
-    from weft import backup_keys as backup_keys
-    from weft import cached_partial as cached_partial
-    from weft import checkify as checkify
-    from weft import clone as clone
-    from weft import cond as cond
-    from weft import custom_vjp as custom_vjp
-    from weft import eval_shape as eval_shape
-    from weft import flatten as flatten
-    from weft import fori_loop as fori_loop
-    from weft import fork_rngs as fork_rngs
-    from weft import get_abstract_model as get_abstract_model
-    from weft import grad as grad
-    from weft import graphdef as graphdef
-    from weft import iter_children as iter_children
-    from weft import iter_graph as iter_graph
-    from weft import iter_modules as iter_modules
-    from weft import jit as jit
-    from weft import jvp as jvp
-    from weft import pmap as pmap
-    from weft import recursive_map as recursive_map
-    from weft import remat as remat
-    from weft import reseed as reseed
-    from weft import scan as scan
-    from weft import shard_map as shard_map
-    from weft import split as split
-    from weft import split_rngs as split_rngs
-    from weft import state as state
-    from weft import switch as switch
-    from weft import value_and_grad as value_and_grad
-    from weft import view as view
-    from weft import view_info as view_info
-    from weft import vjp as vjp
-    from weft import vmap as vmap
+    from weft import backup_keys as backup_keys, cached_partial as cached_partial
+    from weft import checkify as checkify, clone as clone, cond as cond, custom_vjp as custom_vjp
+    from weft import eval_shape as eval_shape, flatten as flatten, fori_loop as fori_loop
+    from weft import fork_rngs as fork_rngs, get_abstract_model as get_abstract_model, grad as grad
+    from weft import graphdef as graphdef, iter_children as iter_children, iter_graph as iter_graph
+    from weft import iter_modules as iter_modules, jit as jit, jvp as jvp, pmap as pmap
+    from weft import recursive_map as recursive_map, remat as remat, reseed as reseed, scan as scan
+    from weft import shard_map as shard_map, split as split, split_rngs as split_rngs
+    from weft import state as state, switch as switch, value_and_grad as value_and_grad
+    from weft import view as view, view_info as view_info, vjp as vjp, vmap as vmap
     from weft import while_loop as while_loop
 
 _OF_WALKS = """

@@ -5,14 +5,10 @@ from weft._core.config import set_graph_updates as set_graph_updates
 from weft._core.path import Key as Key
 from weft._core.path import Path as PathParts  # noqa: F401
 from weft._core.static import Static as Static
-from weft._flax_names.contexts import MergeContext as MergeContext
-from weft._flax_names.contexts import SplitContext as SplitContext
-from weft._flax_names.contexts import merge_context as merge_context
-from weft._flax_names.contexts import split_context as split_context
-from weft._flax_names.flat import flatten as flatten
-from weft._flax_names.flat import unflatten as unflatten
-from weft._flax_names.node_kinds import is_graph_node as is_graph_node
-from weft._flax_names.node_kinds import is_node as is_node
+from weft._flax_names.contexts import MergeContext as MergeContext, SplitContext as SplitContext
+from weft._flax_names.contexts import merge_context as merge_context, split_context as split_context
+from weft._flax_names.flat import flatten as flatten, unflatten as unflatten
+from weft._flax_names.node_kinds import is_graph_node as is_graph_node, is_node as is_node
 from weft._flax_names.node_kinds import is_node_leaf as is_node_leaf
 from weft._flax_names.node_kinds import is_pytree_node as is_pytree_node
 from weft._flax_names.node_kinds import jax_to_nnx_path as jax_to_nnx_path
@@ -20,33 +16,17 @@ from weft._flax_names.round_trips import UpdateContext as UpdateContext
 from weft._flax_names.round_trips import current_update_context as current_update_context
 from weft._flax_names.round_trips import update_context as update_context
 from weft._flax_names.unpack import unpack as unpack
-from weft._flax_names.variable_modes import vars_as as vars_as
-from weft._flax_names.variable_modes import with_vars as with_vars
-from weft._graph.api import as_pure as as_pure
-from weft._graph.api import clone as clone
-from weft._graph.api import find_duplicates as find_duplicates
-from weft._graph.api import graphdef as graphdef
-from weft._graph.api import merge as merge
-from weft._graph.api import pop as pop
-from weft._graph.api import pure as pure
-from weft._graph.api import set_metadata as set_metadata
-from weft._graph.api import split as split
-from weft._graph.api import state as state
+from weft._flax_names.variable_modes import vars_as as vars_as, with_vars as with_vars
+from weft._graph.api import as_pure as as_pure, clone as clone, find_duplicates as find_duplicates
+from weft._graph.api import graphdef as graphdef, merge as merge, pop as pop, pure as pure
+from weft._graph.api import set_metadata as set_metadata, split as split, state as state
 from weft._graph.api import variables as variables
 from weft._graph.graph_state import GraphState as GraphState
-from weft._graph.iterate import iter_children as iter_children
-from weft._graph.iterate import iter_graph as iter_graph
-from weft._graph.iterate import map as map
+from weft._graph.iterate import iter_children as iter_children, iter_graph as iter_graph, map as map
 from weft._graph.iterate import recursive_map as recursive_map
-from weft._graph.proxy import CallableProxy as CallableProxy
-from weft._graph.proxy import PureState as PureState
-from weft._graph.proxy import call as call
-from weft._graph.records import GraphDef as GraphDef
-from weft._graph.records import NodeDef as NodeDef
-from weft._graph.records import VariableDef as VariableDef
-from weft._graph.state import FlatState as FlatState
-from weft._graph.state import State as State
-from weft._graph.state import map_state as map_state
+from weft._graph.proxy import CallableProxy as CallableProxy, PureState as PureState, call as call
+from weft._graph.records import GraphDef as GraphDef, NodeDef as NodeDef, VariableDef as VariableDef
+from weft._graph.state import FlatState as FlatState, State as State, map_state as map_state
 from weft._graph.updates import update as update
 from weft._lift.partial import cached_partial as cached_partial
 from weft._module.module import iter_module_children as iter_module_children

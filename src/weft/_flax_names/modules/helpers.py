@@ -6,9 +6,7 @@ from weft._core.elsewhere import names_from as _names_from
 from weft._graph.records import GraphDef as GraphDef
 from weft._graph.state import State as State
 from weft._module import Module as Module
-from weft._module.containers import Dict as Dict
-from weft._module.containers import List as List
-from weft._module.containers import Sequential as Sequential
+from weft._module.containers import Dict as Dict, List as List, Sequential as Sequential
 from weft._rng import Rngs as Rngs
 from weft._variable.variable import Variable as Variable
 

@@ -6,15 +6,12 @@ from weft._core.path import Key as Key
 from weft._core.path import Path as PathParts  # noqa: F401
 from weft._graph.iterate import iter_children as iter_children
 from weft._graph.records import GraphDef as GraphDef
-from weft._graph.state import State as State
-from weft._graph.state import split_state as split_state
-from weft._module import Module as Module
-from weft._module import Pytree as Pytree
+from weft._graph.state import State as State, split_state as split_state
+from weft._module import Module as Module, Pytree as Pytree
 from weft._module.capture import capture as capture
 from weft._module.module import iter_module_children as iter_module_children
 from weft._module.module import iter_modules as iter_modules
-from weft._module.view import view as view
-from weft._module.view import view_info as view_info
+from weft._module.view import view as view, view_info as view_info
 from weft._module.view import with_attributes as with_attributes
 
 _A = _TypeVar("_A")

@@ -3,15 +3,9 @@
 from dataclasses import dataclass as _frozen_dataclass
 from dataclasses import field as _field
 
-from weft._module import Data as Data
-from weft._module import Object as Object
-from weft._module import Pytree as Pytree
-from weft._module import Static as Static
-from weft._module import check_pytree as check_pytree
-from weft._module import data as data
-from weft._module import has_data as has_data
-from weft._module import is_data as is_data
-from weft._module import register_data_type as register_data_type
+from weft._module import Data as Data, Object as Object, Pytree as Pytree, Static as Static
+from weft._module import check_pytree as check_pytree, data as data, has_data as has_data
+from weft._module import is_data as is_data, register_data_type as register_data_type
 from weft._module import static as static
 from weft._module.dataclass import dataclass as dataclass
 from weft._variable.variable import Variable as Variable

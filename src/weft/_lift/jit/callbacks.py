@@ -31,7 +31,7 @@ def has_callbacks(jaxpr: Any) -> bool:
 
 def _bodies_in(value: Any) -> Iterator[Any]:
     """Returns the jaxprs that a value is or holds."""
-    from jax.extend.core import ClosedJaxpr, Jaxpr  # takes long to import
+    from weft._core.jax_names import ClosedJaxpr, Jaxpr  # takes long to import
 
     if isinstance(value, ClosedJaxpr):
         yield value.jaxpr

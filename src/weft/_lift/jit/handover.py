@@ -145,7 +145,7 @@ class Trace:
                 out = program.jitted(flat[:number], *rest, **named)
             leaves = jtu.tree_leaves(out)
         else:
-            from jax.extend.core import jaxpr_as_fun  # takes long to import
+            from weft._core.jax_names import jaxpr_as_fun  # takes long to import
 
             leaves = jaxpr_as_fun(self.traced.jaxpr)(*flat)
             out = jtu.tree_unflatten(jtu.tree_structure(self.traced.out_info), leaves)
