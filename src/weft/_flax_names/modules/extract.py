@@ -1,6 +1,6 @@
 """Objects inside pytrees, under the name that code of the NNX API imports this from."""
 
-from weft._core.path import Path as PathParts  # noqa: F401
+from weft._core.path import Path as PathParts
 from weft._flax_names.node_prefix import prefix as prefix
 from weft._flax_names.node_states import NodeStates as NodeStates
 from weft._flax_names.node_states import clear_non_graph_nodes as clear_non_graph_nodes

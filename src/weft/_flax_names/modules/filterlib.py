@@ -7,4 +7,4 @@ from weft._core.filters import Predicate as Predicate, WithTag as WithTag
 from weft._core.filters import filters_to_predicates as filters_to_predicates
 from weft._core.filters import to_predicate as to_predicate
 from weft._core.path import Key as Key
-from weft._core.path import Path as PathParts  # noqa: F401
+from weft._core.path import Path as PathParts

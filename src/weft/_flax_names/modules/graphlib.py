@@ -3,7 +3,7 @@
 from weft._core.config import set_graph_mode as set_graph_mode
 from weft._core.config import set_graph_updates as set_graph_updates
 from weft._core.path import Key as Key
-from weft._core.path import Path as PathParts  # noqa: F401
+from weft._core.path import Path as PathParts
 from weft._core.static import Static as Static
 from weft._flax_names.contexts import MergeContext as MergeContext, SplitContext as SplitContext
 from weft._flax_names.contexts import merge_context as merge_context, split_context as split_context

@@ -3,7 +3,7 @@
 from typing import TypeVar as _TypeVar
 
 from weft._core.path import Key as Key
-from weft._core.path import Path as PathParts  # noqa: F401
+from weft._core.path import Path as PathParts
 from weft._graph.iterate import iter_children as iter_children
 from weft._graph.records import GraphDef as GraphDef
 from weft._graph.state import State as State, split_state as split_state

@@ -1,7 +1,7 @@
 """Random streams, under the name that code of the NNX API imports them from."""
 
 from weft._core.path import Key as Key
-from weft._core.path import Path as PathParts  # noqa: F401
+from weft._core.path import Path as PathParts
 from weft._rng import KeylessInitializer as KeylessInitializer, RngCount as RngCount
 from weft._rng import RngKey as RngKey, Rngs as Rngs, RngState as RngState, RngStream as RngStream
 from weft._rng.backups import SplitBackups as SplitBackups, StreamBackup as StreamBackup

@@ -1,7 +1,7 @@
 """States, under the name that code of the NNX API imports them from."""
 
 from weft._core.path import Key as Key
-from weft._core.path import Path as PathParts  # noqa: F401
+from weft._core.path import Path as PathParts
 from weft._graph.prefix import create_path_filters as create_path_filters
 from weft._graph.state import FlatState as FlatState, State as State, diff as diff
 from weft._graph.state import filter_state as filter_state, from_flat_state as from_flat_state
