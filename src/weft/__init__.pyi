@@ -18,6 +18,7 @@ from weft._core.config import set_retrace_limit as set_retrace_limit
 from weft._core.config import use_eager_sharding as use_eager_sharding
 from weft._core.config import using_eager_sharding as using_eager_sharding
 from weft._core.errors import AliasError as AliasError
+from weft._core.errors import CheckpointError as CheckpointError
 from weft._core.errors import CycleError as CycleError
 from weft._core.errors import FilterError as FilterError
 from weft._core.errors import PrefixError as PrefixError
@@ -175,6 +176,12 @@ from weft._sharding.partitioning import get_named_sharding as get_named_sharding
 from weft._sharding.partitioning import get_partition_spec as get_partition_spec
 from weft._sharding.partitioning import with_partitioning as with_partitioning
 from weft._variable.sharding import logical_axis_rules as logical_axis_rules
+
+# Saving
+from weft._saving.save import SavedFile as SavedFile
+from weft._saving.save import load as load
+from weft._saving.save import restore as restore
+from weft._saving.save import save as save
 
 # Layers
 from weft.nn import initializers as initializers

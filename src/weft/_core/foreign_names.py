@@ -24,8 +24,8 @@ _LSTM = "nnx.RNN(nnx.LSTMCell(in_features, hidden_features, rngs=rngs))"
 _GRU = "nnx.RNN(nnx.GRUCell(in_features, hidden_features, rngs=rngs))"
 _OPTIMIZER = "nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)"
 _SAVE = (
-    "checkpoints are `from weft.tools import checkpoint`: `checkpoint.save(file, model)` and "
-    "`checkpoint.restore(file, model)`"
+    "a model is saved by `nnx.save(file, model=model)`, and restored by "
+    "`nnx.restore(file, model=model)`"
 )
 _STEP = "a step is `optimizer.update(model, grads)`"
 _PARTS = "make submodules in `__init__`: `self.layer = nnx.Linear(2, 3, rngs=rngs)`"
