@@ -94,7 +94,7 @@ _CALLS = {
 }
 _ADVICE = {
     _PARTS: "compact setup nowrap",
-    _SAVE: "save load save_model load_model tree_serialise_leaves tree_deserialise_leaves",
+    _SAVE: "save_model load_model tree_serialise_leaves tree_deserialise_leaves",
     _STEP: "apply_updates",
     "layers are told their sizes when they are made, `nnx.Linear(in_features, out_features, "
     "rngs=rngs)`": "Input InputLayer",

@@ -56,7 +56,7 @@ def from_json(keys: Any) -> Path:
     Raises:
       ValueError: if it is none.
     """
-    path = tuple(Own(key["own"]) if isinstance(key, dict) else key for key in keys)
+    path = tuple([Own(str(key["own"])) if isinstance(key, dict) else key for key in keys])
     if not path or not all(type(key) in (str, int, Own) for key in path):
         raise ValueError(f"{keys!r} is no path")
     return path

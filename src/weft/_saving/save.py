@@ -165,6 +165,8 @@ class SavedFile(Mapping[str, Any]):
     def state(self) -> State:
         """Returns everything as a State: `nnx.update(model, nnx.load(file).state()["model"])`.
 
+        What was a pytree in one Variable, such as a list of arrays, is nested in it by keys.
+
         Example:
           >>> import tempfile
           >>> import weft as nnx

@@ -53,10 +53,10 @@ def write(
 
     arrays, stored, numbers = {}, {}, []
     for fact, value in leaves:
+        name = names.name_of(fact.path)
         if value is None:
             numbers.append(fact.to_json())
             continue
-        name = names.name_of(fact.path)
         stored[name] = to_stored(value)
         arrays[name] = {**fact.to_json(), "crc32": checksum(stored[name])}
     record = {
