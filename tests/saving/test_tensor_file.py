@@ -200,7 +200,7 @@ def test_too_much_for_one_file(tmp_path, monkeypatch):
 
 def golden():
     """What the golden file of format 1 was written from."""
-    weight = nnx.Param(jnp.arange(6.0).reshape(2, 3) / 7)
+    weight = nnx.Param(jnp.arange(6.0).reshape(2, 3) / 8)
     floats = {name: np.arange(4).astype(getattr(ml_dtypes, name)) for name in ("bfloat16", "int4")}
     return {
         "model": {

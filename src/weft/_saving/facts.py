@@ -118,7 +118,7 @@ def fact_of(path: Path, value: Any) -> Fact:
     if isinstance(value, (jax.Array, jax.ShapeDtypeStruct, np.ndarray, np.generic)):
         if is_key(value):
             concrete = isinstance(value, jax.Array) and not isinstance(value, Tracer)
-            key = str(jax.random.key_impl(value)) if concrete else str(value.dtype)
+            key = str(jax.random.key_impl(value) if concrete else value.dtype)  # type: ignore[arg-type]
             return Fact(path, str(value.dtype), value.shape, key=key)
         name = value.dtype.name
         if name in DTYPES:

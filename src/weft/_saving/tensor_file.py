@@ -32,7 +32,7 @@ FACTS, CHECKSUM = "weft", "weft.crc32"
 
 def checksum(array: np.ndarray) -> int:
     """Returns the CRC32 of the bytes of a contiguous array."""
-    return zlib.crc32(array.reshape(-1).view(np.uint8)) if array.size else 0
+    return zlib.crc32(array.reshape(-1).view(np.uint8).data) if array.size else 0
 
 
 def write(
