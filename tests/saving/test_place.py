@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import weft as nnx
 from weft._saving.facts import fact_of
 from weft._saving.place import place
 
@@ -49,3 +50,11 @@ def test_weak_types_and_devices():
     assert found.devices() == {last} and found.committed
     assert not placed(jnp.ones(2), jnp.zeros(2)).committed
     assert not placed(jnp.asarray(3), 5).committed
+
+
+def test_dtypes_that_jax_does_not_have_here():
+    wide = np.ones(2)
+    with pytest.raises(
+        nnx.StructureError, match=r"a was saved as float64\[2\], which JAX does not"
+    ):
+        placed(wide, jax.ShapeDtypeStruct((2,), np.float64))

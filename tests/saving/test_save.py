@@ -277,6 +277,12 @@ def test_what_cannot_be_saved(file, node, message):
     assert not file.exists()
 
 
+@pytest.mark.parametrize("name", ["strict", "cast"])
+def test_names_that_restoring_has_as_options(file, name):
+    with pytest.raises(TypeError, match=f"'{name}' is an option of `nnx.restore`: save the object"):
+        nnx.save(file, **{name: nnx.Variable(1)})
+
+
 def test_values_that_are_gone_or_traced_cannot_be_saved(file):
     model = nnx.Param(jnp.ones(2))
     with pytest.raises(TypeError, match=r"no value yet, as it is traced: save outside"):

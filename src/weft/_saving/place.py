@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, NamedSharding
 
+from weft._core.errors import StructureError
+from weft._core.path import format_path
 from weft._saving.dtypes import DTYPES
 from weft._saving.facts import Fact, fits
 
@@ -34,7 +36,13 @@ def place(value: Any, saved: Fact, old: Any, wanted: Fact) -> Any:
         return value[()]
     if isinstance(old, np.ndarray):
         return value
-    return _on_devices(value, saved.key, weak, _sharding_of(old))
+    made = _on_devices(value, saved.key, weak, _sharding_of(old))
+    if saved.key is None and made.dtype != value.dtype:
+        raise StructureError(
+            f"{format_path(saved.path)} was saved as {saved}, which JAX does not have here: "
+            '`jax.config.update("jax_enable_x64", True)`, or restore with `cast=True` into float32'
+        )
+    return made
 
 
 def _on_devices(value: np.ndarray, key: str | None, weak: bool, sharding: Any) -> jax.Array:

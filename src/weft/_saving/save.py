@@ -23,6 +23,8 @@ from weft._saving.meta import check_meta
 from weft._saving.place import place
 from weft._saving.replacing import replacing
 
+RESTORE_OPTIONS = {"strict", "cast"}
+
 
 @boundary
 def save(file: str | os.PathLike[str], /, *, meta: Any = None, **objects: Any) -> None:
@@ -54,6 +56,8 @@ def save(file: str | os.PathLike[str], /, *, meta: Any = None, **objects: Any) -
       ['model.bias', 'model.kernel']
     """
     check_meta(meta)
+    for name in objects.keys() & RESTORE_OPTIONS:
+        raise TypeError(f"{name!r} is an option of `nnx.restore`: save the object by another name")
     found = Objects(objects)
     for path in found.stray():
         raise TypeError(
