@@ -389,8 +389,9 @@ def test_files_of_others(file):
 
 def test_others_read_the_file(file):
     saved = objects(0)
-    nnx.save(file, **saved)
+    nnx.save(file, half=nnx.Param(jnp.ones(2, jnp.bfloat16)), **saved)
     found = safetensors.numpy.load_file(file)
+    assert found["half"].dtype == jnp.bfloat16
     np.testing.assert_array_equal(found["model.layers.0.kernel"], saved["model"].layers[0].kernel)
     assert found["model.dropout.rngs.key"].dtype == np.uint32
     with safetensors.safe_open(file, "numpy") as opened:
