@@ -9,7 +9,8 @@ which `--resume` goes on to the same numbers as a run that was never stopped.
     python examples/digits.py --seed 1 --epochs 10 --out runs/short
     python examples/digits.py --resume
 
-It leaves `digits.png` (learning curves and confusion matrix) and `checkpoint.weft` in `--out`.
+It leaves `digits.png` (learning curves and confusion matrix) and `checkpoint.safetensors` in
+`--out`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ import numpy as np
 import optax
 
 import weft as nnx
-from weft.tools import checkpoint
 
 CLASSES = 10
 
@@ -222,7 +222,7 @@ def train(config: Config, out: Path, *, resume: bool) -> None:
     )
     confusion = nnx.metrics.ConfusionMatrix(CLASSES)
 
-    file = out / "checkpoint.weft"
+    file = out / "checkpoint.safetensors"
     saved = {"model": model, "optimizer": optimizer, "rngs": rngs, "confusion": confusion}
     history = restore(file, saved, config) if resume else []
     out.mkdir(parents=True, exist_ok=True)
@@ -239,7 +239,7 @@ def train(config: Config, out: Path, *, resume: bool) -> None:
             test_step(model, test_metrics, confusion, *test_set)
             history.append(figures(train_metrics, "train_") | figures(test_metrics, "test_"))
             data = {"config": dataclasses.asdict(config), "history": history}
-            checkpoint.save(file, saved, data)
+            nnx.save(file, meta=data, **saved)
             display.epoch(epoch, history[-1])
     plot(history, np.asarray(confusion.compute()), out / "digits.png")
     wrong = round((1 - history[-1]["test_accuracy"]) * len(test_set[1]))
@@ -254,10 +254,10 @@ def restore(file: Path, saved: dict[str, Any], config: Config) -> list[dict[str,
     if not file.exists():
         print(f"no checkpoint at {file}: starting from the beginning", flush=True)
         return []
-    found, own = checkpoint.load(file).data["config"], dataclasses.asdict(config)
+    found, own = nnx.load(file).meta["config"], dataclasses.asdict(config)
     if other := {name: found[name] for name in own if found[name] != own[name]}:
         raise SystemExit(f"{file} is of a run with {other}: give the same, or another --out")
-    history = checkpoint.restore(file, saved)["history"]
+    history = nnx.restore(file, **saved)["history"]
     print(f"resumed after epoch {len(history)} of {config.epochs}", flush=True)
     return history
 

@@ -17,7 +17,7 @@ IMPLEMENTATION = {
     "weft.nn": {"weft.nn.initializers"},
     "weft.train": {"weft.train.optimizer"},
     "weft.train.metrics": set(),
-    "weft.tools": {"weft.tools.checkpoint"},
+    "weft.tools": set(),
     "weft.bridge": {"weft.bridge.wrappers"},
 }
 """Of these packages the files are public only as far as the packages hand their names on; but for

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import weft as nnx
-from weft.tools import checkpoint
 
 ROOT = Path(__file__).parents[1]
 DIGITS = [sys.executable, str(ROOT / "examples" / "digits.py")]
@@ -46,16 +45,16 @@ def kill_after_epoch(out: Path, epoch: int) -> None:
 
 def numbers(out: Path) -> list[dict[str, str]]:
     """The history, exactly."""
-    history = checkpoint.load(out / "checkpoint.weft").data["history"]
+    history = nnx.load(out / "checkpoint.safetensors").meta["history"]
     return [{name: value.hex() for name, value in record.items()} for record in history]
 
 
 def arrays(out: Path) -> dict:
-    entries = checkpoint.load(out / "checkpoint.weft").entries
+    saved = nnx.load(out / "checkpoint.safetensors")
     is_key = lambda x: jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)  # noqa: E731
     return {
-        path: np.asarray(jax.random.key_data(e.value) if is_key(e.value) else e.value).tobytes()
-        for path, e in entries.items()
+        name: np.asarray(jax.random.key_data(x) if is_key(x) else x).tobytes()
+        for name, x in saved.items()
     }
 
 
@@ -72,9 +71,9 @@ def uninterrupted(tmp_path_factory) -> Path:
 
 
 def test_digits_learns_and_leaves_its_files(uninterrupted):
-    assert sorted(os.listdir(uninterrupted)) == ["checkpoint.weft", "digits.png"]
+    assert sorted(os.listdir(uninterrupted)) == ["checkpoint.safetensors", "digits.png"]
     assert (uninterrupted / "digits.png").read_bytes().startswith(b"\x89PNG")
-    history = checkpoint.load(uninterrupted / "checkpoint.weft").data["history"]
+    history = nnx.load(uninterrupted / "checkpoint.safetensors").meta["history"]
     assert len(history) == EPOCHS
     assert history[-1]["train_loss"] < history[0]["train_loss"]
 
@@ -87,7 +86,7 @@ def test_digits_killed_and_resumed_ends_on_the_same_numbers(uninterrupted, tmp_p
     assert done.stdout.startswith("resumed after epoch ")
     assert numbers(tmp_path) == numbers(uninterrupted)
     assert arrays(tmp_path) == arrays(uninterrupted)
-    assert sorted(os.listdir(tmp_path)) == ["checkpoint.weft", "digits.png"]
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint.safetensors", "digits.png"]
 
 
 # -- in this process, for what is not about the process

@@ -9,6 +9,7 @@ import weft
 ROOT = Path(weft.__file__).parent
 LAYERS = (
     *("_core", "_variable", "_object", "_graph", "_module", "_lift", "_rng", "_sharding"),
+    "_saving",
     *("nn", "train", "tools", "bridge", "_flax_names"),
 )
 FILES = {

@@ -243,7 +243,7 @@ def test_wheel_holds_the_package(tmp_path, monkeypatch):
     assert "weft/py.typed" in names
     assert metadata["Version"] == PROJECT["version"]
     requirements = [r for r in metadata.get_all("Requires-Dist", []) if "extra ==" not in r]
-    assert {re.split(r"\W", r)[0] for r in requirements} == {"jax", "numpy", "optax"}
+    assert {re.split(r"\W", r)[0] for r in requirements} == {"jax", "numpy", "optax", "safetensors"}
 
 
 # -- public names

@@ -11,7 +11,6 @@ import numpy as np
 import optax
 
 import weft as nnx
-from weft.tools import checkpoint
 
 
 class Classifier(nnx.Module):
@@ -76,10 +75,10 @@ def test_train_save_restore_evaluate(tmp_path: Path) -> None:
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
     assert nnx.graphdef(nnx.merge(graphdef, params, rest)) == graphdef
     saved = {"model": model, "optimizer": optimizer}
-    checkpoint.save(tmp_path / "run.weft", saved, {"steps": 60})
+    nnx.save(tmp_path / "run.safetensors", meta={"steps": 60}, **saved)
     fresh, fresh_optimizer, _ = make(5)
     restored = {"model": fresh, "optimizer": fresh_optimizer}
-    assert checkpoint.restore(tmp_path / "run.weft", restored) == {"steps": 60}
+    assert nnx.restore(tmp_path / "run.safetensors", **restored) == {"steps": 60}
     assert int(fresh_optimizer.step[...]) == 60
     np.testing.assert_array_equal(
         train_step(fresh, fresh_optimizer, metrics, images, labels),

@@ -23,7 +23,8 @@ __all__, __getattr__, __dir__ = _names_in(  # pyright: ignore[reportUnsupportedD
             using_eager_sharding
         """,
         "weft._core.errors": """
-            AliasError CycleError FilterError PrefixError RetraceError SharedReferenceError
+            AliasError CheckpointError CycleError FilterError PrefixError RetraceError
+            SharedReferenceError
             StructureError TraceContextError WeftError
         """,
         "weft._core.filters": "All Any Everything Not Nothing OfType PathContains WithTag",
@@ -81,6 +82,7 @@ __all__, __getattr__, __dir__ = _names_in(  # pyright: ignore[reportUnsupportedD
         """,
         "weft._sharding.abstract_model": "abstract_with_sharding as_abstract get_abstract_model",
         "weft._variable.sharding": "logical_axis_rules",
+        "weft._saving.save": "SavedFile load restore save",
         "weft.nn": """
             initializers AdaptiveAvgPool AdaptiveMaxPool avg_pool AvgPool BatchNorm Bidirectional
             celu combine_masks Conv ConvTranspose dot_product_attention

@@ -15,7 +15,8 @@ from weft._core.config import set_graph_updates as set_graph_updates
 from weft._core.config import set_retrace_limit as set_retrace_limit
 from weft._core.config import use_eager_sharding as use_eager_sharding
 from weft._core.config import using_eager_sharding as using_eager_sharding
-from weft._core.errors import AliasError as AliasError, CycleError as CycleError
+from weft._core.errors import AliasError as AliasError, CheckpointError as CheckpointError
+from weft._core.errors import CycleError as CycleError
 from weft._core.errors import FilterError as FilterError, PrefixError as PrefixError
 from weft._core.errors import RetraceError as RetraceError
 from weft._core.errors import SharedReferenceError as SharedReferenceError
@@ -131,6 +132,9 @@ from weft._sharding.partitioning import get_named_sharding as get_named_sharding
 from weft._sharding.partitioning import get_partition_spec as get_partition_spec
 from weft._sharding.partitioning import with_partitioning as with_partitioning
 from weft._variable.sharding import logical_axis_rules as logical_axis_rules
+
+# Saving
+from weft._saving.save import SavedFile as SavedFile, load as load, restore as restore, save as save
 
 # Layers
 from weft.nn import initializers as initializers, AdaptiveAvgPool as AdaptiveAvgPool

@@ -8,7 +8,6 @@ import pytest
 
 import weft as nnx
 from tests.nn.stacks import WIDTH, N, linear
-from weft.tools import checkpoint
 
 
 class Model(nnx.Module):
@@ -89,9 +88,8 @@ def test_sharding_names_follow():
 
 def test_a_checkpoint_of_an_unrolled_model_is_restored_into_stacks(tmp_path):
     unrolled, stacked = Model(0, False), Model(1, True)
-    checkpoint.save(tmp_path / "unrolled.weft", unrolled)
-    entries = checkpoint.load(tmp_path / "unrolled.weft").entries
-    state = nnx.from_flat_state({path: entry.value for path, entry in entries.items()})
+    nnx.save(tmp_path / "unrolled.safetensors", model=unrolled)
+    state = nnx.load(tmp_path / "unrolled.safetensors").state()["model"]
     nnx.update(stacked, nnx.stack(state, like=stacked))
     assert_equal(nnx.state(stacked), nnx.state(Model(0, True)))
     other = Model(2, False)

@@ -131,6 +131,22 @@ class RetraceError(WeftError, RuntimeError):
     """
 
 
+class CheckpointError(WeftError, ValueError):
+    """A file or folder of saved state is damaged, foreign, of a newer version, or none at all.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> import weft as nnx
+      >>> file = pathlib.Path(tempfile.mkdtemp(), "model.safetensors")
+      >>> file.write_bytes(b"text")
+      4
+      >>> nnx.load(file)
+      Traceback (most recent call last):
+        ...
+      weft._core.errors.CheckpointError: .../model.safetensors is damaged, or no safetensors file...
+    """
+
+
 def surface(obj: object, name: str) -> None:
     """Raises what a property of an object has raised, for `__getattr__` to call first.
 

@@ -24,8 +24,8 @@ _LSTM = "nnx.RNN(nnx.LSTMCell(in_features, hidden_features, rngs=rngs))"
 _GRU = "nnx.RNN(nnx.GRUCell(in_features, hidden_features, rngs=rngs))"
 _OPTIMIZER = "nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)"
 _SAVE = (
-    "checkpoints are `from weft.tools import checkpoint`: `checkpoint.save(file, model)` and "
-    "`checkpoint.restore(file, model)`"
+    "a model is saved by `nnx.save(file, model=model)`, and restored by "
+    "`nnx.restore(file, model=model)`"
 )
 _STEP = "a step is `optimizer.update(model, grads)`"
 _PARTS = "make submodules in `__init__`: `self.layer = nnx.Linear(2, 3, rngs=rngs)`"
@@ -94,7 +94,7 @@ _CALLS = {
 }
 _ADVICE = {
     _PARTS: "compact setup nowrap",
-    _SAVE: "save load save_model load_model tree_serialise_leaves tree_deserialise_leaves",
+    _SAVE: "save_model load_model tree_serialise_leaves tree_deserialise_leaves",
     _STEP: "apply_updates",
     "layers are told their sizes when they are made, `nnx.Linear(in_features, out_features, "
     "rngs=rngs)`": "Input InputLayer",

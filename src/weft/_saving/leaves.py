@@ -1,0 +1,118 @@
+"""Objects as leaves by path, and back: what is saved of a set of named objects.
+
+Each leaf is met once. What is reached on other paths as well is *shared*: those paths, or paths
+that theirs begin with, are known by the path at which the leaf is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.tree_util as jtu
+import numpy as np
+
+from weft._core.path import Path, key_of_entry
+from weft._core.types import SCALAR_TYPES
+from weft._graph import find_duplicates, from_flat_state, state, to_flat_state, update
+from weft._object.pytree import Pytree
+from weft._sharding.abstract_model import as_abstract
+from weft._variable.variable import Variable
+
+Shared = Mapping[Path, Path]
+"""By further path the path of the same object or Variable."""
+
+
+def leaves_in(flat: Iterable[tuple[Path, Any]]) -> Iterator[tuple[Path, Any]]:
+    """Yields the leaves in Variables and arrays; the path goes on inside a Variable."""
+    for path, leaf in flat:
+        raw = leaf.get_raw_value() if isinstance(leaf, Variable) else leaf
+        for keys, value in jtu.tree_leaves_with_path(raw):
+            yield path + tuple(map(key_of_entry, keys)), value
+
+
+class Objects:
+    """Named objects as leaves by path.
+
+    Args:
+      objects: by name, objects, or containers of objects, Variables and arrays.
+
+    Attributes:
+      leaves: arrays, keys and Python numbers by path.
+      shared: further paths.
+    """
+
+    def __init__(self, objects: Mapping[str, Any]):
+        # A tuple, which `update` cannot change: an array that is itself an object is refused.
+        self._names = sorted(objects)
+        self._node = tuple([objects[name] for name in self._names])
+        self._flat = [
+            ((self._names[path[0]], *path[1:]), leaf)
+            for path, leaf in to_flat_state(state(self._node))
+        ]
+        self.leaves = dict(leaves_in(self._flat))
+        self.shared = {
+            self._named(path): self._named(first)
+            for first, *others in find_duplicates(self._node)
+            for path in others
+        }
+
+    def _named(self, path: Path) -> Path:
+        return (self._names[path[0]], *path[1:])
+
+    def placed(self) -> dict[Path, Any]:
+        """Returns the leaves, abstract ones with the sharding that the metadata of theirs asks for.
+
+        Without a mesh, of the Variable or by `jax.set_mesh`, they are as they are.
+        """
+        open_ = [
+            (path, leaf)
+            for path, leaf in self._flat
+            if any(
+                isinstance(x, jax.ShapeDtypeStruct) and x.sharding is None
+                for _, x in leaves_in([(path, leaf)])
+            )
+        ]
+        planned = to_flat_state(as_abstract(from_flat_state(open_))) if open_ else ()
+        return {**self.leaves, **dict(leaves_in(planned))}
+
+    def stray(self) -> list[Path]:
+        """Returns the paths of numbers and texts that no Variable holds: they are no state."""
+        pairs = jtu.tree_leaves_with_path(
+            dict(zip(self._names, self._node, strict=True)),
+            is_leaf=lambda x: isinstance(x, (Variable, Pytree)),
+        )
+        kinds = (*SCALAR_TYPES, str, bytes)
+        return [tuple(map(key_of_entry, keys)) for keys, x in pairs if isinstance(x, kinds)]
+
+    def fixed(self) -> list[str]:
+        """Returns the names of objects that are arrays, which nothing can be written into."""
+        pairs = zip(self._names, self._node, strict=True)
+        return [name for name, x in pairs if isinstance(x, (jax.Array, np.ndarray))]
+
+    def write(self, values: Mapping[Path, Any]) -> None:
+        """Writes leaves by path, in place, all or none; the others stay."""
+        flat = {}
+        for path, leaf in self._flat:
+            own = (self._names.index(path[0]), *path[1:])
+            raw = leaf.get_raw_value() if isinstance(leaf, Variable) else leaf
+            keys, structure = jtu.tree_flatten_with_path(raw)
+            paths = [path + tuple(map(key_of_entry, key)) for key, _ in keys]
+            if not any(inner in values for inner in paths):
+                continue
+            new = [values.get(inner, old) for inner, (_, old) in zip(paths, keys, strict=True)]
+            raw = jax.tree.unflatten(structure, new)
+            flat[own] = leaf.copy(raw) if isinstance(leaf, Variable) else raw
+        update(self._node, from_flat_state(flat))
+
+
+def resolve(path: Path, shared: Shared) -> Path:
+    """Returns the path at which a leaf is, given one at which it is as well."""
+    for _ in path:
+        heads = (path[:n] for n in range(len(path), 0, -1))
+        head = next((head for head in heads if head in shared), None)
+        if head is None:
+            break
+        path = shared[head] + path[len(head) :]
+    return path

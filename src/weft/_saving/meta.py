@@ -1,0 +1,35 @@
+"""The user's facts: what JSON says, and comes back as it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_PLAIN = (str, int, float, bool, type(None))
+
+
+def check_meta(value: Any, where: str = "meta", around: tuple[int, ...] = ()) -> None:
+    """Checks that a value comes back from JSON as it was; only tuples become lists.
+
+    Raises:
+      TypeError: naming the place of what would not.
+    """
+    if type(value) in _PLAIN:
+        return
+    if id(value) in around:
+        raise TypeError(f"{where} is something that it is in itself, which JSON cannot say")
+    around = (*around, id(value))
+    if type(value) is dict:
+        for key, child in value.items():
+            if type(key) is not str:
+                raise TypeError(
+                    f"{where} has the key {key!r}; in JSON keys are texts: `{{str(key): ...}}`"
+                )
+            check_meta(child, f"{where}[{key!r}]", around)
+    elif type(value) in (list, tuple):
+        for i, child in enumerate(value):
+            check_meta(child, f"{where}[{i}]", around)
+    else:
+        raise TypeError(
+            f"{where} is of type {type(value).__name__}: expected what JSON says, which are "
+            "numbers, texts, lists and dicts: `float(x)`, `x.tolist()`; arrays are saved as objects"
+        )

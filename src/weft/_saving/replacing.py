@@ -1,0 +1,113 @@
+"""Files that are replaced as a whole: until the new one is complete and on disk, the former stays.
+
+A file is written in a temporary folder beside it, whose name says which process of which host
+writes, and moved to its place. Folders that processes have left which were killed are removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+_numbers = itertools.count()
+_in_use: set[str] = set()
+_lock = threading.Lock()
+_FOREIGN_AGE = 24 * 3600.0  # what other hosts write, whose processes nobody here can see
+
+
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Yields the name of a file to write, which then takes the place of the given one.
+
+    Raises:
+      OSError: naming the file, if it cannot be written; the former file is untouched.
+    """
+    try:
+        file = Path(os.path.realpath(file))  # a link stays one
+        if file.is_dir():
+            raise IsADirectoryError(21, os.strerror(21))
+        remove_leftovers(file)
+        folder = _make_folder(file)
+        try:
+            part = folder / "data"
+            yield part
+            os.chmod(part, folder.stat().st_mode & 0o666)
+            _sync(part, os.O_RDWR)
+            os.replace(part, file)
+        finally:
+            _remove(folder)
+            with _lock:
+                _in_use.discard(folder.name)
+        if os.name == "posix":  # Windows has no such call on folders
+            _sync(file.parent, os.O_RDONLY)
+    except OSError as error:
+        error.filename, error.filename2 = str(file), None
+        raise
+
+
+def remove_leftovers(file: Path) -> None:
+    """Removes what processes that were killed while writing a file have left."""
+    name = re.compile(rf"\.{re.escape(file.name)}\.([^.]+)\.(\d+)\.\d+\.part")
+    with os.scandir(file.parent) as entries:
+        matches = [(entry, match) for entry in entries if (match := name.fullmatch(entry.name))]
+    for entry, match in matches:
+        if _is_abandoned(entry, match[1], int(match[2])):
+            _remove(Path(entry.path))
+
+
+def _host() -> str:
+    return re.sub(r"[^\w-]", "-", socket.gethostname()) or "host"
+
+
+def _make_folder(file: Path) -> Path:
+    with _lock:
+        name = f".{file.name}.{_host()}.{os.getpid()}.{next(_numbers)}.part"
+        _in_use.add(name)
+    folder = file.with_name(name)
+    try:
+        folder.mkdir()
+    except BaseException:
+        with _lock:
+            _in_use.discard(name)
+        raise
+    return folder
+
+
+def _is_abandoned(entry: os.DirEntry[str], host: str, process: int) -> bool:
+    if host != _host() or os.name != "posix":  # Windows has no harmless way to ask for a process
+        with contextlib.suppress(FileNotFoundError):
+            return time.time() - entry.stat(follow_symlinks=False).st_mtime > _FOREIGN_AGE
+        return False
+    if process == os.getpid():
+        with _lock:
+            return entry.name not in _in_use
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
+
+
+def _remove(folder: Path) -> None:
+    """Removes a temporary folder, as far as that can be done."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            os.unlink(entry.path)
+        os.rmdir(folder)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

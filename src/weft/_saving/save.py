@@ -1,0 +1,276 @@
+"""Saving objects in one file that every tool reads, and loading it, with or without objects."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path as FilePath
+from typing import Any
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+from weft._core.errors import StructureError
+from weft._core.path import Path, format_path
+from weft._core.tracebacks import boundary
+from weft._graph import State, from_flat_state
+from weft._saving import names, tensor_file
+from weft._saving.facts import Fact, fact_of, is_key
+from weft._saving.fit import match
+from weft._saving.leaves import Objects
+from weft._saving.meta import check_meta
+from weft._saving.place import place
+from weft._saving.replacing import replacing
+
+RESTORE_OPTIONS = {"strict", "cast"}
+
+
+@boundary
+def save(file: str | os.PathLike[str], /, *, meta: Any = None, **objects: Any) -> None:
+    """Writes the state of objects to a safetensors file, which is replaced as a whole.
+
+    Until the new file is complete and on disk the former one stays, whatever happens. Arrays have
+    readable names: `nnx.save(file, model=model)` writes `model.kernel`. What the format of
+    safetensors does not have (typed PRNG keys, Python numbers, exact keys and dtypes, what is
+    shared, checksums) stands as JSON in its metadata. A Variable that is met twice is written once.
+
+    Args:
+      file: its name; the folder must exist.
+      meta: facts for the file, such as `{"epoch": 7}`: what JSON can say.
+      **objects: models, optimizers, `nnx.Rngs`, metrics, States, or containers of such and of
+        arrays.
+
+    Raises:
+      TypeError: for what cannot be saved; names the path.
+      ValueError: for more than a file takes, and arrays of which parts are on other hosts.
+      OSError: if the file cannot be written; the former one is untouched.
+
+    Example:
+      >>> import tempfile
+      >>> import weft as nnx
+      >>> file = tempfile.mkdtemp() + "/model.safetensors"
+      >>> nnx.save(file, model=nnx.Linear(2, 3, rngs=nnx.Rngs(0)), meta={"epoch": 7})
+      >>> import safetensors.numpy
+      >>> sorted(safetensors.numpy.load_file(file))
+      ['model.bias', 'model.kernel']
+    """
+    check_meta(meta)
+    for name in objects.keys() & RESTORE_OPTIONS:
+        raise TypeError(f"{name!r} is an option of `nnx.restore`: save the object by another name")
+    found = Objects(objects)
+    for path in found.stray():
+        raise TypeError(
+            f"{format_path(path)} is a plain number or text, which is no state: give it as "
+            f"`meta={{{path[-1]!r}: ...}}`, or hold it in an `nnx.Variable`"
+        )
+    facts = [fact_of(path, value) for path, value in found.leaves.items()]
+    for value in found.leaves.values():
+        if isinstance(value, jax.Array) and not isinstance(value, Tracer):
+            _ = value.is_deleted() or is_key(value) or value.copy_to_host_async()
+    values = map(_on_host, found.leaves, found.leaves.values())
+    pairs = list(zip(facts, values, strict=True))
+    with replacing(FilePath(file)) as part:
+        tensor_file.write(part, pairs, found.shared, meta)
+
+
+def _on_host(path: Path, value: Any) -> np.ndarray | None:
+    where = format_path(path)
+    if isinstance(value, (jax.ShapeDtypeStruct, Tracer)):
+        raise TypeError(
+            f"cannot save {where}: it has no value yet, as it is "
+            + ("traced: save outside of `nnx.jit`" if isinstance(value, Tracer) else "abstract")
+        )
+    if isinstance(value, jax.Array):
+        if value.is_deleted():
+            raise ValueError(
+                f"cannot save {where}: its array was donated to a compiled function; save what "
+                "that returned"
+            )
+        if not value.is_fully_addressable:
+            raise ValueError(
+                f"cannot save {where}: parts of the array are on other hosts, and one file is "
+                "written by one: use `train.Checkpoints`"
+            )
+        return np.asarray(jax.random.key_data(value) if is_key(value) else value)
+    return np.asarray(value) if isinstance(value, (np.ndarray, np.generic)) else None
+
+
+@boundary
+def load(file: str | os.PathLike[str], /) -> SavedFile:
+    """Opens a safetensors file, without any objects to put its arrays into.
+
+    Args:
+      file: its name; of any safetensors file, whoever wrote it.
+
+    Returns:
+      Its arrays by name. They are mapped from the file, and checked, when they are asked for.
+
+    Raises:
+      CheckpointError: if the file is damaged, none of this format, or of a newer version of it.
+      OSError: if it cannot be read.
+
+    Example:
+      >>> import tempfile
+      >>> import weft as nnx
+      >>> file = tempfile.mkdtemp() + "/model.safetensors"
+      >>> nnx.save(file, model=nnx.Linear(2, 3, rngs=nnx.Rngs(0)), meta={"epoch": 7})
+      >>> saved = nnx.load(file)
+      >>> saved
+      SavedFile({'model.bias': float32[3], 'model.kernel': float32[2, 3]})
+      >>> saved["model.kernel"].shape, saved.meta
+      ((2, 3), {'epoch': 7})
+    """
+    return SavedFile(tensor_file.TensorFile(FilePath(file)))
+
+
+class SavedFile(Mapping[str, Any]):
+    """The arrays of a file by name, such as `model.blocks.0.kernel`; what `nnx.load` returns.
+
+    An array is mapped from the file and checked when it is asked for; it cannot be written to.
+    Typed PRNG keys are arrays of JAX, Python numbers are numbers.
+
+    Attributes:
+      meta: the facts that were given to `nnx.save`; of other files their metadata.
+      paths: by name, where the array was: names and ints.
+
+    Example:
+      >>> import tempfile
+      >>> import weft as nnx
+      >>> file = tempfile.mkdtemp() + "/count.safetensors"
+      >>> nnx.save(file, counts=[nnx.Variable(3)])
+      >>> saved = nnx.load(file)
+      >>> saved["counts.0"], saved.paths
+      (3, {'counts.0': ('counts', 0)})
+    """
+
+    meta: Any
+    paths: dict[str, Path]
+
+    def __init__(self, opened: tensor_file.TensorFile):
+        self._opened = opened
+        self.meta = opened.meta
+        self.paths = {names.name_of(path): path for path in opened.facts}
+
+    def __getitem__(self, name: str) -> Any:
+        path = self.paths[name]
+        value, key = self._opened.read(path, copy=False), self._opened.facts[path].key
+        return value if key is None else jax.random.wrap_key_data(value, impl=key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.paths
+
+    def state(self) -> State:
+        """Returns everything as a State: `nnx.update(model, nnx.load(file).state()["model"])`.
+
+        What was a pytree in one Variable, such as a list of arrays, is nested in it by keys.
+
+        Example:
+          >>> import tempfile
+          >>> import weft as nnx
+          >>> file = tempfile.mkdtemp() + "/model.safetensors"
+          >>> nnx.save(file, model=nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+          >>> nnx.load(file).state()["model"]["kernel"].shape
+          (2, 3)
+        """
+        return from_flat_state({path: self[name] for name, path in self.paths.items()})
+
+    def __repr__(self) -> str:
+        facts = self._opened.facts
+        inside = ", ".join(f"{name!r}: {facts[path]}" for name, path in self.paths.items())
+        return f"SavedFile({{{inside}}})"
+
+
+@boundary
+def restore(
+    file: str | os.PathLike[str], /, *, strict: bool = True, cast: bool = False, **objects: Any
+) -> Any:
+    """Writes the state in a safetensors file into objects, in place: all of it or nothing.
+
+    Arrays are placed as those that they replace, on the same devices with the same sharding; into
+    abstract objects (`nnx.eval_shape`) as their sharding says. Python numbers and PRNG keys come
+    back as they were.
+
+    Args:
+      file: its name. Files of others fit if the names do.
+      strict: whether every leaf must have been saved, and everything saved be asked for.
+      cast: whether arrays are converted to the dtype of those they replace.
+      **objects: by the names they were saved by, objects of the same structure. None for one that
+        was saved and is not wanted: `nnx.restore(file, model=model, optimizer=None)`.
+
+    Returns:
+      The facts that were given to `nnx.save` as `meta`.
+
+    Raises:
+      CheckpointError: if the file is damaged, none of this format, or of a newer version of it.
+      StructureError: if it does not fit; lists every path that is missing, unexpected, or of
+        another shape, dtype or sharing.
+      OSError: if it cannot be read.
+
+    Example:
+      >>> import tempfile
+      >>> import weft as nnx
+      >>> file = tempfile.mkdtemp() + "/model.safetensors"
+      >>> model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+      >>> nnx.save(file, model=model, meta={"epoch": 7})
+      >>> other = nnx.Linear(2, 3, rngs=nnx.Rngs(1))
+      >>> nnx.restore(file, model=other)
+      {'epoch': 7}
+      >>> bool((model.kernel == other.kernel).all())
+      True
+    """
+    opened = tensor_file.TensorFile(FilePath(file))
+    given = {name: x for name, x in objects.items() if x is not None}
+    found = Objects(given)
+    left_out = objects.keys() - given.keys()
+    for name in found.fixed():
+        raise TypeError(
+            f"{name} is an array, which cannot be changed in place: hold it in an `nnx.Variable` "
+            f"or take it from `nnx.load(file)[{name!r}]`"
+        )
+    wanted = {path: fact_of(path, value) for path, value in found.leaves.items()}
+    sources, faults = match(
+        opened.facts,
+        opened.shared,
+        wanted,
+        found.shared,
+        strict=strict,
+        cast=cast,
+        left_out=left_out,
+    )
+    if faults:
+        raise StructureError(_misfit(file, faults, opened.facts, objects, strict))
+    values = _read(opened, sources, wanted, found.placed())
+    found.write(values)
+    return opened.meta
+
+
+def _read(
+    opened: tensor_file.TensorFile,
+    sources: Mapping[Path, Path],
+    wanted: Mapping[Path, Fact],
+    olds: Mapping[Path, Any],
+) -> dict[Path, Any]:
+    return {
+        path: place(opened.read(source, copy=True), opened.facts[source], olds[path], wanted[path])
+        for path, source in sources.items()
+    }
+
+
+def _misfit(
+    file: Any, faults: list[str], saved: Mapping[Path, Fact], objects: Any, strict: bool
+) -> str:
+    text = f"{file} does not fit the objects, and nothing was written:\n  " + "\n  ".join(faults)
+    text += "\nrestore into objects made as those that were saved"
+    if not strict:
+        return text
+    names = sorted({str(path[0]) for path in saved} - objects.keys())
+    leave = ", ".join(f"{name}=None" for name in names if name.isidentifier())
+    hint = f"; leave out what is not wanted: `nnx.restore(file, ..., {leave})`" if leave else ""
+    return f"{text}, or `strict=False` takes what is in both{hint}"
