@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from weft._core.errors import StructureError
+from weft._core.errors import CheckpointError, StructureError
 from weft._core.path import Path, format_path
 from weft._core.tracebacks import boundary
 from weft._graph import State, from_flat_state
@@ -22,6 +22,8 @@ from weft._saving.leaves import Objects
 from weft._saving.meta import check_meta
 from weft._saving.place import place
 from weft._saving.replacing import replacing
+from weft._saving.shards import INDEX, Shards
+from weft._saving.torch_file import SUFFIXES, TorchFile
 
 RESTORE_OPTIONS = {"strict", "cast"}
 
@@ -101,7 +103,9 @@ def load(file: str | os.PathLike[str], /) -> SavedFile:
     """Opens a safetensors file, without any objects to put its arrays into.
 
     Args:
-      file: its name; of any safetensors file, whoever wrote it.
+      file: its name; of any safetensors file, whoever wrote it, of an index of several
+        (`model.safetensors.index.json`), of a folder with either, or of a file of PyTorch (`.pt`,
+        `.pth`, `.bin`, `.ckpt`), which takes PyTorch 2.10 and may hold nothing but weights.
 
     Returns:
       Its arrays by name. They are mapped from the file, and checked, when they are asked for.
@@ -121,7 +125,25 @@ def load(file: str | os.PathLike[str], /) -> SavedFile:
       >>> saved["model.kernel"].shape, saved.meta
       ((2, 3), {'epoch': 7})
     """
-    return SavedFile(tensor_file.TensorFile(FilePath(file)))
+    return SavedFile(_open(FilePath(file)))
+
+
+Opened = tensor_file.TensorFile | Shards | TorchFile
+
+
+def _open(file: FilePath) -> Opened:
+    """Opens a file of any kind that can be read."""
+    if file.is_dir():
+        found = [*file.glob(f"*{INDEX}")] or [*file.glob("*.safetensors")]
+        if len(found) != 1:
+            raise CheckpointError(
+                f"{file} is a folder with {len(found)} files of safetensors: name one of them, or "
+                f"the index of all, `model{INDEX}`"
+            )
+        (file,) = found
+    if file.name.endswith(INDEX):
+        return Shards(file)
+    return TorchFile(file) if file.suffix in SUFFIXES else tensor_file.TensorFile(file)
 
 
 class SavedFile(Mapping[str, Any]):
@@ -147,7 +169,7 @@ class SavedFile(Mapping[str, Any]):
     meta: Any
     paths: dict[str, Path]
 
-    def __init__(self, opened: tensor_file.TensorFile):
+    def __init__(self, opened: Opened):
         self._opened = opened
         self.meta = opened.meta
         self.paths = {names.name_of(path): path for path in opened.facts}
@@ -225,7 +247,7 @@ def restore(
       >>> bool((model.kernel == other.kernel).all())
       True
     """
-    opened = tensor_file.TensorFile(FilePath(file))
+    opened = _open(FilePath(file))
     given = {name: x for name, x in objects.items() if x is not None}
     found = Objects(given)
     left_out = objects.keys() - given.keys()
@@ -252,7 +274,7 @@ def restore(
 
 
 def _read(
-    opened: tensor_file.TensorFile,
+    opened: Opened,
     sources: Mapping[Path, Path],
     wanted: Mapping[Path, Fact],
     olds: Mapping[Path, Any],
