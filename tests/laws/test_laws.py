@@ -6,6 +6,7 @@ JAX's own functions) is tried below the table.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import jax
@@ -42,6 +43,19 @@ def test_the_table_is_whole() -> None:
     assert {case.law for case in CASES} == {1, 2, 3, 4, 5, 6, 7, 10, 11}
     for transform in TRANSFORMS:
         assert transform.unless.keys() <= set(names)
+
+
+OF_TRANSFORMS = {"assert_max_traces", "transform_metadata", "cached_partial", "jit_partial", "pmap"}
+"""Functions beside the transforms, tested with those; and `pmap`, which JAX calls with nothing but
+mapped arguments, as the cases have none: see `tests/lift/test_map.py`."""
+
+
+def test_every_transform_has_a_record() -> None:
+    functions = {name: x for name in nnx.__all__ if inspect.isfunction(x := getattr(nnx, name))}
+    public = {name for name, x in functions.items() if x.__module__.startswith("weft._lift")}
+    there = {transform.name.split()[0] for transform in TRANSFORMS}
+    missing = public - there - OF_TRANSFORMS
+    assert not missing, f"give {missing} a record in tests/laws/transforms.py"
 
 
 # -- 1, outside transforms

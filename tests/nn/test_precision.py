@@ -252,6 +252,8 @@ def test_no_name_is_left_out():
     names |= {"stack"}  # also a module, listed once that is imported
     public = {n for n in names if callable(getattr(nnx, n))}
     there = {name.split(",")[0] for name in ROWS}
+    missing = public - there - NO_LAYERS - NO_NUMBERS
+    assert not missing, f"give {missing} a row in LAYERS or ACTIVATIONS above"
     assert public - there == NO_LAYERS | NO_NUMBERS
     own = {n for n, f in vars(activations).items() if inspect.isfunction(f) and n[0] != "_"}
     assert {n for n in own if vars(activations)[n].__module__ == activations.__name__} <= there

@@ -248,8 +248,8 @@ def check_arrays(transform: str, name: str, entries: Iterable[tuple[Path, Any, A
         raise TypeError(
             f"nnx.{transform} of {name!r} was given {reprlib.repr(value)}, a "
             f"{type(value).__name__}, as {format_path(path)}, which is no array. Bind it to the "
-            f"function, `functools.partial(f, {path[0]}=...)`, or name its position in the "
-            "transform's option for static arguments"
+            f"function, `functools.partial(f, {path[0]}=...)`, or give its position where the "
+            "transform has an option for static arguments"
         )
 
 

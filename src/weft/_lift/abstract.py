@@ -5,22 +5,19 @@ They treat all leaves alike: the lift has one group.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 import jax
 
-from weft._core.arguments import check_arrays
 from weft._core.static import Static
 from weft._core.tracebacks import boundary
 from weft._core.types import MISSING, Missing
 from weft._graph.walk import Flattener
 from weft._lift.jit.spec import Call
-from weft._lift.lift import Lift, mode_of, put_together, raw_leaves
-from weft._lift.lifted import lifted
-from weft._lift.naming import names_in, shown_as
+from weft._lift.lift import Lift, put_together, raw_leaves
+from weft._lift.lifted import lifted, one_group, shown
 
 if TYPE_CHECKING:
     from jax.extend.core import ClosedJaxpr
@@ -32,20 +29,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-def _maker(transform: str, graph: bool | None, graph_updates: bool | None) -> Callable[..., Lift]:
-    """Returns what makes a lift with one group."""
-    mode = mode_of(graph, graph_updates)
-    return lambda function, bound: Lift(function, transform, mode, bound=bound)
-
-
-def _shown(lift: Lift, call: Call, pure: Callable[..., Any] | None = None) -> Callable[..., Any]:
-    """Returns what JAX is handed for a call: by default the lift's pure function."""
-    check_arrays(lift.transform, lift.name, call.entries)
-    spec = call.spec
-    pure = functools.partial(lift.pure, spec) if pure is None else pure
-    return shown_as(lift.f, pure, lambda args: names_in(spec))
 
 
 @overload
@@ -83,7 +66,7 @@ def eval_shape(
       >>> model.kernel[...]
       ShapeDtypeStruct(shape=(2, 3), dtype=float32)
     """
-    return lifted(f, _maker("eval_shape", graph, graph_updates), _eval_shape)(*args, **kwargs)
+    return lifted(f, one_group("eval_shape", graph, graph_updates), _eval_shape)(*args, **kwargs)
 
 
 def _eval_shape(lift: Lift, call: Call) -> Any:
@@ -94,7 +77,7 @@ def _eval_shape(lift: Lift, call: Call) -> Any:
         record = flattener.flatten(lift.run(inside))
         return [raw_leaves(entry.value) for entry in flattener.entries], Static(record)
 
-    leaves, record = jax.eval_shape(_shown(lift, call, run), call.groups)
+    leaves, record = jax.eval_shape(shown(lift, call, run), call.groups)
     return put_together(record.value, itertools.chain.from_iterable(leaves))
 
 
@@ -138,9 +121,9 @@ def make_jaxpr(
     """
 
     def apply(lift: Lift, call: Call) -> Any:
-        return jax.make_jaxpr(_shown(lift, call))(*call.groups)
+        return jax.make_jaxpr(shown(lift, call))(*call.groups)
 
-    return lifted(f, _maker("make_jaxpr", graph, graph_updates), apply, static=static_argnums)
+    return lifted(f, one_group("make_jaxpr", graph, graph_updates), apply, static=static_argnums)
 
 
 @overload
@@ -182,10 +165,10 @@ def remat(
     """
 
     def apply(lift: Lift, call: Call) -> Any:
-        again = jax.checkpoint(_shown(lift, call), prevent_cse=prevent_cse, policy=policy)
+        again = jax.checkpoint(shown(lift, call), prevent_cse=prevent_cse, policy=policy)
         return lift.leave(call, *again(*call.groups))
 
-    return lifted(f, _maker("remat", graph, graph_updates), apply, static=static_argnums)
+    return lifted(f, one_group("remat", graph, graph_updates), apply, static=static_argnums)
 
 
 checkpoint = remat
@@ -221,8 +204,8 @@ def checkify(
     chosen = jax_checkify.user_checks if errors is None else errors
 
     def apply(lift: Lift, call: Call) -> Any:
-        checked = jax_checkify.checkify(_shown(lift, call), errors=chosen)
+        checked = jax_checkify.checkify(shown(lift, call), errors=chosen)
         error, (groups, exit) = checked(*call.groups)
         return error, lift.leave(call, groups, exit)
 
-    return lifted(f, _maker("checkify", graph, graph_updates), apply)
+    return lifted(f, one_group("checkify", graph, graph_updates), apply)
