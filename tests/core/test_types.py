@@ -1,4 +1,4 @@
-"""What several parts share: sentinels, and bases that say how they are shown."""
+"""What several parts share: sentinels, types of numbers, a loop that runs in C."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import pickle
 import numpy as np
 import pytest
 
-import weft as nnx
 from weft._core.types import HELD, MISSING, SCALAR_TYPES, exhaust
 
 
@@ -28,8 +27,3 @@ def test_an_iterator_runs_to_its_end_or_its_error() -> None:
     assert seen == [0, 1, 2]
     with pytest.raises(ZeroDivisionError):
         exhaust(1 // x for x in (1, 0, 2))
-
-
-def test_objects_and_variables_show_themselves_to_treescope() -> None:
-    treescope = pytest.importorskip("treescope", reason="treescope is not installed")
-    assert treescope.render_to_text(nnx.Param(1.0)) == "Param(value=1.0)"
