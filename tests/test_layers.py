@@ -1,4 +1,7 @@
-"""The layers of the source: a file imports from its own folder and those above it, in no circle."""
+"""The layers of the source: a file imports from its own folder and those above it, in no circle.
+
+The tests lie as the files do.
+"""
 
 import ast
 import graphlib
@@ -54,3 +57,14 @@ def test_no_import_leads_up():
 
 def test_no_circle():
     graphlib.TopologicalSorter(IMPORTS).prepare()  # names the files of a circle
+
+
+# `nnx.jit` is tested as one, and modules that hand names on by the names, in `test_api.py`.
+TOGETHER = ("_lift.jit.", "_flax_names.modules.")
+
+
+def test_every_file_has_its_tests():
+    alone = [n.split(".") for n in FILES if not n.startswith(TOGETHER) and "__init__" not in n]
+    tests = [Path(*[x.removeprefix("_") for x in way], f"test_{name}.py") for *way, name in alone]
+    assert len(tests) > 150
+    assert not [str(path) for path in tests if not (Path(__file__).parent / path).is_file()]

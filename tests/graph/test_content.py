@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import threading
-import weakref
 from typing import Any
 
 import jax.numpy as jnp
@@ -138,70 +136,6 @@ def test_shared_references_are_refused_though_remembered() -> None:
     with pytest.raises(ValueError, match="shared references need `graph=True`"):
         nnx.split(root, graph=False)
     nnx.split(root)
-
-
-def test_nothing_is_kept_alive() -> None:
-    root, shared = Leaf(), Leaf()
-    root.child = old = Leaf()
-    root.shared = shared
-    for _ in range(3):
-        nnx.split(root)
-    gone = [weakref.ref(old), weakref.ref(root)]
-    gc.disable()
-    try:
-        root.child = None
-        del old
-        assert gone[0]() is None  # though nobody has split the root since
-        for _ in range(3):
-            nnx.split(root)
-        del root
-        assert gone[1]() is None
-    finally:
-        gc.enable()
-    for _ in range(100):
-        root = Leaf()
-        root.shared = shared
-        nnx.split(root)
-        nnx.split(root)
-    assert len(shared._pytree_watches) < 40
-
-
-def _holder(**attributes: Any) -> Any:
-    root = nnx.Module()
-    for name, value in attributes.items():
-        setattr(root, name, value)
-    return root
-
-
-PARTS: dict[str, tuple[Any, Any]] = {
-    "del": (lambda part: _holder(part=part), lambda m: delattr(m, "part")),
-    "None": (lambda part: _holder(part=part), lambda m: setattr(m, "part", None)),
-    "vars": (lambda part: _holder(part=part), lambda m: vars(m).clear()),
-    "list": (lambda part: _holder(parts=[part]), lambda m: m.parts.pop()),
-    "dict": (lambda part: _holder(parts={"a": part}), lambda m: m.parts.clear()),
-    "List": (lambda part: _holder(parts=nnx.List([part])), lambda m: m.parts.pop()),
-    "Dict": (lambda part: _holder(parts=nnx.Dict(a=part)), lambda m: delattr(m.parts, "a")),
-    "pop": (lambda part: _holder(part=part), lambda m: nnx.pop(m, nnx.Param)),
-}
-
-
-@pytest.mark.parametrize("name", PARTS)
-def test_a_part_that_is_removed_is_let_go(name: str) -> None:
-    part, (put, remove) = Leaf(), PARTS[name]
-    gone = weakref.ref(part.weight)
-    root = put(part)
-    del part
-    outer = _holder(root=root)
-    for _ in range(3):
-        nnx.split(outer)
-        nnx.split(root)
-    gc.disable()
-    try:
-        remove(root)
-        nnx.split(root)  # plain containers cannot report a change: it is seen when looked for
-        assert gone() is None
-    finally:
-        gc.enable()
 
 
 def test_what_is_known_by_filter_is_bounded() -> None:

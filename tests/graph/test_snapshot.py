@@ -13,13 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import weft as nnx
 from weft._core.makeup import Aspect
 from weft._core.static import Static, Watched, key_of
-from weft._graph.memory import observe
 from weft._graph.snapshot import Snapshot
-from weft._graph.walk import Flattener
-from weft._variable.watch import Watch
 
 
 class Method:
@@ -220,22 +216,6 @@ def test_functions_are_taken_as_they_are() -> None:
     assert snapshot_of(value) is None
     value.__defaults__[0].append(2)
     assert key_of(value) == key
-
-
-def test_metadata_is_looked_into_but_its_dict_is_not() -> None:
-    variable = nnx.Param(jnp.ones(1), names=("a", "b"))
-    model = nnx.Dict(w=variable)
-    flattener = Flattener()
-    record = flattener.flatten(model)
-    snapshot = Snapshot()
-    observe(flattener, record, Watch(), snapshot)
-    assert snapshot.close() is None
-    variable.set_metadata(names=["a", "b"])
-    for _ in range(2):
-        nnx.split(model)
-    before = nnx.split(model)[0]
-    variable.names.append("c")
-    assert nnx.split(model)[0] != before
 
 
 def test_large_containers_see_all_but_an_equal_element_of_another_type() -> None:

@@ -6,53 +6,7 @@ import numpy as np
 import pytest
 
 import weft as nnx
-
-
-class Block(nnx.Module):
-    def __init__(self, scale):
-        self.scale = nnx.Param(jnp.asarray(scale))
-
-    def __call__(self, x):
-        x = self.perturb("nudge", self.times(x))
-        self.sow(nnx.Intermediate, "scaled", x)
-        return x
-
-    def times(self, x):
-        return x * self.scale
-
-    def describe(self):
-        return "text"
-
-    def itself(self):
-        return self
-
-
-class Model(nnx.Module):
-    def __init__(self):
-        self.first = Block(2.0)
-        self.rest = [Block(3.0), self.first]
-
-    def __call__(self, x):
-        x = self.first(x)
-        for block in self.rest:
-            x = block(x)
-        return x
-
-
-X = jnp.ones(2)
-SOWN = {
-    ("first", "scaled"): [[2.0, 2.0], [12.0, 12.0]],
-    ("rest", 0, "scaled"): [[6.0, 6.0]],
-}
-NUDGES = {("first", "nudge"): [0.0, 0.0], ("rest", 0, "nudge"): [0.0, 0.0]}
-
-
-def values(state):
-    return {path: np.asarray(v.value).tolist() for path, v in nnx.to_flat_state(state)}
-
-
-def paths(node):
-    return [path for path, _ in nnx.iter_graph(node)]
+from tests.module.blocks import NUDGES, SOWN, Block, Model, X, paths, values
 
 
 @pytest.mark.parametrize(
@@ -83,33 +37,6 @@ def test_sown_values_come_out_and_the_model_stays_free_of_them(call):
     assert paths(model) == before
 
 
-def test_values_go_to_the_nearest_of_the_types():
-    class Special(nnx.Intermediate):
-        pass
-
-    class Sower(nnx.Module):
-        def __call__(self, x):
-            for kind in (nnx.Intermediate, Special, nnx.BatchStat):
-                self.sow(kind, kind.__name__, x)
-            return self.perturb("nudge", x)
-
-    _, *states = nnx.capture(Sower(), nnx.Intermediate, Special, nnx.Perturbation)(X)
-    assert [list(state) for state in states] == [["Intermediate"], ["Special"], ["nudge"]]
-    _, sown = nnx.capture(Sower(), nnx.Variable)(X)
-    assert list(sown) == ["BatchStat", "Intermediate", "Special"]
-
-
-@pytest.mark.parametrize("kinds", [(), (nnx.Perturbation,), (nnx.Intermediate,)])
-def test_types_that_are_not_asked_for_are_dropped(kinds):
-    model = Model()
-    result = nnx.capture(model, *kinds)(X)
-    assert paths(model) == paths(Model())
-    if not kinds:
-        np.testing.assert_array_equal(result, [12.0, 12.0])
-        return
-    assert values(result[1]) == (NUDGES if kinds == (nnx.Perturbation,) else SOWN)
-
-
 def test_reduce_and_init_functions_are_used():
     class Counter(nnx.Module):
         def __call__(self, x):
@@ -127,14 +54,6 @@ def test_what_the_model_holds_already_stays():
     _, sown = nnx.capture(model, nnx.Intermediate)(X)
     assert values(sown) == SOWN
     assert model.first.scaled.value is kept
-
-
-def test_captures_nest_and_the_inner_one_takes_what_it_asks_for():
-    def both(model, x):
-        return nnx.capture(model, nnx.Perturbation)(x)
-
-    (_, nudges), sown = nnx.capture(both, nnx.Intermediate)(Model(), X)
-    assert values(nudges) == NUDGES and values(sown) == SOWN
 
 
 def test_modules_in_containers():
@@ -226,14 +145,6 @@ def test_a_shared_model_that_sows_inside_scan_is_refused():
     share = nnx.scan(lambda m, c, x: (c, m(x)), **axes)
     with pytest.raises(nnx.StructureError, match="must keep its structure"):
         nnx.capture(share, nnx.Intermediate)(Block(2.0), jnp.zeros(()), jnp.ones((3, 2)))
-
-
-def test_what_is_captured_is_no_attribute():
-    def forward(model, x):
-        assert not hasattr(model.first, "__captures__")
-        return model(x)
-
-    nnx.capture(forward, nnx.Intermediate)(Model(), X)
 
 
 def test_inside_jit_that_writes_back_nothing_but_variables():

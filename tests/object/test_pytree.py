@@ -1,14 +1,13 @@
-"""Objects: attributes, marks, the trace guard, copies, and JAX's view of them."""
+"""Objects: attributes, the trace guard, copies, and JAX's view of them."""
 
 from __future__ import annotations
 
 import collections
 import copy
-import dataclasses
 import pickle
 import re
 import weakref
-from typing import Annotated, Any
+from typing import Any
 
 import cloudpickle
 import jax
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 
 import weft as nnx
+from tests.object.objects import Marked
 
 
 class Box(nnx.Pytree):
@@ -78,117 +78,6 @@ def test_sets_without_data_beside_data() -> None:
     copied = jax.tree.map(lambda x: x * 2, box)
     assert copied.x[1:] == [{1, 2}, frozenset({3})]
     assert nnx.clone(box).x[1] == {1, 2}
-
-
-# -- marks
-
-
-class Marked(nnx.Pytree):
-    scale: nnx.Data[float]
-    table: nnx.Static[Any]
-    child: nnx.Data[Any] = None
-    ordinary: int = 3
-    other: Annotated[int, "something else"] = 0
-
-    def __init__(self) -> None:
-        self.scale = 2.0
-        self.table = np.arange(2)
-
-
-CLASSES = """
-class Evaluated(Marked):
-    scale: nnx.Data[float]
-    table: nnx.Static[Any]
-    plain: dict[str, nnx.Data[int]] = {}
-
-class Quoted(Marked):
-    scale: "nnx.Data[float]"
-    table: "Static[Any]"
-    plain: "dict[str, Data[int]]" = {}
-"""
-
-
-def classes() -> dict[str, type]:
-    """Classes whose annotations are objects and texts; those of this file are texts."""
-    namespace: dict[str, Any] = {"nnx": nnx, "Marked": nnx.Pytree, "Any": Any}
-    exec(compile(CLASSES, "classes", "exec", dont_inherit=True), namespace)
-    for kind in (namespace["Evaluated"], namespace["Quoted"]):
-        kind.__init__ = Marked.__init__
-    return {"text": Marked, "object": namespace["Evaluated"], "quoted": namespace["Quoted"]}
-
-
-class Derived(Marked):
-    extra: nnx.Data[int]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.extra = 1
-
-
-@pytest.mark.parametrize("kind", classes().values(), ids=classes())
-def test_marks_by_annotation(kind: type) -> None:
-    assert leaf_paths(kind()) == [".scale"]
-    assert nnx.to_flat_state(nnx.state(kind())).paths == (("scale",),)
-
-
-def test_marks_are_inherited() -> None:
-    assert leaf_paths(Derived()) == [".extra", ".scale"]
-
-
-def test_marks_by_value() -> None:
-    box = Box(x=nnx.data(1.0), y=nnx.static(jnp.ones(2)), z=nnx.data(None))
-    assert box.x == 1.0
-    assert box.z is None
-    assert leaf_paths(box) == [".x"]
-    box.x = 3.0  # the mark belongs to the name
-    assert leaf_paths(box) == [".x"]
-    box.x = nnx.static(3.0)
-    assert leaf_paths(box) == []
-    box.x = nnx.data(3.0)
-    del box.x
-    box.x = 1.0
-    assert leaf_paths(box) == []
-
-
-def test_marks_do_not_reach_into_containers() -> None:
-    box = Box(x=nnx.data([1.0, jnp.ones(()), ("text", 2)]), child=nnx.data(Box(y=1.0)))
-    assert leaf_paths(box) == [".x[1]"]
-    assert nnx.to_flat_state(nnx.state(box)).paths == (("x", 1),)
-    doubled = jax.tree.map(lambda x: x * 2, box)
-    assert doubled.x == [1.0, 2.0, ("text", 2)]
-    assert nnx.clone(box).x == box.x
-
-    def step(b: Box) -> None:
-        b.x[1] = b.x[1] + b.x[0]
-        assert b.x[2] == ("text", 2)
-
-    nnx.jit(step)(box)
-    assert float(box.x[1]) == 2.0
-    assert box.x[0] == 1.0
-
-
-def test_a_mark_on_what_is_no_number() -> None:
-    box = Box(x=nnx.data("text"), y=nnx.data(2), z=nnx.data({"deep": [1]}))
-    assert leaf_paths(box) == [".y"]
-    assert nnx.to_flat_state(nnx.state(box)).paths == (("y",),)
-    twin = jax.tree.map(lambda x: x + 1, box)
-    assert (twin.x, twin.y, twin.z) == ("text", 3, {"deep": [1]})
-
-
-def test_marks_are_part_of_the_structure() -> None:
-    marked, plain = Box(x=nnx.data(jnp.ones(1))), Box(x=jnp.ones(1))
-    assert nnx.graphdef(marked) != nnx.graphdef(plain)
-    assert nnx.merge(*nnx.split(marked))._pytree_marks == {"x": True}
-    assert jax.tree.map(lambda x: x, marked)._pytree_marks == {"x": True}
-
-
-@pytest.mark.parametrize("mark", [nnx.data, nnx.static])
-def test_marks_of_fields_take_no_value(mark: Any) -> None:
-    found = re.escape("found a value and ['default']")
-    with pytest.raises(TypeError, match=f"keyword arguments belong to a dataclass field.*{found}"):
-        mark(1, default=2)
-    assert isinstance(mark(default=1), dataclasses.Field)
-    assert mark(metadata={"a": 1}).metadata["a"] == 1
 
 
 def test_check_pytree() -> None:
@@ -311,10 +200,6 @@ def test_leaves_may_be_anything() -> None:
     assert jax.tree.transpose(
         jax.tree.structure(box), jax.tree.structure([0, 0]), jax.tree.map(lambda x: [x, x], box)
     )[1].x[0].shape == (1,)
-
-
-def test_an_unknown_base_annotation_is_no_mark() -> None:
-    assert Marked._pytree_class_marks == {"scale": True, "table": False, "child": True}
 
 
 # -- Variables that are lost

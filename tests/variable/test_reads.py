@@ -10,26 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-import weft as nnx
+from tests.variable.summed import Model, called, total
 from weft._variable import reads
-
-
-class Model(nnx.Module):
-    def __init__(self, value: float = 1.0) -> None:
-        self.a, self.b = nnx.Param(jnp.full(2, value)), nnx.Param(jnp.full(2, 2.0))
-
-
-@nnx.jit
-def total(m: Model) -> Any:
-    return m.a + m.b
-
-
-def called(m: Model) -> Any:
-    for _ in range(2):
-        result = total(m)
-    return result
 
 
 def test_arrays_are_kept_until_something_is_written() -> None:
@@ -92,31 +75,6 @@ def test_a_trace_keeps_no_tracer() -> None:
 
     with jax.checking_leaks():
         np.testing.assert_array_equal(make_and_call(jnp.ones(2)), np.full(2, 3.0))
-
-
-def test_an_interrupt_before_or_after_a_write(monkeypatch: pytest.MonkeyPatch) -> None:
-    m = Model()
-    real = reads.forget
-
-    def interrupted_at(number: int) -> Any:
-        calls: list[int] = []
-
-        def forget() -> None:
-            calls.append(1)
-            if len(calls) == number:
-                raise KeyboardInterrupt
-            real()
-
-        return forget
-
-    for number, expected in ((1, 3.0), (2, 9.0)):
-        called(m)
-        with monkeypatch.context() as patch:
-            patch.setattr("weft._variable.keeper.forget", interrupted_at(number))
-            patch.setattr("weft._variable.keeper.readers", [0])
-            with pytest.raises(KeyboardInterrupt):
-                m.a[...] = jnp.full(2, 7.0)
-        np.testing.assert_array_equal(total(m), np.full(2, expected))
 
 
 def test_writes_in_another_thread() -> None:

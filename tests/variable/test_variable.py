@@ -522,14 +522,7 @@ def test_a_captured_read_under_jit_warns_once() -> None:
         nnx.jit(lambda v, x: v[...] + nnx.Param(x)[...])(variable, 1.0)
 
 
-# -- the types
-
-
-def test_types_of_variables() -> None:
-    for kind in (nnx.Param, nnx.BatchStat, nnx.Cache, nnx.Intermediate, nnx.Perturbation):
-        assert issubclass(kind, nnx.Variable)
-        assert repr(kind(1.0)) == f"{kind.__name__}(1.0)"
-    assert issubclass(nnx.Perturbation, nnx.Intermediate)
+# -- references and formats
 
 
 def test_reference_modes_are_refused() -> None:
