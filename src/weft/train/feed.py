@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -102,7 +103,7 @@ class Feed:
         return state
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes to where another feed was.
+        """Goes to where another feed was; of this one nothing may have been drawn yet.
 
         Raises:
           StructureError: if its data was of another length or kind.
@@ -122,8 +123,6 @@ class Feed:
                 "another folder"
             )
         if found is None:
-            self._iterator = None
-            self.drawn = 0
             while self.drawn < state["drawn"]:
                 self.draw()
         else:
@@ -177,7 +176,5 @@ def from_json(value: Any) -> Any:
             array = raw.reshape(value["shape"]).copy()
             if "array" in value:
                 return array
-            import torch
-
-            return torch.from_numpy(array)
+            return importlib.import_module("torch").from_numpy(array)
     raise StructureError(f"the state of the data is of an unknown form: {value!r}")

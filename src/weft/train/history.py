@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -126,7 +127,8 @@ class History:
             self._line(stream, i)
             stream.flush()
         except OSError:
-            self._stream = None  # half a line may be in the file: the next write makes it anew
+            with contextlib.suppress(OSError):
+                self.close()  # half a line may be in the file: the next write makes it anew
             raise
 
     def _line(self, stream: IO[str], i: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -52,7 +52,7 @@ class NaNGuard:
     def __init__(
         self,
         action: str,
-        objects: dict[str, Any],
+        objects: Mapping[str, Any],
         roll_back: Callable[[], int],
         where: Callable[[], str],
     ):
@@ -111,11 +111,14 @@ class NaNGuard:
         warnings.warn(f"{message}; {done}", RuntimeWarning, stacklevel=5)
 
 
-def nonfinite_paths(objects: dict[str, Any]) -> list[str]:
-    """Returns the paths of all arrays that hold NaN or an infinity, in the order of the objects.
+def nonfinite_paths(objects: Mapping[str, Any]) -> list[str]:
+    """Returns the paths of all arrays that are not finite.
 
     Args:
       objects: objects by name.
+
+    Returns:
+      First those of arrays with NaN, then those with infinities alone; each in the order of paths.
 
     Example:
       >>> import jax.numpy as jnp
@@ -130,19 +133,22 @@ def nonfinite_paths(objects: dict[str, Any]) -> list[str]:
     for path, value in Undo(objects).values.items():
         for keys, leaf in jtu.tree_leaves_with_path(value):
             if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
-                paths.append(path + tuple(map(key_of_entry, keys)))
+                paths.append(format_path(path + tuple(map(key_of_entry, keys))))
                 leaves.append(leaf)
-    found = np.asarray(_are_finite(leaves)) if leaves else ()
+    if not leaves:
+        return []
+    has_nan, is_finite = map(np.asarray, _judge(leaves))
     return [
-        format_path(path) for path, is_finite in zip(paths, found, strict=True) if not is_finite
+        path
+        for chosen in (has_nan, ~is_finite & ~has_nan)
+        for path, is_chosen in zip(paths, chosen, strict=True)
+        if is_chosen
     ]
 
 
 @jax.jit
-def _are_finite(leaves: list[Any]) -> jax.Array:
-    # The types of eight bits and less have no such test of their own.
-    tests = [
-        jnp.isfinite(leaf if jnp.result_type(leaf).itemsize > 1 else leaf.astype(jnp.float32)).all()
-        for leaf in leaves
-    ]
-    return jnp.stack(tests)
+def _judge(leaves: list[Any]) -> tuple[jax.Array, jax.Array]:
+    # The types of eight bits and less have no such tests of their own.
+    wide = [x if jnp.result_type(x).itemsize > 1 else x.astype(jnp.float32) for x in leaves]
+    has_nan = jnp.stack([jnp.isnan(x).any() for x in wide])
+    return has_nan, jnp.stack([jnp.isfinite(x).all() for x in wide])

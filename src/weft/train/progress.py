@@ -65,7 +65,7 @@ class Bar:
     def tick(self, step: int) -> None:
         """Notes that a step is done; this is cheap."""
         now = time.monotonic()
-        if step == 1 or not self._pace.marks:
+        if not self._pace.marks:
             self._pace.note(step, now)  # from here on nothing is compiled
         if now >= self._due:
             self._pace.note(step, now)
@@ -175,7 +175,7 @@ def _can_move(stream: TextIO) -> bool:
     console = Console(file=stream)
     if console.is_jupyter:
         return True
-    return console.is_terminal and not console.is_dumb_terminal and console.width >= _NARROW
+    return stream.isatty() and not console.is_dumb_terminal and console.width >= _NARROW
 
 
 def bar(data: Iterable[T], steps: int | None = None) -> Iterator[T]:

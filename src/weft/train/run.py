@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import warnings
@@ -11,19 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import jax
-
-from weft._core.errors import StructureError
-from weft.train.checkpoints import Checkpoints
+from weft.train.commits import Commits, is_first_process
 from weft.train.feed import Feed
 from weft.train.history import History, is_stale, sign_of
-from weft.train.lock import Lock
 from weft.train.nan_guard import NaNGuard
 from weft.train.outlets import Outlets, Sink
 from weft.train.profile_window import ProfileWindow
 from weft.train.progress import Bar
 from weft.train.signals import StopSignals
-from weft.train.undo import Undo
 from weft.train.values import Logged, Mean
 
 B = TypeVar("B")
@@ -41,7 +35,6 @@ class Run(Generic[B]):
       step: the steps that are done; in the loop, with the present one.
       steps: all of them, or None.
       folder: where everything is kept, or None.
-      history: what was logged, a `train.History`.
       stopped: what was given to `stop`, also in an earlier process. Set it to None to go on.
 
     Args:
@@ -115,53 +108,55 @@ class Run(Generic[B]):
             )
         for name, every in (("log_every", log_every), ("save_every", save_every)):
             _check_multiple(name, every, steps_per_call)
-        if folder is None and (on_nan == "rollback" or profile is not None):
-            raise ValueError(
-                "on_nan='rollback' and profile=... need a folder: `train.Run('runs/first', ...)`"
-            )
+        if folder is None and (profile is not None or on_nan == "rollback"):
+            what = "a profile" if profile is not None else "on_nan='rollback'"
+            raise ValueError(f"{what} needs a folder: `train.Run('runs/first', ...)`")
         self.step, self.steps = 0, steps
         self.folder = None if folder is None else Path(folder)
         self.stopped: str | None = None
-        self.history = History()
         self._objects = dict(state)
         self._feed = Feed(data, again=steps is not None)
         self._save_every, self._log_every, self._per_call = save_every, log_every, steps_per_call
         self._best, self._sign = best, sign_of(mode)
-        self._facts = json.loads(json.dumps(dict(facts or {})))
-        self._guard = NaNGuard(on_nan, self._objects, self._roll_back, self._where)
         self._rolls_back = on_nan == "rollback"
         self._logged = Logged()
         self._in_step = 0  # of how many steps the loop's body is running
         self._is_shown = False
-        self._saved: int | None = None
-        self._profile = ProfileWindow(profile, Path(folder or "") / "profile") if profile else None
-        self._lock: Lock | None = None
-        self._checkpoints: Checkpoints | None = None
-        is_main = folder is None or jax.process_index() == 0
-        if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = Lock(self.folder / "lock") if is_main else None
-            self._take_lock()
-            try:
-                self._checkpoints = Checkpoints(self.folder / "checkpoints", keep, best, mode)
-                self.history = History(self.folder / "history.jsonl" if is_main else None)
-                self._resume(self._checkpoints)
-            except BaseException:
-                self.close()
-                raise
-        sinks = [Bar()] if sinks is None else sinks
-        self._outlets = Outlets([self.history.append, *sinks] if is_main else [])
+        self._profile = (
+            ProfileWindow(profile, self.folder, self._objects) if profile and self.folder else None
+        )
+        self._commits = Commits(
+            self.folder, self._objects, self._feed, facts or {}, keep=keep, best=best, mode=mode
+        )
+        try:
+            self._guard = NaNGuard(
+                on_nan, self._objects, self._commits.roll_back, self._commits.where
+            )
+            if meta := self._commits.resume():
+                self.step, self.stopped = meta["step"], meta["stopped"]
+                self._logged.means = {name: Mean(*mean) for name, mean in meta["means"].items()}
+            sinks = [Bar()] if sinks is None else sinks
+            first = self.folder is None or is_first_process()
+            self._outlets = Outlets([self.history.append, *sinks] if first else [])
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def history(self) -> History:
+        """What was logged."""
+        return self._commits.history
 
     # -- what the loop calls
 
     def __iter__(self) -> Iterator[B]:
-        self._take_lock()
+        self._commits.take_lock()
         with contextlib.ExitStack() as stack:
             stack.callback(self.close)
             signals = stack.enter_context(StopSignals())
             stack.callback(self._outlets.close)
             self._outlets.start(self)
-            if self._rolls_back and self._saved is None:
+            if self._rolls_back and self._commits.last is None:
                 self._save()
             is_called_off = False
             while not is_called_off and self.stopped is None and self.step != self.steps:
@@ -246,17 +241,13 @@ class Run(Generic[B]):
         if self._profile is not None:
             self._profile.close()
         self._in_step = 0
-        self.history.close()
-        if self._checkpoints is not None:
-            self._checkpoints.close()
-        if self._lock is not None:
-            self._lock.release()
+        self._commits.close()
 
     # -- the end of a step
 
     def _end_step(self, is_interrupted: bool) -> None:
         if self._profile is not None:
-            self._profile.end_step(self.step, self._objects)
+            self._profile.end_step(self.step)
         self._outlets.tick(self.step)
         is_over = self.stopped is not None or self.step == self.steps
         is_shown = self._is_shown or is_over or self.step % self._log_every == 0
@@ -265,7 +256,7 @@ class Run(Generic[B]):
             self._settle()
         if is_shown:
             is_saved |= self._show()
-        if is_saved and self._saved != self.step:
+        if is_saved:
             self._save()
 
     def _settle(self) -> None:
@@ -289,21 +280,7 @@ class Run(Generic[B]):
         return not math.isnan(new) and all(not self._sign * (new - old) <= 0 for old in before)
 
     def _save(self) -> None:
-        if self._checkpoints is None:
-            return
-        self.history.sync()
-        meta = {
-            "step": self.step,
-            "data": self._feed.state(),
-            "facts": self._facts,
-            "rows": len(self.history.rows),
-            "means": self._logged.means,
-            "stopped": self.stopped,
-        }
-        last_step, last_row = self.history.rows[-1] if self.history.rows else (None, {})
-        metrics = last_row if last_step == self.step else {}
-        self._checkpoints.save(self.step, meta=meta, metrics=metrics, **self._objects)
-        self._saved = self.step
+        self._commits.save(self.step, means=self._logged.means, stopped=self.stopped)
 
     def _end_of_data(self) -> None:
         if self.steps is not None:
@@ -314,59 +291,7 @@ class Run(Generic[B]):
             )
         self._settle()
         self._show()
-        if self._saved != self.step:
-            self._save()
-
-    # -- going back
-
-    def _resume(self, checkpoints: Checkpoints) -> None:
-        if checkpoints.latest is None:
-            self.history.cut(0)
-            return
-        undo = Undo(self._objects)
-        try:
-            meta = checkpoints.restore(**self._objects)
-            self._check_facts(meta["facts"])
-            self._feed.restore(meta["data"])
-        except BaseException:
-            undo.put_back()
-            raise
-        self.step = self._saved = meta["step"]
-        self.stopped = meta["stopped"]
-        self._logged.means = {name: Mean(*mean) for name, mean in meta["means"].items()}
-        self.history.cut(self.step)
-        if len(self.history.rows) < meta["rows"] and self._lock is not None:
-            warnings.warn(
-                f"{self.folder}/history.jsonl lacks {meta['rows'] - len(self.history.rows)} of "
-                f"{meta['rows']} rows that were logged until step {self.step}",
-                stacklevel=3,
-            )
-
-    def _check_facts(self, then: dict[str, Any]) -> None:
-        faults = [
-            f"{name}: then {then.get(name)!r}, now {self._facts.get(name)!r}"
-            for name in sorted(then.keys() | self._facts)
-            if then.get(name) != self._facts.get(name)
-        ]
-        if faults:
-            raise StructureError(
-                f"{self.folder} holds a run of other facts:\n  "
-                + "\n  ".join(faults)
-                + "\ngive the same, or begin in another folder"
-            )
-
-    def _roll_back(self) -> int:
-        assert self._checkpoints is not None  # checked when the run was made
-        return self._checkpoints.restore(**self._objects)["step"]
-
-    def _where(self) -> str:
-        if self._saved is None:
-            return "There is no checkpoint."
-        return f"The last checkpoint is of step {self._saved}, in {self.folder}."
-
-    def _take_lock(self) -> None:
-        if self._lock is not None:
-            self._lock.take()
+        self._save()
 
 
 def _check_multiple(name: str, value: int, steps_per_call: int) -> None:

@@ -48,4 +48,4 @@ def scanned(step: Callable[P, R]) -> Callable[P, R]:
         over = scan(one, in_axes=(Carry, 0), out_axes=(Carry, 0))
         return over(tuple(objects), batches)[1]
 
-    return jit(all_of_them)
+    return jit(all_of_them)  # type: ignore[return-value]

@@ -8,6 +8,7 @@ these sinks make their files anew, so that no step is there twice or missing.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 from pathlib import Path
@@ -62,7 +63,8 @@ class CSV:
             self._writer.writerow({"step": step, **row})
             self._stream.flush()
         except OSError:
-            self._writer = None  # half a line may be there: the next row makes the file anew
+            with contextlib.suppress(OSError):
+                self.close()  # half a line may be there: the next row makes the file anew
             raise
 
     def close(self) -> None:
@@ -113,7 +115,7 @@ class TensorBoard:
         for step, row in run.history.rows:
             self(step, row)
 
-    def _open(self) -> None:
+    def _open(self) -> Any:
         if self._folder is None:
             raise ValueError(
                 "train.TensorBoard needs a folder outside of a run: `train.TensorBoard('logs')`"
@@ -127,13 +129,13 @@ class TensorBoard:
         for file in self._folder.glob("events.*.weft"):
             file.unlink()
         self._writer = SummaryWriter(str(self._folder), filename_suffix=".weft")
+        return self._writer
 
     def __call__(self, step: int, row: Row) -> None:
         """Writes a row."""
-        if self._writer is None:
-            self._open()
+        writer = self._writer or self._open()
         for name, value in row.items():
-            self._writer.add_scalar(name, value, step)
+            writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Writes what is waiting, and closes the files."""
@@ -171,6 +173,7 @@ class Plot:
 
     def start(self, run: Any) -> None:
         """Takes over what the run logged before."""
+        _figure_tools()
         self._file = self._file or _in_folder(run, "curves.png", "train.Plot")
         self._rows.rows = list(run.history.rows)
 
@@ -193,16 +196,12 @@ class Plot:
     def _draw(self) -> None:
         if self._file is None:
             raise ValueError("train.Plot needs a file outside of a run: `train.Plot('curves.png')`")
-        try:
-            from matplotlib.backends.backend_agg import FigureCanvasAgg
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError("train.Plot needs matplotlib: `pip install weft[plot]`") from error
+        figure_class, canvas_class = _figure_tools()
         kinds: dict[str, list[str]] = {}
         for name in self._rows.names:
             kinds.setdefault(name.rpartition("/")[2], []).append(name)
-        figure = Figure(figsize=(5 * len(kinds), 4), dpi=110, layout="tight")
-        FigureCanvasAgg(figure)
+        figure = figure_class(figsize=(5 * len(kinds), 4), dpi=110, layout="tight")
+        canvas_class(figure)
         for axes, (kind, names) in zip(
             figure.subplots(1, len(kinds), squeeze=False)[0], kinds.items(), strict=True
         ):
@@ -223,6 +222,15 @@ class Plot:
             axes.grid(alpha=0.3)
             axes.legend()
         figure.savefig(self._file)
+
+
+def _figure_tools() -> tuple[Any, Any]:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("train.Plot needs matplotlib: `pip install weft[plot]`") from error
+    return Figure, FigureCanvasAgg
 
 
 def _in_folder(run: Any, name: str, sink: str) -> Path:

@@ -20,19 +20,19 @@ def by_name(values: Any) -> Mapping[str, Any]:
 
 
 class Mean(NamedTuple):
-    """A sum and what it is divided by."""
+    """A sum, and of how many numbers it is."""
 
     total: float = 0.0
-    count: int = 0
+    number: int = 0
 
     def __add__(self, values: Any) -> Mean:
         array = np.asarray(values, np.float64)
         # Number by number: the same sum, however the numbers come.
-        return Mean(sum(array.ravel().tolist(), self.total), self.count + array.size)
+        return Mean(sum(array.ravel().tolist(), self.total), self.number + array.size)
 
     @property
     def value(self) -> float:
-        return self.total / self.count if self.count else math.nan
+        return self.total / self.number if self.number else math.nan
 
 
 def mean(values: Iterable[Any]) -> dict[str, float]:
