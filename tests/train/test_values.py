@@ -31,11 +31,11 @@ def test_mean_of_nothing_is_an_error():
 
 
 def test_a_mean_is_the_same_however_its_numbers_come():
-    numbers = np.random.default_rng(0).normal(size=100)
-    whole = Mean() + numbers
+    numbers = np.random.default_rng(0).normal(size=100).tolist()
+    whole = Mean().plus(numbers)
     for cut in range(100):
-        first = Mean(*tuple(Mean() + numbers[:cut]))
-        assert first + numbers[cut:] == whole
+        first = Mean(*tuple(Mean().plus(numbers[:cut])))
+        assert first.plus(numbers[cut:]) == whole
     assert np.isnan(Mean().value)
 
 

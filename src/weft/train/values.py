@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -19,20 +20,34 @@ def by_name(values: Any) -> Mapping[str, Any]:
     return values if isinstance(values, Mapping) else {"loss": values}
 
 
+def fetched(values: list[Mapping[str, Any]]) -> list[dict[str, np.ndarray]]:
+    """Returns values as NumPy arrays. All are asked for before one is waited for."""
+    if jax.default_backend() != "cpu":  # where there is nothing to copy, and asking takes its time
+        for value in jax.tree.leaves(values):
+            if isinstance(value, jax.Array):
+                value.copy_to_host_async()
+    return [{name: np.asarray(value) for name, value in named.items()} for named in values]
+
+
 class Mean(NamedTuple):
     """A sum, and of how many numbers it is."""
 
     total: float = 0.0
     number: int = 0
 
-    def __add__(self, values: Any) -> Mean:
-        array = np.asarray(values, np.float64)
-        # Number by number: the same sum, however the numbers come.
-        return Mean(sum(array.ravel().tolist(), self.total), self.number + array.size)
+    def plus(self, numbers: Iterable[float]) -> Mean:
+        """Adds number by number: the same sum, however many come together."""
+        total, number = self
+        for each in numbers:
+            total, number = total + each, number + 1
+        return Mean(total, number)
 
     @property
     def value(self) -> float:
         return self.total / self.number if self.number else math.nan
+
+
+_NOTHING = Mean()
 
 
 def mean(values: Iterable[Any]) -> dict[str, float]:
@@ -63,9 +78,10 @@ def mean(values: Iterable[Any]) -> dict[str, float]:
     waiting: list[Mapping[str, Any]] = []
 
     def add() -> None:
-        for found in jax.device_get(waiting):
-            for name, value in found.items():
-                means[name] = means.get(name, Mean()) + value
+        for found in fetched(waiting):
+            for name, array in found.items():
+                numbers = array.astype(np.float64).ravel().tolist()
+                means[name] = means.get(name, _NOTHING).plus(numbers)
         waiting.clear()
 
     for value in values:
@@ -116,16 +132,18 @@ class Logged:
         if not self._waiting:
             return None
         waiting, self._waiting = self._waiting, []
-        fetched = jax.device_get([values for *_, values in waiting])
-        for (step, steps, prefix, _), values in zip(waiting, fetched, strict=True):
-            arrays = {prefix + name: np.asarray(value) for name, value in values.items()}
-            for name, array in arrays.items():
-                _check_shape(name, array, 1 if prefix else steps)
-                if not prefix and not np.isfinite(array).all():
-                    at = int(np.argmin(np.isfinite(array.ravel())))
-                    return step - steps + 1 + at, f"{name} is {array.ravel()[at]}"
-            for name, array in arrays.items():
-                self.means[name] = self.means.get(name, Mean()) + array
+        arrays = fetched([values for *_, values in waiting])
+        for (step, steps, prefix, _), named in zip(waiting, arrays, strict=True):
+            numbers = {
+                prefix + name: _numbers(prefix + name, array, 1 if prefix else steps)
+                for name, array in named.items()
+            }
+            for name, found in numbers.items():
+                if not prefix and not all(map(math.isfinite, found)):
+                    at = [math.isfinite(number) for number in found].index(False)
+                    return step - steps + 1 + at, f"{name} is {found[at]}"
+            for name, found in numbers.items():
+                self.means[name] = self.means.get(name, _NOTHING).plus(found)
         return None
 
     def take(self) -> dict[str, float]:
@@ -134,15 +152,19 @@ class Logged:
         return {name: mean.value for name, mean in means.items()}
 
 
-def _check_shape(name: str, array: np.ndarray, steps: int) -> None:
-    wanted = [(steps,)] if steps > 1 else [(), (1,)]
-    if array.shape not in wanted or array.dtype.kind not in "biufV":
-        raise StructureError(
-            f"{name!r} is logged as {array.dtype}{list(array.shape)}: expected "
-            + (
-                f"one number for each of {steps} steps. Batches are stacks of as many, so make the "
-                "step with `train.scanned(train_step)`"
-                if steps > 1
-                else "a number. Write its mean, `.mean()`"
-            )
+def _numbers(name: str, array: np.ndarray, steps: int) -> list[float]:
+    """Returns the number that was logged for each step."""
+    with contextlib.suppress(TypeError, ValueError):  # of what is no number
+        if steps == 1 and array.size == 1:
+            return [float(array.item())]
+        if array.shape == (steps,):
+            return [float(each) for each in array.tolist()]
+    raise StructureError(
+        f"{name!r} is logged as {array.dtype}{list(array.shape)}: expected "
+        + (
+            f"one number for each of {steps} steps. Batches are stacks of as many, so make the "
+            "step with `train.scanned(train_step)`"
+            if steps > 1
+            else "a number. Write its mean, `.mean()`"
         )
+    )
