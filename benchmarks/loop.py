@@ -7,7 +7,9 @@ is to be twice as fast at least, and with a folder it saves once, at its end.
 
 Keras' `fit` on JAX and Lightning's `Trainer` on PyTorch train the same network on the same batches,
 as plain as they can be made: without a bar, a log or checkpoints. Their own steps are part of what
-is timed. Only the group `loops` installs them: `uv run --group loops python benchmarks/loop.py`.
+is timed. No group installs them, as nothing else needs them:
+
+    uv run --group bench --with keras --with lightning==2.6.6 python benchmarks/loop.py
 
     python benchmarks/loop.py            # three minutes
     python benchmarks/loop.py --quick    # half a minute
@@ -119,8 +121,9 @@ def lightning_trainer(lightning: Any, steps: int) -> Callable[[], Any]:
     class Network(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            layers = [(torch.nn.Linear(cases.WIDTH, cases.WIDTH), torch.nn.Tanh())] * DEPTH
-            self.layers = torch.nn.Sequential(*itertools.chain.from_iterable(layers))
+            linear = [torch.nn.Linear(cases.WIDTH, cases.WIDTH) for _ in range(DEPTH)]
+            layers = [layer for each in linear for layer in (each, torch.nn.Tanh())]
+            self.layers = torch.nn.Sequential(*layers)
 
         def training_step(self, batch: Any, index: int) -> Any:
             x, y = batch
@@ -130,6 +133,7 @@ def lightning_trainer(lightning: Any, steps: int) -> Callable[[], Any]:
             return torch.optim.Adam(self.parameters(), 1e-3)
 
     pairs = [tuple(torch.from_numpy(array) for array in batch.values()) for batch in batches()]
+    loader = torch.utils.data.DataLoader(pairs, batch_size=None)
     model = Network()
 
     def call() -> None:
@@ -143,7 +147,7 @@ def lightning_trainer(lightning: Any, steps: int) -> Callable[[], Any]:
                 enable_progress_bar=False,
                 enable_model_summary=False,
             )
-            trainer.fit(model, pairs)
+            trainer.fit(model, loader)
 
     return call
 

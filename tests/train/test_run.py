@@ -58,6 +58,11 @@ def test_without_steps_the_data_decides():
     assert run.history["loss"] == {3: 2.0}
 
 
+def test_no_steps_are_an_error():
+    with pytest.raises(ValueError, match=r"steps must be at least 1, or None.*found 0"):
+        train.Run(None, state={}, data=[1], steps=0)
+
+
 def test_data_that_ends_too_early_warns_and_is_saved(tmp_path):
     message = "the data ended after 4 of 10 steps: give data that can be gone through again"
     with pytest.warns(UserWarning, match=message):

@@ -106,6 +106,10 @@ class Run(Generic[B]):
                 f"state must name its objects: `state={{'model': model, 'optimizer': optimizer}}`; "
                 f"found {type(state).__name__}"
             )
+        if steps is not None and steps < 1:
+            raise ValueError(
+                f"steps must be at least 1, or None for those of the data: found {steps}"
+            )
         for name, every in (("log_every", log_every), ("save_every", save_every)):
             _check_multiple(name, every, steps_per_call)
         if folder is None and (profile is not None or on_nan == "rollback"):
