@@ -5,6 +5,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import warnings
 
 import jax.numpy as jnp
@@ -322,6 +324,40 @@ def test_a_read_only_folder(tmp_path):
             train.Run(tmp_path / "run", state=counter(), data=[1.0])
     finally:
         tmp_path.chmod(0o700)
+
+
+FULL = """
+import resource, sys
+import jax.numpy as jnp
+import weft as nnx
+from weft import train
+
+count = nnx.Variable(jnp.zeros(5000))
+run = train.Run(sys.argv[1], state={"count": count}, data=[1.0], steps=9, save_every=2, sinks=[])
+try:
+    for x in run:
+        count[...] += x
+        if run.step == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+except OSError as error:
+    print(error)
+assert run.step == 4 and float(count[0]) == 4.0
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+checkpoints = train.Checkpoints(sys.argv[1] + "/checkpoints")
+assert checkpoints.steps == [2], checkpoints.steps
+checkpoints.save(5, count=count)
+checkpoints.restore(2, count=count)
+print(float(count[0]))
+"""
+
+
+def test_a_full_disk_names_the_path_and_leaves_the_rest(tmp_path):
+    command = [sys.executable, "-c", FULL, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    message, value = done.stdout.splitlines()
+    assert message.startswith("[Errno 27] File too large: ") and str(tmp_path) in message
+    assert value == "2.0"
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

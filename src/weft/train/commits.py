@@ -111,9 +111,21 @@ class Commits:
         Args:
           step: the step.
           **more: what else `resume` is to return, in terms of JSON.
+
+        Raises:
+          OSError: naming the path, if it cannot be written; older commits stay as they are.
         """
         if self._checkpoints is None or self.last == step:
             return
+        try:
+            self._save(self._checkpoints, step, more)
+        except OSError as error:
+            if error.filename is None:  # as where a disk is full
+                error.filename = str(self._folder)
+            raise
+        self.last = step
+
+    def _save(self, checkpoints: Checkpoints, step: int, more: dict[str, Any]) -> None:
         self.history.sync()
         rows = self.history.rows
         meta = {
@@ -124,8 +136,7 @@ class Commits:
             **more,
         }
         metrics = rows[-1][1] if rows and rows[-1][0] == step else {}
-        self._checkpoints.save(step, meta=meta, metrics=metrics, **self._objects)
-        self.last = step
+        checkpoints.save(step, meta=meta, metrics=metrics, **self._objects)
 
     def roll_back(self) -> int:
         """Restores the objects alone from the last commit, which there is; returns its step."""

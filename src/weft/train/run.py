@@ -29,7 +29,7 @@ class Run(Generic[B]):
     A folder that holds a checkpoint is gone on with, to the bit as if nothing had happened:
     objects, place in the data and what was logged are restored. The loop ends after `steps`, by
     `stop`, or by SIGTERM or SIGINT, which save first and then end the program with status 143 or
-    130.
+    130. One that is left by `break` or an error does not save.
 
     Attributes:
       step: the steps that are done; in the loop, with the present one.
