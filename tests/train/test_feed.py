@@ -184,3 +184,42 @@ def test_states_of_other_types_are_an_error():
 def test_a_state_of_an_unknown_form_is_an_error():
     with pytest.raises(StructureError, match=re.escape("unknown form: {'code': 'x'}")):
         from_json({"code": "x"})
+
+
+# -- the loaders of others, where they are installed
+
+
+def test_tensors_are_states():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    state = torch.Generator().get_state()
+    found = from_json(json.loads(json.dumps(to_json({"generator": state}))))
+    assert torch.equal(found["generator"], state)
+
+
+def grain_dataset():
+    grain = pytest.importorskip("grain", reason="grain is not installed")
+    return grain.MapDataset.range(20).seed(1).shuffle().batch(3).to_iter_dataset()
+
+
+def grain_loader():
+    grain = pytest.importorskip("grain", reason="grain is not installed")
+    sampler = grain.samplers.IndexSampler(20, shuffle=True, seed=1, num_epochs=1)
+    batch = [grain.transforms.Batch(3)]
+    return grain.DataLoader(data_source=range(20), sampler=sampler, operations=batch)
+
+
+def torchdata_loader():
+    torchdata = pytest.importorskip(
+        "torchdata.stateful_dataloader", reason="torchdata is not installed"
+    )
+    return torchdata.StatefulDataLoader(list(range(20)), batch_size=3)
+
+
+@pytest.mark.parametrize("make", [grain_dataset, grain_loader, torchdata_loader])
+def test_loaders_of_others_go_on_from_every_position(make):
+    whole = draw(Feed(make()), 20)
+    for position in range(1, 20, 3):
+        first, second = Feed(make()), Feed(make())
+        draw(first, position)
+        second.restore(json.loads(json.dumps(first.state())))
+        assert draw(second, 20 - position) == whole[position:]

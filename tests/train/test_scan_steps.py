@@ -61,7 +61,7 @@ def test_not_traced_again():
         return total[...]
 
     counted = train.scanned(counted)
-    total = nnx.Variable(jnp.array(0.0))
+    total = nnx.Variable(jnp.zeros(()))
     counted(total, jnp.ones(4))
     number = len(traces)
     for _ in range(2):

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -98,3 +99,40 @@ def test_a_second_one_ends_the_process_at_once(number):
                 process.wait(0.1)
         assert process.stdout.read() == ""
     assert process.returncode == -number
+
+
+ONE_OF_TWO = """
+import os, signal, sys, time
+import jax
+rank, port = int(sys.argv[1]), sys.argv[2]
+jax.distributed.initialize(f"127.0.0.1:{port}", 2, rank, heartbeat_timeout_seconds=10)
+from weft import train
+with train.StopSignals() as signals:
+    for step in range(1, 1000):
+        time.sleep(0.01)
+        if rank == 0 and step == 20:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if signals.poll(step):
+            break
+print("stops at", step, flush=True)
+signals.leave()
+"""
+
+
+def test_two_processes_stop_at_the_same_step_where_one_hears():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", ONE_OF_TWO, str(rank), str(port)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    shown = [process.communicate(timeout=100) for process in processes]
+    assert [process.returncode for process in processes] == [143, 143], shown
+    lines = [output.splitlines()[-1] for output, _ in shown]
+    assert lines[0] == lines[1] and lines[0].startswith("stops at ")
