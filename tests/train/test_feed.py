@@ -125,8 +125,16 @@ def test_empty_data_ends():
 
 def test_stack_of_batches():
     feed = Feed([{"x": np.full(2, i)} for i in range(4)])
-    assert feed.stack(3)["x"].tolist() == [[0, 0], [1, 1], [2, 2]]
-    assert feed.drawn == 3
+    batch, count = feed.stack(3)
+    assert batch["x"].tolist() == [[0, 0], [1, 1], [2, 2]]
+    assert count == feed.drawn == 3
+
+
+def test_stack_of_what_is_left():
+    feed = Feed([1, 2, 3], again=False)
+    assert [feed.stack(2)[1], feed.stack(2)[1]] == [2, 1]
+    with pytest.raises(StopIteration):
+        feed.stack(2)
 
 
 def test_stack_of_batches_that_differ_is_an_error():

@@ -87,6 +87,18 @@ def test_several_steps_in_a_call():
     assert run.history["loss"] == {10: 4.5, 20: 14.5, 25: 22.0}
 
 
+def test_several_steps_in_a_call_to_the_end_of_the_data():
+    data = [float(i) for i in range(1, 6)]
+    run = go(steps=None, data=data, steps_per_call=2, log_every=2)
+    assert run.step == 5 and run.history["loss"] == {2: 1.5, 4: 3.5, 5: 5.0}
+
+
+def test_several_steps_in_a_call_after_one_by_one(tmp_path):
+    go(tmp_path, steps=3, log_every=2)
+    run = go(tmp_path, steps=10, steps_per_call=4, log_every=4, save_every=4)
+    assert list(run.history["loss"]) == [2, 3, 4, 8, 10]
+
+
 @pytest.mark.parametrize("name", ["log_every", "save_every"])
 def test_nothing_happens_within_a_call(name):
     with pytest.raises(

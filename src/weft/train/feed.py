@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import importlib
 import sys
 from collections.abc import Iterable, Iterator
@@ -61,21 +62,38 @@ class Feed:
         self.drawn += 1
         return batch
 
-    def stack(self, count: int) -> Any:
-        """Returns the next batches as one, whose arrays have a further first axis.
+    def draw_for(self, step: int, steps: int | None, per_call: int) -> tuple[Any, int]:
+        """Returns what the next call of a train step gets, and of how many steps it is.
+
+        Args:
+          step: the steps that are done.
+          steps: all of them, or None.
+          per_call: how many a call makes. The first one may make fewer, up to a multiple, if the
+            run made another number before.
+        """
+        if per_call == 1:
+            return self.draw(), 1
+        count = per_call - step % per_call
+        return self.stack(count if steps is None else min(count, steps - step))
+
+    def stack(self, count: int) -> tuple[Any, int]:
+        """Returns the next batches as one, whose arrays have a further first axis; and how many.
 
         Raises:
-          StopIteration: if there are fewer.
+          StopIteration: if there is none. There are fewer than asked for where the data ends.
           StructureError: if they differ in structure or shape.
         """
-        batches = [self.draw() for _ in range(count)]
+        batches = [self.draw()]
+        with contextlib.suppress(StopIteration):
+            while len(batches) < count:
+                batches.append(self.draw())
         try:
-            return jax.tree.map(lambda *arrays: np.stack(arrays), *batches)
+            return jax.tree.map(lambda *arrays: np.stack(arrays), *batches), len(batches)
         except ValueError as error:
             raise StructureError(
-                f"{count} batches that go into one call must have equal structures and shapes: "
-                f"{error}. Leave a smaller last batch out (`train.Loader(..., drop_last=True)`), "
-                "or set `steps_per_call=1`"
+                f"{len(batches)} batches that go into one call must have equal structures and "
+                f"shapes: {error}. Leave a smaller last batch out "
+                "(`train.Loader(..., drop_last=True)`), or set `steps_per_call=1`"
             ) from None
 
     def _stateful(self) -> tuple[Any, str, str] | None:

@@ -17,6 +17,7 @@ from weft.train.nan_guard import NaNGuard
 from weft.train.outlets import Outlets, Sink
 from weft.train.profile_window import ProfileWindow
 from weft.train.progress import Bar
+from weft.train.scan_steps import check_multiple
 from weft.train.signals import StopSignals
 from weft.train.values import Logged, Mean
 
@@ -111,7 +112,7 @@ class Run(Generic[B]):
                 f"steps must be at least 1, or None for those of the data: found {steps}"
             )
         for name, every in (("log_every", log_every), ("save_every", save_every)):
-            _check_multiple(name, every, steps_per_call)
+            check_multiple(name, every, steps_per_call)
         if folder is None and (profile is not None or on_nan == "rollback"):
             what = "a profile" if profile is not None else "on_nan='rollback'"
             raise ValueError(f"{what} needs a folder: `train.Run('runs/first', ...)`")
@@ -164,10 +165,8 @@ class Run(Generic[B]):
                 self._save()
             is_called_off = False
             while not is_called_off and self.stopped is None and self.step != self.steps:
-                left = math.inf if self.steps is None else self.steps - self.step
-                count = int(min(self._per_call, left))
                 try:
-                    batch = self._feed.draw() if self._per_call == 1 else self._feed.stack(count)
+                    batch, count = self._feed.draw_for(self.step, self.steps, self._per_call)
                 except StopIteration:
                     self._end_of_data()
                     break
@@ -210,7 +209,7 @@ class Run(Generic[B]):
         Raises:
           ValueError: if that is no multiple of `steps_per_call`.
         """
-        _check_multiple("run.every", steps, self._per_call)
+        check_multiple("run.every", steps, self._per_call)
         is_due = self.step % steps == 0 or self.step == self.steps
         self._is_shown |= is_due
         return is_due
@@ -296,11 +295,3 @@ class Run(Generic[B]):
         self._settle()
         self._show()
         self._save()
-
-
-def _check_multiple(name: str, value: int, steps_per_call: int) -> None:
-    if value < 1 or steps_per_call < 1 or value % steps_per_call:
-        raise ValueError(
-            f"{name} must be a multiple of steps_per_call={steps_per_call} and both positive, as "
-            f"nothing happens within a call; found {value}"
-        )

@@ -49,3 +49,16 @@ def scanned(step: Callable[P, R]) -> Callable[P, R]:
         return over(tuple(objects), batches)[1]
 
     return jit(all_of_them)  # type: ignore[return-value]
+
+
+def check_multiple(name: str, value: int, steps_per_call: int) -> None:
+    """Refuses a number of steps between which there are parts of a call.
+
+    Raises:
+      ValueError: naming the number.
+    """
+    if value < 1 or steps_per_call < 1 or value % steps_per_call:
+        raise ValueError(
+            f"{name} must be a multiple of steps_per_call={steps_per_call} and both positive, as "
+            f"nothing happens within a call; found {value}"
+        )
