@@ -6,6 +6,7 @@ makes compiling cheap, which is most of what tests of small shapes do: few optim
 programs shared by the processes of one run, but not kept for the next.
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -39,11 +40,16 @@ MARKDOWN = Sybil(parsers=[PythonCodeBlockParser()], patterns=["*.md"])
 
 
 class Examples(pytest.Item):
-    """The Python blocks of one document: one test, because each builds on those before it."""
+    """The Python blocks of one document: one test, because each builds on those before it.
+
+    They run in an empty folder, in which they may leave files.
+    """
 
     def runtest(self) -> None:
-        for example in MARKDOWN.parse(self.path).examples():
-            example.evaluate()
+        examples = list(MARKDOWN.parse(self.path).examples())
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+            for example in examples:
+                example.evaluate()
 
 
 class Document(pytest.File):

@@ -23,8 +23,8 @@ try:
         "dispatch dispatch_cases depth depth_cases graph memory train startup "
         "startup_process".split(),
     )
-    transformer, digits, instructions, harness = map(
-        importlib.import_module, "transformer digits_network instructions harness".split()
+    transformer, digits, instructions, harness, loop = map(
+        importlib.import_module, "transformer digits_network instructions harness loop".split()
     )
 finally:
     sys.path.remove(str(FOLDER))
@@ -338,3 +338,33 @@ def test_depth_cases_are_the_same_work():
     ways = ("unrolled", "scan", "Stack")
     # nnx.Optimizer counts the steps as well
     assert numbers == {("weft", way): by_hand + 1 for way in ways}
+
+
+# -- loop
+
+
+@pytest.fixture
+def no_loops_of_others(monkeypatch):
+    for name in ("keras", "lightning"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.mark.usefixtures("no_loops_of_others")
+def test_loop_variants_do_the_same(monkeypatch, capsys):
+    monkeypatch.setattr(loop, "DEPTH", 1)
+    found = {v.name: np.ravel(jax.tree.leaves(v.call())[0])[-1] for v in loop.variants(20)}
+    assert len(found) == 5 and len({*map(float, found.values())}) == 1
+    assert "keras is not installed" in capsys.readouterr().out
+
+
+def test_loop_table():
+    samples = {
+        loop.BARE: [1.0, 2.0],
+        loop.RUN: [1.0 + 3e-5, 2.0 + 3e-5],
+        loop.MANY: [0.7, 1.3],
+    }
+    assert loop.rows_of(samples, 1) == [
+        [loop.BARE, "1.5 s", "+0.0 µs", "1.00", ""],
+        [loop.RUN, "1.5 s", "+30.0 µs", "1.00", "at most 50 µs over: met"],
+        [loop.MANY, "1 s", "-500000.0 µs", "0.67", "2 × as fast: **missed**"],
+    ]

@@ -57,7 +57,14 @@ def loaded_by(statement: str, **environment: str) -> set[str]:
 CORE = "import weft as nnx; nnx.Module, nnx.jit, nnx.nn, nnx.Rngs, nnx.get_named_sharding"
 
 
-@pytest.mark.parametrize("statement", ["import weft", CORE])
+LOOP = """from weft import train
+train.Run, train.Bar, train.CSV, train.TensorBoard, train.Plot, train.Loader, train.scanned
+for x in train.Run(None, state={}, data=[1], steps=1, sinks=[]):
+    pass
+"""
+
+
+@pytest.mark.parametrize("statement", ["import weft", CORE, LOOP])
 def test_import_loads_nothing_heavy(statement):
     # JAX loads cloudpickle where it is installed.
     assert loaded_by(statement) <= loaded_by("import jax")
