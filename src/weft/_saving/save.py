@@ -18,11 +18,11 @@ from weft._graph import State, from_flat_state
 from weft._saving import names, tensor_file
 from weft._saving.facts import Fact, fact_of, is_key
 from weft._saving.fit import match
+from weft._saving.index import INDEX, Shards
 from weft._saving.leaves import Objects
 from weft._saving.meta import check_meta
 from weft._saving.place import place
 from weft._saving.replacing import replacing
-from weft._saving.shards import INDEX, Shards
 from weft._saving.torch_file import SUFFIXES, TorchFile
 
 RESTORE_OPTIONS = {"strict", "cast"}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import weft as nnx
-from weft._saving.shards import INDEX
+from weft._saving.index import INDEX
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_an_index_that_leads_elsewhere_is_refused_before_anything_is_opened(
 ):
     (folder / "link.safetensors").symlink_to(folder / "model-2.safetensors")
     write_index(folder, kernel="model-1.safetensors", bias=shard)
-    monkeypatch.setattr("weft._saving.shards.TensorFile", lambda file: pytest.fail(f"{file} open"))
+    monkeypatch.setattr("weft._saving.index.TensorFile", lambda file: pytest.fail(f"{file} open"))
     with pytest.raises(nnx.CheckpointError, match=message):
         nnx.load(folder / f"model{INDEX}")
 
@@ -69,7 +69,7 @@ def test_what_is_no_index_is_refused(folder, text):
 
 
 def test_an_index_without_end_is_refused(folder, monkeypatch):
-    monkeypatch.setattr("weft._saving.shards.LIMIT_INDEX", 10)
+    monkeypatch.setattr("weft._saving.index.LIMIT_INDEX", 10)
     with pytest.raises(nnx.CheckpointError, match="more than 10 bytes"):
         nnx.load(folder)
 
