@@ -60,7 +60,20 @@ def test_no_circle():
 
 
 # `nnx.jit` is tested as one, and modules that hand names on by the names, in `test_api.py`.
-TOGETHER = ("_lift.jit.", "_flax_names.modules.")
+STEPS = (
+    "collect",
+    "manifest",
+    "processes",
+    "read_step",
+    "shards",
+    "steps",
+    "storage",
+    "write_step",
+)
+TOGETHER = (
+    *("_lift.jit.", "_flax_names.modules."),
+    *(f"_saving.{name}" for name in STEPS),  # of `train.Checkpoints`: train/test_checkpoints.py
+)
 
 
 def test_every_file_has_its_tests():

@@ -349,15 +349,16 @@ run = train.Run(sys.argv[1], state={"count": count}, data=[1.0], steps=9, save_e
 try:
     for x in run:
         count[...] += x
-        if run.step == 3:
+        if run.step == 5:  # step 2 is on disk then, step 4 may be on its way
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
-except OSError as error:
+except OSError as error:  # of a save in the background, at the next one
     print(error)
-assert run.step == 4 and float(count[0]) == 4.0
+assert run.step in (6, 8) and float(count[0]) == run.step
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
 checkpoints = train.Checkpoints(sys.argv[1] + "/checkpoints")
-assert checkpoints.steps == [2], checkpoints.steps
-checkpoints.save(5, count=count)
+assert checkpoints.steps in ([2], [2, 4]), checkpoints.steps
+checkpoints.save(9, count=count)
+assert checkpoints.latest == 9
 checkpoints.restore(2, count=count)
 print(float(count[0]))
 """

@@ -36,7 +36,7 @@ def place(value: Any, saved: Fact, old: Any, wanted: Fact) -> Any:
         return value[()]
     if isinstance(old, np.ndarray):
         return value
-    made = _on_devices(value, saved.key, weak, _sharding_of(old))
+    made = _on_devices(value, saved.key, weak, sharding_of(old))
     if saved.key is None and made.dtype != value.dtype:
         raise StructureError(
             f"{format_path(saved.path)} was saved as {saved}, which JAX does not have here: "
@@ -46,6 +46,8 @@ def place(value: Any, saved: Fact, old: Any, wanted: Fact) -> Any:
 
 
 def _on_devices(value: np.ndarray, key: str | None, weak: bool, sharding: Any) -> jax.Array:
+    if sharding is not None and not sharding.is_fully_addressable:
+        return _on_devices_of_all(value, key, weak, sharding)
     put: Any = jnp.asarray
     if sharding is not None:
         put = functools.partial(jax.device_put, device=sharding)
@@ -59,7 +61,16 @@ def _on_devices(value: np.ndarray, key: str | None, weak: bool, sharding: Any) -
     return put(value)
 
 
-def _sharding_of(old: Any) -> Any:
+def _on_devices_of_all(value: np.ndarray, key: str | None, weak: bool, sharding: Any) -> jax.Array:
+    """Returns an array of which each process, that has all of it, keeps what is on its devices."""
+    if weak and value.ndim == 0:
+        number = value.item()
+        return jax.jit(lambda: jnp.asarray(number), out_shardings=sharding)()
+    made = jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+    return made if key is None else jax.random.wrap_key_data(made, impl=key)
+
+
+def sharding_of(old: Any) -> Any:
     """Returns where the new value belongs; None for where JAX puts it."""
     if isinstance(old, jax.Array) and not old.committed:
         return None

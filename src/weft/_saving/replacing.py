@@ -2,6 +2,7 @@
 
 A file is written in a temporary folder beside it, whose name says which process of which host
 writes, and moved to its place. Folders that processes have left which were killed are removed.
+Folders that come to their place as a whole use the same temporary ones.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import itertools
 import os
 import re
+import shutil
 import socket
 import threading
 import time
@@ -33,40 +35,43 @@ def replacing(file: Path) -> Iterator[Path]:
         file = Path(os.path.realpath(file))  # a link stays one
         if file.is_dir():
             raise IsADirectoryError(21, os.strerror(21))
-        remove_leftovers(file)
-        folder = _make_folder(file)
+        remove_leftovers(file.parent, re.escape(file.name))
+        folder = make_folder(file)
         try:
             part = folder / "data"
             yield part
             os.chmod(part, folder.stat().st_mode & 0o666)
-            _sync(part, os.O_RDWR)
+            sync_file(part)
             os.replace(part, file)
         finally:
-            _remove(folder)
-            with _lock:
-                _in_use.discard(folder.name)
-        if os.name == "posix":  # Windows has no such call on folders
-            _sync(file.parent, os.O_RDONLY)
+            remove_folder(folder)
+        sync_folder(file.parent)
     except OSError as error:
         error.filename, error.filename2 = str(file), None
         raise
 
 
-def remove_leftovers(file: Path) -> None:
-    """Removes what processes that were killed while writing a file have left."""
-    name = re.compile(rf"\.{re.escape(file.name)}\.([^.]+)\.(\d+)\.\d+\.part")
-    with os.scandir(file.parent) as entries:
+def remove_leftovers(folder: Path, names: str) -> None:
+    """Removes what processes that were killed have left in a folder.
+
+    Args:
+      folder: where.
+      names: a regular expression of the names of what they were writing.
+    """
+    name = re.compile(rf"\.(?:{names})\.([^.]+)\.(\d+)\.\d+\.part")
+    with os.scandir(folder) as entries:
         matches = [(entry, match) for entry in entries if (match := name.fullmatch(entry.name))]
     for entry, match in matches:
         if _is_abandoned(entry, match[1], int(match[2])):
-            _remove(Path(entry.path))
+            shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def _host() -> str:
     return re.sub(r"[^\w-]", "-", socket.gethostname()) or "host"
 
 
-def _make_folder(file: Path) -> Path:
+def make_folder(file: Path) -> Path:
+    """Returns a new temporary folder beside a file or folder, which `remove_folder` removes."""
     with _lock:
         name = f".{file.name}.{_host()}.{os.getpid()}.{next(_numbers)}.part"
         _in_use.add(name)
@@ -97,12 +102,22 @@ def _is_abandoned(entry: os.DirEntry[str], host: str, process: int) -> bool:
     return False
 
 
-def _remove(folder: Path) -> None:
-    """Removes a temporary folder, as far as that can be done."""
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(folder):
-            os.unlink(entry.path)
-        os.rmdir(folder)
+def remove_folder(folder: Path) -> None:
+    """Removes a temporary folder, as far as that can be done, and if it is still there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with _lock:
+        _in_use.discard(folder.name)
+
+
+def sync_file(file: Path) -> None:
+    """Makes sure that what was written to a file is on disk."""
+    _sync(file, os.O_RDWR)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes sure that what was made in a folder, or moved there, is on disk."""
+    if os.name == "posix":  # Windows has no such call on folders
+        _sync(folder, os.O_RDONLY)
 
 
 def _sync(path: Path, flags: int) -> None:

@@ -9,17 +9,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.core import Tracer
 
-from weft._core.errors import CheckpointError, StructureError
+from weft._core.errors import CheckpointError
 from weft._core.path import Path, format_path
 from weft._core.tracebacks import boundary
 from weft._graph import State, from_flat_state
 from weft._saving import names, tensor_file
-from weft._saving.facts import Fact, fact_of, is_key
-from weft._saving.fit import match
+from weft._saving.collect import collect, match_objects
+from weft._saving.facts import Fact, is_key
 from weft._saving.index import INDEX, Shards
-from weft._saving.leaves import Objects
 from weft._saving.meta import check_meta
 from weft._saving.place import place
 from weft._saving.replacing import replacing
@@ -58,18 +56,10 @@ def save(file: str | os.PathLike[str], /, *, meta: Any = None, **objects: Any) -
       ['model.bias', 'model.kernel']
     """
     check_meta(meta)
-    for name in objects.keys() & RESTORE_OPTIONS:
-        raise TypeError(f"{name!r} is an option of `nnx.restore`: save the object by another name")
-    found = Objects(objects)
-    for path in found.stray():
-        raise TypeError(
-            f"{format_path(path)} is a plain number or text, which is no state: give it as "
-            f"`meta={{{path[-1]!r}: ...}}`, or hold it in an `nnx.Variable`"
-        )
-    facts = [fact_of(path, value) for path, value in found.leaves.items()]
+    found, facts = collect(objects, RESTORE_OPTIONS, "nnx.restore")
     for value in found.leaves.values():
-        if isinstance(value, jax.Array) and not isinstance(value, Tracer):
-            _ = value.is_deleted() or is_key(value) or value.copy_to_host_async()
+        if isinstance(value, jax.Array) and not is_key(value):
+            value.copy_to_host_async()
     values = map(_on_host, found.leaves, found.leaves.values())
     pairs = list(zip(facts, values, strict=True))
     with replacing(FilePath(file)) as part:
@@ -77,22 +67,11 @@ def save(file: str | os.PathLike[str], /, *, meta: Any = None, **objects: Any) -
 
 
 def _on_host(path: Path, value: Any) -> np.ndarray | None:
-    where = format_path(path)
-    if isinstance(value, (jax.ShapeDtypeStruct, Tracer)):
-        raise TypeError(
-            f"cannot save {where}: it has no value yet, as it is "
-            + ("traced: save outside of `nnx.jit`" if isinstance(value, Tracer) else "abstract")
-        )
     if isinstance(value, jax.Array):
-        if value.is_deleted():
-            raise ValueError(
-                f"cannot save {where}: its array was donated to a compiled function; save what "
-                "that returned"
-            )
         if not value.is_fully_addressable:
             raise ValueError(
-                f"cannot save {where}: parts of the array are on other hosts, and one file is "
-                "written by one: use `train.Checkpoints`"
+                f"cannot save {format_path(path)}: parts of the array are on other hosts, and one "
+                "file is written by one: use `train.Checkpoints`"
             )
         return np.asarray(jax.random.key_data(value) if is_key(value) else value)
     return np.asarray(value) if isinstance(value, (np.ndarray, np.generic)) else None
@@ -248,26 +227,16 @@ def restore(
       True
     """
     opened = _open(FilePath(file))
-    given = {name: x for name, x in objects.items() if x is not None}
-    found = Objects(given)
-    left_out = objects.keys() - given.keys()
-    for name in found.fixed():
-        raise TypeError(
-            f"{name} is an array, which cannot be changed in place: hold it in an `nnx.Variable` "
-            f"or take it from `nnx.load(file)[{name!r}]`"
-        )
-    wanted = {path: fact_of(path, value) for path, value in found.leaves.items()}
-    sources, faults = match(
+    found, wanted, sources = match_objects(
+        file,
         opened.facts,
         opened.shared,
-        wanted,
-        found.shared,
+        objects,
         strict=strict,
         cast=cast,
-        left_out=left_out,
+        call="nnx.restore(file, ",
+        load=" or take it from `nnx.load(file)[{!r}]`",
     )
-    if faults:
-        raise StructureError(_misfit(file, faults, opened.facts, objects, strict))
     values = _read(opened, sources, wanted, found.placed())
     found.write(values)
     return opened.meta
@@ -283,16 +252,3 @@ def _read(
         path: place(opened.read(source, copy=True), opened.facts[source], olds[path], wanted[path])
         for path, source in sources.items()
     }
-
-
-def _misfit(
-    file: Any, faults: list[str], saved: Mapping[Path, Fact], objects: Any, strict: bool
-) -> str:
-    text = f"{file} does not fit the objects, and nothing was written:\n  " + "\n  ".join(faults)
-    text += "\nrestore into objects made as those that were saved"
-    if not strict:
-        return text
-    names = sorted({str(path[0]) for path in saved} - objects.keys())
-    leave = ", ".join(f"{name}=None" for name in names if name.isidentifier())
-    hint = f"; leave out what is not wanted: `nnx.restore(file, ..., {leave})`" if leave else ""
-    return f"{text}, or `strict=False` takes what is in both{hint}"

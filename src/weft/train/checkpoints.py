@@ -1,28 +1,37 @@
-"""The checkpoints of a run: a safetensors file for each step, replaced as a whole, and checked."""
+"""The checkpoints of a run: one folder for each step, written in the background, all checked."""
 
 from __future__ import annotations
 
+import math
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+import jax
+
 from weft._core.errors import CheckpointError
-from weft._saving.save import load, restore, save
-from weft.train.history import sign_of
+from weft._core.tracebacks import boundary, warn
+from weft._saving import processes, read_step, steps, storage
+from weft._saving.collect import collect, match_objects
+from weft._saving.manifest import Manifest, NewerFormatError
+from weft._saving.meta import check_meta
+from weft._saving.write_step import Writing
+
+RESTORE_OPTIONS = {"step", "strict", "cast"}
+_SIGNS = {"max": 1, "min": -1}
 
 
 class Checkpoints:
     """Keeps the newest checkpoints of a folder, and the best one.
 
-    Each is a file of `nnx.save`, so a process that is killed while it saves leaves those before as
-    they were, and one that is damaged is found out by its checksums.
+    A step is saved in the background, while training goes on. It appears as a whole: whenever the
+    process is killed, the steps before are there. All of it has checksums: a step that is damaged
+    is never restored, and one that is saved with several devices or processes is restored with any
+    others. The arrays are written by Orbax.
 
-    Attributes:
-      steps: the steps there are, in order.
-      latest: the newest of them, None if there is none.
-      best: the one with the best metric, None if none has it.
+    Every process of a program calls `save` and `restore`, with one folder that all of them see.
 
     Args:
       folder: made if it is missing.
@@ -31,20 +40,26 @@ class Checkpoints:
       mode: "max" or "min": which is better.
 
     Raises:
-      ValueError: for another mode, and a `keep` below 1.
+      ValueError: for another mode, or to keep none.
+      ModuleNotFoundError: without Orbax.
+      OSError: if the folder cannot be made.
 
     Example:
       >>> import tempfile
       >>> import weft as nnx
       >>> from weft import train
-      >>> checkpoints = train.Checkpoints(tempfile.mkdtemp(), keep=1, best="acc")
-      >>> count = nnx.Variable(1)
-      >>> for step in 1, 2, 3:
-      ...     checkpoints.save(step, metrics={"acc": -step}, meta={"step": step}, count=count)
-      >>> checkpoints.steps, checkpoints.best, checkpoints.restore(count=count)
-      ([1, 3], 1, {'step': 3})
+      >>> count = nnx.Variable(0)
+      >>> with train.Checkpoints(tempfile.mkdtemp(), keep=1, best="acc") as checkpoints:
+      ...     for step in 1, 2, 3:
+      ...         count.set_value(step)
+      ...         checkpoints.save(step, metrics={"acc": -step}, meta={"seen": step}, count=count)
+      >>> checkpoints.steps, checkpoints.latest, checkpoints.best
+      ([1, 3], 3, 1)
+      >>> checkpoints.restore(1, count=count), count.value
+      ({'seen': 1}, 1)
     """
 
+    @boundary
     def __init__(
         self,
         folder: str | os.PathLike[str],
@@ -52,97 +67,258 @@ class Checkpoints:
         best: str | None = None,
         mode: str = "max",
     ):
+        if mode not in _SIGNS:
+            raise ValueError(f"mode must be 'min' or 'max', found {mode!r}")
         if keep < 1:
-            raise ValueError(f"keep must be 1 or more, found {keep}: at least the newest stays")
-        self._folder, self._keep, self._best = Path(folder), keep, best
-        self._sign = sign_of(mode)
+            raise ValueError(f"keep must be at least 1, found {keep!r}")
+        storage.check_installed()
+        self._folder, self._keep = Path(os.path.abspath(folder)), keep
+        self._best, self._sign = best, _SIGNS[mode]
+        self._writing: Writing | None = None
+        self._manifests: dict[Path, Manifest] = {}
+        self._damaged: dict[Path, str] = {}
         self._folder.mkdir(parents=True, exist_ok=True)
-        files = (file for file in self._folder.glob("*.safetensors") if file.stem.isdigit())
-        self._metrics = {int(file.stem): _metrics_in(file) for file in files}
+        if jax.process_index() == 0:
+            steps.clean(self._folder)
+
+    def __repr__(self) -> str:
+        return f"Checkpoints({str(self._folder)!r}, steps={list(steps.steps_in(self._folder))})"
+
+    # -- what there is
 
     @property
+    @boundary
     def steps(self) -> list[int]:
-        """The steps that were saved, in order."""
-        return sorted(self._metrics)
+        """The steps that can be restored, after waiting for what is being saved.
+
+        What is known to be damaged is not among them, and warned of once.
+
+        Raises:
+          CheckpointError: if there are steps, but all of them are damaged; or if the newest is of
+            a newer format.
+          OSError: if the last save failed.
+        """
+        self.wait()
+        return list(self._sound())
 
     @property
+    @boundary
     def latest(self) -> int | None:
-        """The newest step."""
-        return max(self._metrics, default=None)
+        """The newest of `steps`; None if nothing was ever saved. Raises as it does."""
+        self.wait()
+        return max(self._sound(), default=None)
 
     @property
+    @boundary
     def best(self) -> int | None:
-        """The step with the best metric; the first of them where several are."""
-        found = {s: m[self._best] for s, m in self._metrics.items() if self._best in m}
-        return max(found, key=lambda step: (self._sign * found[step], -step), default=None)
+        """The one of `steps` with the best metric, the first of equal ones. Raises as it does."""
+        self.wait()
+        return self._best_of(self._sound())
 
+    def _best_of(self, sound: Mapping[int, Manifest]) -> int | None:
+        best = self._best or ""
+        found = {
+            step: self._sign * manifest.metrics[best]
+            for step, manifest in sound.items()
+            if best in manifest.metrics and not math.isnan(manifest.metrics[best])
+        }
+        return max(found, key=lambda step: (found[step], -step), default=None)
+
+    def _sound(self) -> dict[int, Manifest]:
+        """Returns the manifests of all steps of which nothing is known to be damaged; warns."""
+        sound, faults = self._survey()
+        for place, error in faults.items():
+            self._report(place, error)
+        if faults and not sound:
+            raise CheckpointError(
+                f"all steps in {self._folder} are damaged: {list(faults.values())[-1]}; get the "
+                "folder from elsewhere, or begin in another one"
+            )
+        return sound
+
+    def _survey(self) -> tuple[dict[int, Manifest], dict[Path, CheckpointError]]:
+        sound, faults = {}, {}
+        for step, (*_, place) in steps.steps_in(self._folder).items():
+            try:
+                sound[step] = self._manifest(place)
+            except NewerFormatError:
+                raise
+            except CheckpointError as error:
+                if place.exists():  # else it was removed in the meantime
+                    faults[place] = error
+        return sound, faults
+
+    def _manifest(self, place: Path) -> Manifest:
+        """Returns the manifest of a step, of which all files are there."""
+        if place in self._damaged:
+            raise CheckpointError(self._damaged[place])
+        manifest = self._manifests.get(place)
+        if manifest is None:
+            manifest = self._manifests[place] = Manifest.read(place)
+        manifest.check_files(place, content=False)
+        return manifest
+
+    def _report(self, place: Path, error: CheckpointError) -> None:
+        if place not in self._damaged:
+            self._damaged[place] = str(error)
+            warn(f"{error}; it is passed over")
+
+    # -- saving
+
+    @boundary
     def save(
         self,
         step: int,
+        *,
         meta: Any = None,
         metrics: Mapping[str, float] | None = None,
         **objects: Any,
     ) -> None:
-        """Saves objects as those of a step, and deletes what is to stay no longer.
+        """Saves objects as those of a step, in the background: they may change at once.
+
+        A save that has not ended is waited for first, so that there is at most one. A step that
+        was saved before is replaced once the new one is complete.
 
         Args:
-          step: a number from 0 on.
-          meta: facts for the checkpoint, in terms of JSON.
-          metrics: numbers by name; by one of them the best step is known.
-          **objects: see `nnx.save`.
+          step: its number.
+          meta: facts for the step, such as `{"epoch": 7}`: what JSON can say.
+          metrics: numbers by name, of which one may be what the best step is known by.
+          **objects: models, optimizers, `nnx.Rngs`, metrics, States, or containers of such and of
+            arrays.
 
         Raises:
-          OSError: if it cannot be written; the other checkpoints stay as they are.
+          TypeError: for what cannot be saved; names the path.
+          ValueError: for a negative step.
+          OSError: if this save cannot begin, or the one before has failed; older steps are as they
+            were.
         """
+        self.wait()
+        if isinstance(step, bool) or not hasattr(step, "__index__") or step < 0:
+            raise ValueError(f"step must be a whole number from 0 on, found {step!r}")
+        step = step.__index__()
+        check_meta(meta)
         numbers = {name: float(value) for name, value in (metrics or {}).items()}
-        save(self._file(step), meta={"meta": meta, "metrics": numbers}, **objects)
-        self._metrics[step] = numbers
-        for old in set(self.steps[: -self._keep]) - {self.best}:
-            self._file(old).unlink(missing_ok=True)
-            del self._metrics[old]
+        found, facts = collect(objects, RESTORE_OPTIONS, "Checkpoints.restore")
+        self._writing = Writing(
+            self._folder, step, found, facts, meta, numbers, lambda: self._prune(step)
+        )
 
-    def restore(self, step: int | None = None, **objects: Any) -> Any:
-        """Restores objects in place, all of them or none.
+    @boundary
+    def wait(self) -> None:
+        """Waits for what is being saved.
+
+        Raises:
+          OSError: if it could not be saved; older steps are as they were.
+        """
+        if self._writing is not None:
+            self._writing.wait()  # if that is interrupted, it goes on
+            writing, self._writing = self._writing, None
+            writing.check()
+
+    @boundary
+    def close(self) -> None:
+        """Waits for what is being saved, and raises as `wait` does. A `with` statement does so."""
+        self.wait()
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _prune(self, saved: int) -> None:
+        """Removes what need not stay, after a step was saved."""
+        try:
+            sound, _ = self._survey()
+        except NewerFormatError:
+            return
+        newest = sorted(sound)[-self._keep :]
+        stay = {*newest, saved, self._best_of(sound)}
+        for step, places in steps.steps_in(self._folder).items():
+            *former, _ = places
+            for place in places if step < newest[0] and step not in stay else former:
+                steps.remove(place)
+                self._manifests.pop(place, None)
+
+    # -- restoring
+
+    @boundary
+    def restore(
+        self, step: int | None = None, *, strict: bool = True, cast: bool = False, **objects: Any
+    ) -> Any:
+        """Writes the state of a step into objects, in place: all of it or nothing.
+
+        Arrays are placed as those that they replace, on their devices with their sharding, whatever
+        they were saved from; into abstract objects (`nnx.eval_shape`) as their sharding says.
 
         Args:
-          step: which; None for the newest that is not damaged. Of those that are a warning tells.
-          **objects: see `nnx.restore`.
+          step: which; None for the newest that is not damaged.
+          strict: whether every leaf must have been saved, and everything saved be asked for.
+          cast: whether arrays are converted to the dtype of those they replace.
+          **objects: by the names they were saved by, objects of the same structure. None for one
+            that was saved and is not wanted.
 
         Returns:
-          What was given to `save` as `meta`.
+          The facts that were given to `save` as `meta`.
 
         Raises:
-          FileNotFoundError: if there is no such step.
-          CheckpointError: if the step that was asked for is damaged, or all are.
-          StructureError: if the objects are others than those that were saved.
+          CheckpointError: if the step, or without one every step, is damaged, or of a newer format.
+          StructureError: if it does not fit; lists every path that is missing, unexpected, or of
+            another shape, dtype or sharing.
+          FileNotFoundError: if there is no such step, or none at all.
         """
-        steps = self.steps[::-1] if step is None else [step]
-        if not set(steps) <= self._metrics.keys() or not steps:
-            asked = "no checkpoint" if step is None else f"no checkpoint of step {step}"
-            raise FileNotFoundError(f"there is {asked} in {self._folder}, which has {self.steps}")
-        faults = []
-        for chosen in steps:
+        self.wait()
+        if step is not None:
+            return self._restore(step, objects, strict, cast)
+        while True:
+            newest = self._newest_of_first()
             try:
-                meta = restore(self._file(chosen), **objects)["meta"]
+                return self._restore(newest, objects, strict, cast)
+            except NewerFormatError:
+                raise
             except CheckpointError as error:
-                faults.append(str(error))
-            else:
-                if faults:
-                    text = "\n  ".join(faults)
-                    warnings.warn(f"step {chosen} is restored, as\n  {text}", stacklevel=2)
-                return meta
-        raise CheckpointError("\n".join(faults))
+                self._report(steps.steps_in(self._folder)[newest][-1], error)
 
-    def close(self) -> None:
-        """Nothing is being written any more once `save` has returned."""
+    def _newest_of_first(self) -> int:
+        """Returns the newest step as the first process sees it, for all of them."""
+        if jax.process_index():
+            text = processes.text_of_first("")
+        else:
+            text = "damaged"
+            try:
+                text = str(max(self._sound(), default=""))
+            finally:
+                processes.text_of_first(text)
+        if text == "damaged":
+            raise CheckpointError(f"all steps in {self._folder} are damaged: see the first process")
+        if not text:
+            raise FileNotFoundError(f"no step has been saved in {self._folder}")
+        return int(text)
 
-    def _file(self, step: int) -> Path:
-        return self._folder / f"{step:010}.safetensors"
-
-
-def _metrics_in(file: Path) -> dict[str, float]:
-    """Returns the metrics of a checkpoint; none of one that is damaged."""
-    try:
-        return load(file).meta["metrics"]
-    except (CheckpointError, KeyError, TypeError):
-        return {}
+    def _restore(self, step: int, objects: dict[str, Any], strict: bool, cast: bool) -> Any:
+        places = steps.steps_in(self._folder)
+        if step not in places:
+            raise FileNotFoundError(
+                f"there is no step {step} in {self._folder}, but of {list(places) or 'none'}"
+            )
+        place = places[step][-1]
+        manifest = Manifest.read(place)
+        manifest.check_files(place, content=True)
+        found, wanted, sources = match_objects(
+            place,
+            manifest.facts,
+            manifest.shared,
+            objects,
+            strict=strict,
+            cast=cast,
+            call="checkpoints.restore(",
+            load="",
+        )
+        values = read_step.read(place, manifest, sources, wanted, found.placed())
+        found.write(values)
+        return manifest.meta

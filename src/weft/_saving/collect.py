@@ -1,0 +1,126 @@
+"""What is saved of objects, and which saved leaf goes where in them; or what is against it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import jax
+from jax.core import Tracer
+
+from weft._core.errors import StructureError
+from weft._core.path import Path, format_path
+from weft._saving.facts import Fact, fact_of
+from weft._saving.fit import match
+from weft._saving.leaves import Objects, Shared
+
+
+def collect(
+    objects: Mapping[str, Any], options: Collection[str], restore: str
+) -> tuple[Objects, list[Fact]]:
+    """Returns what is to be saved of objects: their leaves, and what is known of each.
+
+    Args:
+      objects: by name.
+      options: names that restoring has for its own options.
+      restore: what restores, as code.
+
+    Raises:
+      TypeError: for what cannot be saved; names the path.
+      ValueError: for arrays that were donated.
+    """
+    for name in sorted(objects.keys() & options):
+        raise TypeError(f"{name!r} is an option of `{restore}`: save the object by another name")
+    found = Objects(objects)
+    for path in found.stray():
+        raise TypeError(
+            f"{format_path(path)} is a plain number or text, which is no state: give it as "
+            f"`meta={{{path[-1]!r}: ...}}`, or hold it in an `nnx.Variable`"
+        )
+    facts = [fact_of(path, value) for path, value in found.leaves.items()]
+    for path, value in found.leaves.items():
+        _check_value(format_path(path), value)
+    return found, facts
+
+
+def _check_value(where: str, value: Any) -> None:
+    if isinstance(value, (jax.ShapeDtypeStruct, Tracer)):
+        raise TypeError(
+            f"cannot save {where}: it has no value yet, as it is "
+            + ("traced: save outside of `nnx.jit`" if isinstance(value, Tracer) else "abstract")
+        )
+    if isinstance(value, jax.Array) and value.is_deleted():
+        raise ValueError(
+            f"cannot save {where}: its array was donated to a compiled function; save what "
+            "that returned"
+        )
+
+
+def match_objects(
+    where: Any,
+    saved: Mapping[Path, Fact],
+    saved_shared: Shared,
+    objects: Mapping[str, Any],
+    *,
+    strict: bool,
+    cast: bool,
+    call: str,
+    load: str,
+) -> tuple[Objects, dict[Path, Fact], dict[Path, Path]]:
+    """Finds for each leaf of objects the saved one.
+
+    Args:
+      where: the file or folder.
+      saved: what is known of each saved leaf.
+      saved_shared: further paths of those.
+      objects: by name; None for one that is not wanted.
+      strict: whether all of both must be in the other.
+      cast: whether dtypes may differ.
+      call: what restores, as the beginning of a call.
+      load: what takes one array by its name, as code.
+
+    Returns:
+      The objects, what is known of their leaves, and by path the one that was saved.
+
+    Raises:
+      TypeError: for an array, which cannot be changed in place.
+      StructureError: if it does not fit; lists everything that does not.
+    """
+    given = {name: x for name, x in objects.items() if x is not None}
+    found = Objects(given)
+    for name in found.fixed():
+        raise TypeError(
+            f"{name} is an array, which cannot be changed in place: hold it in an `nnx.Variable`"
+            + load.format(name)
+        )
+    wanted = {path: fact_of(path, value) for path, value in found.leaves.items()}
+    sources, faults = match(
+        saved,
+        saved_shared,
+        wanted,
+        found.shared,
+        strict=strict,
+        cast=cast,
+        left_out=objects.keys() - given.keys(),
+    )
+    if faults:
+        raise StructureError(_misfit(where, faults, saved, objects, strict, call))
+    return found, wanted, sources
+
+
+def _misfit(
+    where: Any,
+    faults: list[str],
+    saved: Mapping[Path, Fact],
+    objects: Mapping[str, Any],
+    strict: bool,
+    call: str,
+) -> str:
+    text = f"{where} does not fit the objects, and nothing was written:\n  " + "\n  ".join(faults)
+    text += "\nrestore into objects made as those that were saved"
+    if not strict:
+        return text
+    names = sorted({str(path[0]) for path in saved} - objects.keys())
+    leave = ", ".join(f"{name}=None" for name in names if name.isidentifier())
+    hint = f"; leave out what is not wanted: `{call}..., {leave})`" if leave else ""
+    return f"{text}, or `strict=False` takes what is in both{hint}"
