@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-import threading
 import warnings
 from typing import Any
 
@@ -16,25 +15,9 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 import weft as nnx
-from tests.devices import devices, make_mesh
+from tests.devices import devices
 from tests.lift.donated import is_donated
-
-X = jnp.ones((3, 2))
-
-
-def layer() -> nnx.Linear:
-    return nnx.Linear(2, 2, rngs=nnx.Rngs(0))
-
-
-class Counter(nnx.Module):
-    def __init__(self) -> None:
-        self.w = nnx.Param(jnp.ones(2))
-        self.calls = nnx.BatchStat(jnp.zeros(()))
-
-    def count(self, x: Any, scale: float = 1.0) -> Any:
-        self.calls[...] = self.calls[...] + 1.0
-        return (self.w * x).sum() * scale
-
+from tests.lift.jit.models import Counter, Wide, X, layer, shardings_of_wide, train_wide
 
 # -- how it is called
 
@@ -291,47 +274,7 @@ def test_what_to_donate() -> None:
         nnx.jit(lambda m: m, donate="all")
 
 
-# -- ahead of time
-
-
-def test_stages() -> None:
-    model = Counter()
-    jitted = nnx.jit(lambda model, x: model.count(x))
-    traced = jitted.trace(model, jnp.ones(2))
-    assert len(traced.jaxpr.out_avals) == 2
-    lowered = traced.lower()
-    assert "stablehlo" in lowered.as_text()
-    compiled = lowered.compile()
-    assert float(model.calls) == 0.0
-    assert float(compiled(model, jnp.ones(2))) == 2.0
-    assert float(model.calls) == 1.0
-    assert jitted.lower(model, jnp.ones(2)).compile().memory_analysis() is not None
-    with pytest.raises(AttributeError):
-        _ = compiled.__missing__
-    with pytest.raises(AttributeError, match="no_such"):
-        _ = compiled.no_such
-
-
-def test_stages_of_abstract_arguments() -> None:
-    model = nnx.eval_shape(layer)
-    x = jax.ShapeDtypeStruct((3, 2), jnp.float32)
-    compiled = nnx.jit(lambda m, x: m(x)).lower(model, x).compile()
-    np.testing.assert_allclose(compiled(layer(), X), layer()(X), rtol=1e-6)
-
-
-def test_a_compiled_function_refuses_another_structure() -> None:
-    model = layer()
-    model.scale = 2.0
-    compiled = nnx.jit(lambda model, x: model(x) * model.scale).lower(model, X).compile()
-    compiled(model, X)
-    model.scale = 3.0
-    found = re.escape(
-        "of another structure: model.scale was 2.0 (static) and is 3.0 (static). Comp"
-    )
-    with pytest.raises(nnx.StructureError, match=found):
-        compiled(model, X)
-    with pytest.raises(nnx.StructureError, match=r"model was a Linear and is an array"):
-        compiled(X, X)
+# -- shapes
 
 
 def test_shapes_of_results() -> None:
@@ -405,26 +348,11 @@ def test_what_has_no_call() -> None:
 
 
 # -- shardings and stages go the way of all calls
-class Wide(nnx.Module):
-    def __init__(self) -> None:
-        self.kernel = nnx.Param(jnp.arange(32.0).reshape(8, 4))
-        self.scale = nnx.BatchStat(jnp.ones(4))
-
-
-def _shardings() -> tuple[Any, Any, Any]:
-    mesh = make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
-    split, same = (jax.NamedSharding(mesh, spec) for spec in (jax.P("d"), jax.P()))
-    return nnx.StateSharding({nnx.Param: split, ...: same}), split, same
-
-
-def _train(m: Wide, x: Any) -> Any:
-    m.kernel[...] = m.kernel + x.sum()
-    return (m.kernel * m.scale).sum()
 
 
 @pytest.mark.parametrize("committed", [False, True])
 def test_shardings_place_variables_once(committed: bool) -> None:
-    spec, split, same = _shardings()
+    spec, split, same = shardings_of_wide()
     m = Wide()
     if committed:
         m.kernel[...] = jax.device_put(m.kernel[...], same)
@@ -440,21 +368,21 @@ def test_shardings_place_variables_once(committed: bool) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"out_shardings": "same"}, {"donate_argnums": 0}])
 def test_calls_with_shardings_write_in_place(options: dict[str, Any]) -> None:
-    spec, split, same = _shardings()
+    spec, split, same = shardings_of_wide()
     options = {k: same if v == "same" else v for k, v in options.items()}
     m, plain, x = Wide(), Wide(), jnp.ones(2)
-    train = nnx.jit(_train, in_shardings=(spec, None), **options)
+    train = nnx.jit(train_wide, in_shardings=(spec, None), **options)
     for _ in range(3):
-        np.testing.assert_allclose(train(m, x), _train(plain, x))
+        np.testing.assert_allclose(train(m, x), train_wide(plain, x))
     assert is_donated(lambda: train(m, x), m.kernel)
-    _train(plain, x)
+    train_wide(plain, x)
     np.testing.assert_array_equal(m.kernel, plain.kernel)
     assert m.kernel[...].sharding == split
     kept = m.kernel[...]  # handed out
     train(m=m, x=x), train(x=x, m=m), train(m, x=x)
     assert kept.is_deleted() == ("donate_argnums" in options)
     for _ in range(3):
-        _train(plain, x)
+        train_wide(plain, x)
     np.testing.assert_array_equal(m.kernel, plain.kernel)
     assert train.cache_info().traces <= 2
 
@@ -462,59 +390,20 @@ def test_calls_with_shardings_write_in_place(options: dict[str, Any]) -> None:
 def test_donated_variables_need_no_copy() -> None:
     m, x = Wide(), jnp.ones(2)
     kernel, given = m.kernel[...], jnp.ones(2)
-    train = nnx.jit(_train, donate_argnums=(0, 1))
+    train = nnx.jit(train_wide, donate_argnums=(0, 1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # JAX's, about x: nothing has its shape
         train(m, x)
     assert kernel.is_deleted() and not m.scale[...].is_deleted()
-    again = nnx.jit(lambda m, x: (_train(m, x), x + 1)[1], donate_argnames=("x",))
+    again = nnx.jit(lambda m, x: (train_wide(m, x), x + 1)[1], donate_argnames=("x",))
     again(m, x=given)
     assert given.is_deleted()
-
-
-@pytest.mark.parametrize("options", [{}, {"in_shardings": True}, {"donate": None}])
-def test_compiled_ahead_of_time(options: dict[str, Any]) -> None:
-    options = {k: (_shardings()[0], None) if v is True else v for k, v in options.items()}
-    m, plain, x = Wide(), Wide(), jnp.ones(2)
-    train = nnx.jit(_train, **options)
-    compiled = train.lower(m, x).compile()
-    stats = compiled.memory_analysis()
-    if "donate" not in options:
-        assert stats.output_size_in_bytes - stats.alias_size_in_bytes < 64
-    for run in (compiled, compiled, train, compiled, compiled, compiled, train):
-        np.testing.assert_allclose(run(m, x), _train(plain, x))
-        np.testing.assert_array_equal(nnx.clone(m).kernel, plain.kernel)
-    for _ in range(3):
-        compiled(m, x), _train(plain, x)
-    assert is_donated(lambda: compiled(m, x), m.kernel) == ("donate" not in options)
-    _train(plain, x)
-    results: list[Any] = []  # in another thread nothing may be donated: it is copied
-    thread = threading.Thread(target=lambda: results.append(compiled(m, x)))
-    thread.start()
-    thread.join()
-    np.testing.assert_allclose(results[0], _train(plain, x))
-    np.testing.assert_allclose(compiled(m, x), _train(plain, x))
-    np.testing.assert_array_equal(m.kernel, plain.kernel)
-    other = Wide()
-    other.scale = None
-    with pytest.raises(nnx.StructureError, match=r"m\.scale was a BatchStat and is None"):
-        compiled(other, x)
-
-
-def test_compiled_for_abstract_objects() -> None:
-    m, x = Wide(), jnp.ones(2)
-    abstract = nnx.eval_shape(Wide)
-    compiled = nnx.jit(_train).lower(abstract, jax.ShapeDtypeStruct((2,), jnp.float32)).compile()
-    plain = Wide()
-    for _ in range(3):
-        np.testing.assert_allclose(compiled(m, x), _train(plain, x))
-    assert is_donated(lambda: compiled(m, x), m.kernel)
 
 
 def test_a_jitted_function_by_value() -> None:
     cloudpickle = pytest.importorskip("cloudpickle")
     m, x, factor = Wide(), jnp.ones(2), 2.0
-    train = nnx.jit(lambda m, x: _train(m, x * factor))
+    train = nnx.jit(lambda m, x: train_wide(m, x * factor))
     train(m, x), train(m, x)
     copy, twin = cloudpickle.loads(cloudpickle.dumps((train, m)))
     np.testing.assert_allclose(copy(twin, x), train(m, x))

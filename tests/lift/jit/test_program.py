@@ -18,6 +18,7 @@ import pytest
 import weft as nnx
 from tests.devices import make_mesh
 from tests.lift.donated import peek
+from tests.lift.jit.models import Counters
 from weft._lift.jit import handover
 from weft._lift.jit.plan import iter_plans
 
@@ -120,10 +121,6 @@ def test_debug_nans_raises_and_keeps_the_model() -> None:
 
 
 # -- what is written may depend on what JAX alone sees
-class Counters(nnx.Module):
-    def __init__(self) -> None:
-        self.a, self.b = nnx.Variable(jnp.zeros(2)), nnx.Variable(jnp.zeros(2))
-        self.size = 0
 
 
 def test_the_write_set_may_depend_on_the_shape() -> None:
@@ -342,27 +339,6 @@ def test_a_program_goes_with_its_function() -> None:
 
 
 # -- what comes out
-def test_outputs_of_every_kind() -> None:
-    @nnx.jit
-    def outputs(m: Counters, kind: Any) -> Any:
-        m.a[...] = m.a + 1
-        n = len(kind)
-        returned = (None, m.a[...], m, (m.a, {"x": m.b[...]}), [m, 1.0], nnx.Variable(m.a * 2), ())
-        return returned[n]
-
-    m = Counters()
-    for i in range(2):
-        assert outputs(m, jnp.zeros(0)) is None
-        np.testing.assert_array_equal(outputs(m, jnp.zeros(1)), np.full(2, 7.0 * i + 2))
-        assert outputs(m, jnp.zeros(2)) is m
-        variable, mapping = outputs(m, jnp.zeros(3))
-        assert variable is m.a and list(mapping) == ["x"]
-        same, number = outputs(m, jnp.zeros(4))
-        assert same is m and float(number) == 1.0
-        made = outputs(m, jnp.zeros(5))
-        assert type(made) is nnx.Variable and made is not m.a
-        np.testing.assert_array_equal(made, np.full(2, 14.0 * i + 12))
-        assert outputs(m, jnp.zeros(6)) == ()
 
 
 def test_a_program_is_replaced_under_the_plan_of_another_model() -> None:
