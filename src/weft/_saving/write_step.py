@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import threading
 import traceback
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from weft._saving.shards import Box, Held, hold, is_cover
 
 ARRAYS = "arrays"
 _Checks = dict[str, list[tuple[Box, int]]]
+_running: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 class Writing:
@@ -73,6 +76,8 @@ class Writing:
             raise
         self._thread = threading.Thread(target=self._run, name=f"saving step {step}")
         self._thread.start()
+        _running.add(self._thread)
+        _wait_at_exit()
 
     def wait(self) -> None:
         """Waits until nothing is left to be done."""
@@ -170,6 +175,23 @@ class Writing:
             remove_folder(self._part)
             raise
         self._then()
+
+
+@functools.cache
+def _wait_at_exit() -> None:
+    """Lets programs that end without `close` end their saving first.
+
+    Orbax needs executors, which Python shuts down before it waits for threads, and before
+    everything of `atexit`. What is before that has no public name: without it the step is lost.
+    """
+    register = getattr(threading, "_register_atexit", None)
+    if register is not None:
+        register(_wait_for_running)
+
+
+def _wait_for_running() -> None:
+    for thread in list(_running):
+        thread.join()
 
 
 def _begin_nothing(folder: Path, arrays: Mapping[str, np.ndarray | jax.Array]) -> Any:

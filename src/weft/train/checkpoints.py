@@ -116,11 +116,12 @@ class Checkpoints:
         return self._best_of(self._sound())
 
     def _best_of(self, sound: Mapping[int, Manifest]) -> int | None:
-        best = self._best or ""
+        name = self._best or ""
+        values = {step: manifest.metrics.get(name) for step, manifest in sound.items()}
         found = {
-            step: self._sign * manifest.metrics[best]
-            for step, manifest in sound.items()
-            if best in manifest.metrics and not math.isnan(manifest.metrics[best])
+            step: self._sign * value
+            for step, value in values.items()
+            if value is not None and not math.isnan(value)
         }
         return max(found, key=lambda step: (found[step], -step), default=None)
 
