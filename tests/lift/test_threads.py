@@ -108,19 +108,28 @@ def test_threads_train_models_of_their_own() -> None:
 
 
 def test_a_callback_may_read_what_is_donated() -> None:
-    m = trained()
-    seen = []
+    m, seen = trained(), []
 
     @nnx.jit
-    def report(m: Model, reader: Any) -> Any:
-        m.w[...] = m.w + 1
-        jax.debug.callback(lambda x: seen.append(x), m.w[...])
-        return m.w.sum()
+    def report(inner: Model) -> Any:
+        inner.w[...] = inner.w + 1
+        jax.debug.callback(lambda x: seen.append((np.array(x), m.w[...])), inner.w[...])
+        return inner.w.sum()
 
+    assert is_donated(lambda: step(m), m.w)  # as would be the array that the callback reads
+    values: list[np.ndarray] = []
     for _ in range(3):
-        report(m, jnp.ones(()))
-    jax.effects_barrier()
+        old = peek(m.w)
+        values.append(np.array(old))
+        report(m)
+        jax.effects_barrier()
+        new, read = seen[-1]
+        np.testing.assert_array_equal(new, values[-1] + 1)
+        assert read is old
+        step(m)
     assert len(seen) == 3
+    for (_, read), value in zip(seen, values, strict=True):  # it keeps what it was handed
+        np.testing.assert_array_equal(read, value)
 
 
 class Switched(nnx.Module):

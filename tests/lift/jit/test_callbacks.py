@@ -165,17 +165,29 @@ def test_a_callback_that_raises_changes_nothing(call: str, size: int) -> None:
     jax.tree.map(np.testing.assert_array_equal, before, after)
 
 
+@pytest.mark.parametrize("call", CALLS)
+def test_a_callback_of_what_is_compiled_ahead_of_time(call: str) -> None:
+    m, seen = Model(), []
+    train = _make(lambda x: seen.append(int(m.step[...])), CALLS[call], PLACES["itself"])
+    compiled = train.lower(m).compile()
+
+    def run() -> None:
+        for _ in range(3):
+            assert not is_donated(lambda: jax.block_until_ready(compiled(m)), m.step)
+
+    _bounded(run)
+    assert seen == [0, 1, 2] and int(m.step[...]) == 3
+
+
+@pytest.mark.parametrize("ahead", [False, True])
 @pytest.mark.parametrize("size", [2, 600])
-def test_a_callback_may_update_the_model_that_is_read(size: int) -> None:
+def test_a_callback_may_update_the_model_that_is_read(size: int, ahead: bool) -> None:
     m = Model(size)
 
     @nnx.jit
     def count(m: Model) -> None:
         m.step[...] += 1
         m.w[...] *= 0.5
-
-    count(m), count(m)
-    assert is_donated(lambda: count(m), m.step)
 
     def host(x: Any) -> Any:
         count(m)
@@ -186,12 +198,15 @@ def test_a_callback_may_update_the_model_that_is_read(size: int) -> None:
         y = jnp.sin(m.w[...] @ m.w[...])
         return (y * m.w[...]).sum() + jax.pure_callback(host, F32, x)
 
-    w = np.asarray(m.w)
+    w = 0.125 * np.asarray(m.w)
     expected = (np.sin(w @ w) * w).sum() + 1
 
-    def run() -> None:
+    def run() -> None:  # a thread that had none of it could donate nothing
+        run_it = evaluate.lower(m, jnp.float32(1)).compile() if ahead else evaluate
+        count(m), count(m)
+        assert is_donated(lambda: count(m), m.step)
         for i in range(3):
-            value = float(evaluate(m, jnp.float32(1)))
+            value = float(run_it(m, jnp.float32(1)))
             if i == 0:
                 np.testing.assert_allclose(value, expected, rtol=1e-4)
 
@@ -226,9 +241,6 @@ def test_a_later_trace_with_a_callback() -> None:
 def test_the_same_of_a_function_that_only_reads() -> None:
     models, seen = [Model(), Model()], []
     count = nnx.jit(lambda m: m.step.set_value(m.step + 1))
-    for m in models:
-        for _ in range(3):
-            count(m)
 
     def report(x: Any) -> None:
         for m in models:
@@ -241,10 +253,11 @@ def test_the_same_of_a_function_that_only_reads() -> None:
             jax.debug.callback(report, m.step[...])
         return m.step * 1
 
-    for m in models:
-        look(m, jnp.ones(1)), look(m, jnp.ones(1))
-
-    def run() -> None:
+    def run() -> None:  # a thread that had none of it could donate nothing
+        for m in models:
+            for _ in range(3):
+                count(m)
+            look(m, jnp.ones(1)), look(m, jnp.ones(1))
         for m in models:
             look(m, jnp.ones(2)), look(m, jnp.ones(2))
         jax.effects_barrier()
@@ -256,9 +269,6 @@ def test_the_same_of_a_function_that_only_reads() -> None:
 def test_a_plan_of_another_model_learns_of_the_callback() -> None:
     models = [Model(), Model()]
     count = nnx.jit(lambda m: (m.step.set_value(m.step + 1), m.w.set_value(m.w * 0.5)))
-    for m in models:
-        for _ in range(3):
-            count(m)
 
     def host(x: Any) -> Any:
         for m in models:
@@ -272,11 +282,13 @@ def test_a_plan_of_another_model_learns_of_the_callback() -> None:
         y = jnp.sin(m.w[...] @ m.w[...])
         return (y * m.w[...]).sum() * 0 + jax.pure_callback(host, F32, x[0]) + m.w[0, 0]
 
-    for m in models:
-        look(m, jnp.ones(1)), look(m, jnp.ones(1))
     values: list[float] = []
 
     def run() -> None:
+        for m in models:
+            for _ in range(3):
+                count(m)
+            look(m, jnp.ones(1)), look(m, jnp.ones(1))
         for m in models:
             values.append(float(look(m, jnp.ones(2))))
 

@@ -76,5 +76,6 @@ def test_errors_of_jax_name_the_path() -> None:
     with pytest.raises(ValueError, match="incompatible devices") as raised:
         step(m)
     assert "m.frozen" in str(raised.value) and "kept[" not in str(raised.value)
+    assert "donate=None" not in "".join(raised.value.__notes__)  # nothing is lost
     with pytest.raises(TypeError, match=r"function at path x\."):
         add(m, "text")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -248,6 +250,40 @@ def test_switched_off(way: str) -> None:
             assert is_donated(lambda: function(m), m.w)
 
 
+def test_what_comes_out_of_a_function_that_is_not_compiled_is_kept() -> None:
+    """It may be the very array that a Variable has."""
+    m = trained()
+    for function in (read, nnx.jit(lambda m: (m.frozen.set_value(m.frozen + 0), m.w[...])[1])):
+        for _ in range(2):
+            step(m)
+        with jax.disable_jit():
+            out = function(m)
+        expected = np.array(out)
+        for _ in range(3):
+            step(m)
+        np.testing.assert_array_equal(out, expected)
+
+
+def test_what_a_trace_of_jax_captured_is_kept() -> None:
+    m = trained()
+    look = nnx.jit(lambda m, x: m.w * x)
+    for _ in range(2):
+        look(m, jnp.ones(4))
+
+    def outer(x: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a captured Variable is a constant
+            return look(m, x)
+
+    expected, jitted = np.array(m.w), jax.jit(outer)
+    step(m), look(m, jnp.ones(4))
+    step(m), look(m, jnp.ones(4))
+    expected = np.array(peek(m.w))
+    for _ in range(3):
+        np.testing.assert_array_equal(jitted(jnp.ones(4)), expected)
+        step(m)
+
+
 def test_options_are_checked() -> None:
     with pytest.raises(ValueError, match="donate must be 'written' or None, found 'all'"):
         nnx.jit(lambda m: None, donate="all")
@@ -288,6 +324,77 @@ def test_what_a_finalizer_reads_while_arrays_are_copied_is_kept(
     assert seen and not any(array.is_deleted() for array in (*seen, *held))
     step(m)
     assert is_donated(lambda: step(m), m.w)
+
+
+# -- other threads
+Elsewhere = Callable[[Callable[[], Any]], Any]
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Elsewhere]:
+    """Runs something in another thread, the same each time."""
+    with ThreadPoolExecutor(1) as pool:
+        yield lambda call: pool.submit(call).result(60)
+
+
+def _write(m: Model) -> Any:
+    m.w[...] = array = jnp.full(4, 3.0)
+    return array
+
+
+def _donating(function: Callable[[Model], Any]) -> Callable[[Model], Any]:
+    """Returns what says what was in the model, as of the array itself, and runs a function."""
+
+    def run(m: Model) -> Any:
+        old = peek(m.w)
+        function(m)
+        return old
+
+    return run
+
+
+given = nnx.jit(lambda m: m.w.set_value(m.w + 1), donate_argnums=0)
+look = nnx.jit(lambda m: m.w * 1)
+USES: dict[str, Callable[[Model], Any]] = {
+    "read": lambda m: m.w[...],
+    "write": _write,
+    "read by a function": look,
+    "written by a function": _donating(lambda m: add(m, jnp.ones(4))),
+    "written by the same function": _donating(step),
+    "given away": _donating(given),
+    "split": lambda m: nnx.split(m, nnx.Param, ...)[1]["w"][...],
+}
+
+
+@pytest.mark.parametrize("planned", [False, True])
+@pytest.mark.parametrize("use", USES)
+def test_a_variable_under_the_lease_of_another_thread(
+    use: str, planned: bool, elsewhere: Elsewhere
+) -> None:
+    m, plain = Model(), Model()
+    if planned:  # here, before the other thread comes
+        for model in (m, plain):
+            look(model), add(model, jnp.ones(4))
+    for _ in range(3):
+        elsewhere(lambda: step(m))
+        step(plain)
+    assert elsewhere(lambda: is_donated(lambda: step(m), m.w)) != planned
+    step(plain)
+    held = []
+    for _ in range(3):
+        found, expected = USES[use](m), np.array(_plainly(use, plain))
+        np.testing.assert_array_equal(found, expected)
+        held.append((found, expected))
+        assert not elsewhere(lambda: is_donated(lambda: step(m), m.w))
+        step(plain)
+        np.testing.assert_array_equal(m.w, plain.w)
+    for found, expected in held:
+        np.testing.assert_array_equal(found, expected)
+
+
+def _plainly(use: str, m: Model) -> Any:
+    with nnx.set_auto_donation(False):
+        return USES[use](m)
 
 
 # -- devices
