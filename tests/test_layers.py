@@ -71,7 +71,7 @@ STEPS = (
     "write_step",
 )
 TOGETHER = (
-    *("_lift.jit.", "_flax_names.modules."),
+    "_flax_names.modules.",
     *(f"_saving.{name}" for name in STEPS),  # of `train.Checkpoints`: train/test_checkpoints.py
 )
 
