@@ -12,20 +12,24 @@ from typing import Any
 
 import jax.core
 
-IN_EXTEND = {
+FOUND_LATER = {
     "ClosedJaxpr": "jax.extend.core",
     "Jaxpr": "jax.extend.core",
     "jaxpr_as_fun": "jax.extend.core",
     "register_exclusion": "jax.extend.source_info_util",
+    **dict.fromkeys(
+        ("broadcast_one_to_all", "process_allgather", "reached_preemption_sync_point"),
+        "jax.experimental.multihost_utils",
+    ),
 }
 """Names that are imported when they are asked for: `jax.extend` loads Pallas and more, which takes
 longer than half of Weft."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in IN_EXTEND:
+    if name not in FOUND_LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(IN_EXTEND[name]), name)
+    return getattr(importlib.import_module(FOUND_LATER[name]), name)
 
 
 def _of_core(name: str) -> Any:

@@ -12,18 +12,18 @@ def text_of_first(text: str) -> str:
     """Returns the text that the first process gives; every process calls this."""
     if jax.process_count() == 1:
         return text
-    from jax.experimental import multihost_utils
+    from weft._core.jax_names import broadcast_one_to_all
 
     data = np.zeros(_LONGEST, np.uint8)
     content = text.encode()
     data[: len(content)] = np.frombuffer(content, np.uint8)
-    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(data))).rstrip(b"\0").decode()
+    return bytes(np.asarray(broadcast_one_to_all(data))).rstrip(b"\0").decode()
 
 
 def rows_of_all(row: np.ndarray) -> np.ndarray:
     """Returns the rows that the processes give, all of one length; every process calls this."""
     if jax.process_count() == 1:
         return row[None]
-    from jax.experimental import multihost_utils
+    from weft._core.jax_names import process_allgather
 
-    return np.asarray(multihost_utils.process_allgather(row))
+    return np.asarray(process_allgather(row))

@@ -61,9 +61,9 @@ class StopSignals:
           step: the step that was made.
         """
         if self._are_many:
-            from jax.experimental import multihost_utils
+            from weft._core.jax_names import reached_preemption_sync_point
 
-            if multihost_utils.reached_preemption_sync_point(step):
+            if reached_preemption_sync_point(step):
                 self.number = signal.SIGTERM
         return self.number is not None
 
