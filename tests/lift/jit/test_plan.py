@@ -235,8 +235,9 @@ def test_a_part_that_is_removed_unseen_is_let_go(kind: str) -> None:
     root.parts = [Leaf()] if kind == "list" else {"a": Leaf()}
     root.weight = nnx.Param(jnp.ones(2))
     total = nnx.jit(lambda m: m.weight.sum(), on_retrace=None)
+    no_longer_called = nnx.jit(lambda m: m.weight.sum())
     for _ in range(3):
-        total(root)
+        total(root), no_longer_called(root)
     (part,) = root.parts if kind == "list" else root.parts.values()
     gone = weakref.ref(part.weight)
     del part
