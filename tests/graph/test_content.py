@@ -117,6 +117,27 @@ def test_filters_of_every_kind(walks: list[Any]) -> None:
         nnx.split(root, nnx.Param)
 
 
+def test_filters_that_need_not_be_exhaustive() -> None:
+    root = Leaf()
+    root.stat = nnx.BatchStat(jnp.ones(1))
+    for _ in range(3):
+        assert list(nnx.state(root, nnx.Param)) == ["weight"]
+    for _ in range(2):
+        with pytest.raises(nnx.FilterError, match="leave 1 of the Variables over: stat"):
+            nnx.split(root, nnx.Param)
+        assert list(nnx.state(root, nnx.Param)) == ["weight"]
+
+
+def test_metadata_that_is_remembered_goes_with_an_update() -> None:
+    root, other = Leaf(), Leaf()
+    for _ in range(3):
+        root.weight.set_metadata(tag="a")
+        for _ in range(3):
+            nnx.split(root)
+        nnx.update(root, nnx.state(other))
+        assert root.weight.get_metadata() == other.weight.get_metadata()
+
+
 def test_states_are_apart_from_what_is_remembered() -> None:
     root = Zoo()
     nnx.state(root)

@@ -79,6 +79,10 @@ CHANGES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "dict": (lambda: {"a": [1]}, lambda x: x["a"].append(3)),
     "key of a dict": (lambda: {"a": 1}, lambda x: x.update(b=x.pop("a"))),
     "ordered dict": (lambda: collections.OrderedDict(a=1, b=2), lambda x: x.move_to_end("a")),
+    "order of equal values": (
+        lambda: collections.OrderedDict(a=1, b=1),
+        lambda x: x.move_to_end("a"),
+    ),
     "set": (lambda: {1}, lambda x: x.add(2)),
     "array": (lambda: np.zeros(2), lambda x: x.__setitem__(0, 1)),
     "subclass of list": (lambda: Words([1]), lambda x: x.append(2)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import warnings
 from typing import Any
 
 import jax
@@ -390,3 +391,55 @@ def test_programs_carry_the_name_of_the_function() -> None:
 class Named(nnx.Module):
     def forward(self, x: Any) -> Any:
         return x
+
+
+# -- inside of a trace of JAX, with an object from outside
+def _quietly(call: Any) -> Any:
+    def run(x: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a captured Variable is a constant
+            return call(x)
+
+    return run
+
+
+def test_shardings_of_a_captured_object() -> None:
+    spec, _, _ = shardings_of_wide()
+    m = Wide()
+    forward = nnx.jit(lambda m, x: (m.kernel * m.scale).sum() + x, in_shardings=(spec, None))
+    assert float(jax.jit(_quietly(lambda x: forward(m, x)))(1.0)) == 497.0
+    np.testing.assert_array_equal(m.kernel, np.arange(32.0).reshape(8, 4))
+
+
+def test_a_captured_object_is_not_written() -> None:
+    m, x = Wide(), jnp.ones(2)
+    train = nnx.jit(train_wide)
+    for _ in range(4):
+        train(m, x)
+    before = np.array(nnx.clone(m).kernel)
+    with pytest.raises(nnx.TraceContextError, match="cannot write Param of shape"):
+        jax.jit(_quietly(lambda x: train(m, x)))(x)
+    np.testing.assert_array_equal(m.kernel, before)
+    np.testing.assert_allclose(train(m, x), (before + 2).sum())
+
+
+def test_shardings_that_depend_on_values() -> None:
+    """Objects of one structure may be placed apart."""
+    _, split, same = shardings_of_wide()
+    large = nnx.StateSharding({lambda path, v: float(v[...].ravel()[0]) > 0: split, ...: same})
+    total = nnx.jit(lambda m: m.kernel.sum(), in_shardings=(large,))
+    for start, sharding in ((1.0, split), (0.0, same), (1.0, split)):
+        m = Wide()
+        m.kernel[...] = m.kernel + start
+        m.scale[...] = jnp.zeros(4)
+        for _ in range(2):
+            assert float(total(m)) == 496.0 + 32 * start
+        assert m.kernel[...].sharding == sharding
+
+
+def test_shardings_beside_a_keyword_without_arrays() -> None:
+    _, _, same = shardings_of_wide()
+    total = nnx.jit(lambda v, *, mask=None: v.sum(), in_shardings=(same,))
+    v = nnx.Variable(jnp.ones(2))
+    for _ in range(2):
+        assert float(total(v, mask=None)) == 2.0

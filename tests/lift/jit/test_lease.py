@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import weft as nnx
 from tests.devices import devices
 from tests.lift.donated import Model, add, address, is_donated, peek, read, step, trained
-from weft._lift.jit import lease
+from weft._lift.jit import lease, run
 from weft._lift.jit.plan import iter_plans
 from weft._variable.storage import get_keeper
 
@@ -267,21 +269,19 @@ def test_what_comes_out_of_a_function_that_is_not_compiled_is_kept() -> None:
 def test_what_a_trace_of_jax_captured_is_kept() -> None:
     m = trained()
     look = nnx.jit(lambda m, x: m.w * x)
-    for _ in range(2):
-        look(m, jnp.ones(4))
 
-    def outer(x: Any) -> Any:
+    def captured(x: Any) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a captured Variable is a constant
             return look(m, x)
 
-    expected, jitted = np.array(m.w), jax.jit(outer)
-    step(m), look(m, jnp.ones(4))
-    step(m), look(m, jnp.ones(4))
-    expected = np.array(peek(m.w))
-    for _ in range(3):
-        np.testing.assert_array_equal(jitted(jnp.ones(4)), expected)
-        step(m)
+    for _ in range(3):  # from the second time on, JAX knows the function
+        step(m), step(m), look(m, jnp.ones(4))
+        expected = np.array(peek(m.w))
+        _, pullback = jax.vjp(captured, jnp.ones(4))
+        for _ in range(3):
+            step(m)
+        np.testing.assert_array_equal(pullback(jnp.ones(4))[0], expected)
 
 
 def test_options_are_checked() -> None:
@@ -326,6 +326,55 @@ def test_what_a_finalizer_reads_while_arrays_are_copied_is_kept(
     assert is_donated(lambda: step(m), m.w)
 
 
+def test_what_a_finalizer_computes_while_arrays_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The arrays are put back for it, though they are being donated."""
+    m, plain, other, seen = Model(), Model(), Model(), []
+    for model in (plain, m):
+        for _ in range(4):
+            step(model)
+    real = run.gather
+
+    def finalizing(operands: Any) -> Any:
+        if not seen:
+            seen.append(None)
+            seen.append(look(other))
+        return real(operands)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "gather", finalizing)
+        step(m)
+    assert len(seen) == 2
+    step(plain)
+    for _ in range(3):
+        np.testing.assert_array_equal(m.w, plain.w)
+        step(m), step(plain)
+
+
+def test_a_variable_does_not_outlive_its_use_by_a_function_that_is_gone() -> None:
+    def train(m: Model) -> None:
+        m.w[...] = m.w + 1
+        m.frozen[...] = m.frozen + 1
+
+    m, local = Model(), nnx.jit(train)
+    for _ in range(3):
+        local(m)
+    del local
+    gc.collect()
+    add(m, jnp.ones(4))
+    gone, kept = weakref.ref(m.w), m.frozen
+    del m
+    assert gone() is None
+    np.testing.assert_array_equal(kept, np.full(4, 4.0))
+
+
+def test_an_abstract_model_is_an_error_of_jax() -> None:
+    m = trained()
+    add(m, jnp.ones(4))
+    m.w.value = jax.ShapeDtypeStruct((4,), jnp.float32)
+    with pytest.raises(TypeError, match="ShapeDtypeStruct"):
+        add(m, jnp.ones(4))
+
+
 # -- other threads
 Elsewhere = Callable[[Callable[[], Any]], Any]
 
@@ -345,12 +394,12 @@ def _write(m: Model) -> Any:
 def _donating(function: Callable[[Model], Any]) -> Callable[[Model], Any]:
     """Returns what says what was in the model, as of the array itself, and runs a function."""
 
-    def run(m: Model) -> Any:
+    def use(m: Model) -> Any:
         old = peek(m.w)
         function(m)
         return old
 
-    return run
+    return use
 
 
 given = nnx.jit(lambda m: m.w.set_value(m.w + 1), donate_argnums=0)

@@ -73,7 +73,13 @@ def test_forms_in_any_order(function: Callable[..., Any]) -> None:
     assert jitted.cache_info().traces == len(FORMS)
 
 
-@pytest.mark.parametrize("pair", [*itertools.combinations(["array", "None", "keyword", "dict"], 2)])
+PAIRS = [
+    *itertools.combinations(["array", "None", "keyword", "dict"], 2),
+    ("dict", "dict of other keys"),
+]
+
+
+@pytest.mark.parametrize("pair", PAIRS)
 def test_two_forms_in_turn_end_no_call(
     pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,3 +107,16 @@ def test_forms_inside_of_a_trace() -> None:
             args, kwargs = FORMS[name](m)
             outer = jax.jit(lambda given: jitted(*given[0], **given[1]))
             np.testing.assert_allclose(outer((args, kwargs)), reading(*args, **kwargs))
+
+
+def test_forms_of_one_object_inside_of_another_function() -> None:
+    jitted = nnx.jit(writing, on_retrace=None)
+
+    def each(m: Model, x: Any, function: Any) -> list[Any]:
+        return [function(m, given) for given in (x, None, {"a": x}, [x], {"b": x}, x)]
+
+    m, plain = Model(), Model()
+    for _ in range(2):
+        found = nnx.jit(lambda m, x: each(m, x, jitted))(m, x)
+        np.testing.assert_allclose(found, each(plain, x, writing))
+        np.testing.assert_array_equal(m.w, plain.w)

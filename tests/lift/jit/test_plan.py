@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -20,7 +21,8 @@ import weft as nnx
 from tests.lift import zoo
 from tests.lift.changes import CHANGES, in_thread
 from tests.lift.zoo import Leaf, Zoo
-from weft._lift.jit import dispatch
+from weft._lift.jit import dispatch, operands, plan
+from weft._lift.jit.plan import iter_plans
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +219,108 @@ def test_objects_forget_plans_that_are_gone() -> None:
         scaled(shared, 1.0)
     assert len(shared._pytree_watches) < 40
     assert sum(map(len, shared._root_plans.values())) < 10
+
+
+def test_plans_with_many_other_objects_are_bounded() -> None:
+    m, others = Leaf(), [Leaf() for _ in range(40)]
+    both = nnx.jit(lambda m, n: m.weight + n.weight)
+    for n in others:
+        both(m, n)
+    assert len(list(iter_plans(m._root_plans))) <= 16
+
+
+@pytest.mark.parametrize("kind", ["list", "dict"])
+def test_a_part_that_is_removed_unseen_is_let_go(kind: str) -> None:
+    root = nnx.Module()
+    root.parts = [Leaf()] if kind == "list" else {"a": Leaf()}
+    root.weight = nnx.Param(jnp.ones(2))
+    total = nnx.jit(lambda m: m.weight.sum(), on_retrace=None)
+    no_longer_called = nnx.jit(lambda m: m.weight.sum())
+    for _ in range(3):
+        total(root), no_longer_called(root)
+    (part,) = root.parts if kind == "list" else root.parts.values()
+    gone = weakref.ref(part.weight)
+    del part
+    gc.disable()
+    try:
+        root.parts.clear()
+        total(root)
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_a_function_of_arrays_in_attributes_is_not_looked_up_at_length(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root, total = Leaf(), nnx.jit(lambda m: m.array.sum() + m.weight.sum())
+    for donates in (True, False):
+        function = total if donates else nnx.jit(lambda m: m.array.sum(), donate=None)
+        root.array = jnp.zeros(2)
+        for _ in range(3):
+            function(root)
+        with monkeypatch.context() as patch:
+            patch.setattr(dispatch.Dispatcher, "_call", None)
+            root.array = jnp.ones(2)
+            assert float(function(root)) == (3.0 if donates else 2.0)
+
+
+def test_a_change_while_a_plan_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread changes the structure after the walk and before the plan watches."""
+    m, real, changes = Leaf(), plan.check_apart, [None]
+    with ThreadPoolExecutor(1) as pool:
+
+        def check(entries: Any) -> None:
+            real(entries)
+            if changes:
+                changes.pop()
+                pool.submit(setattr, m, "scale", 5).result()
+
+        monkeypatch.setattr(plan, "check_apart", check)
+        for _ in range(2):
+            np.testing.assert_array_equal(scaled(m, 1.0), np.arange(2) * 5)
+
+
+def test_a_write_while_arrays_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another thread wrote meanwhile is not kept: later writes would not be noticed."""
+    m, real, writes = Leaf(), operands.register, []
+    total = nnx.jit(lambda m: m.weight.sum())
+    total(m), total(m)
+    m.weight[...] = jnp.ones(2)
+
+    def register(reader: Any) -> Any:
+        reference = real(reader)
+        if writes:
+            writes.pop()
+            in_thread(lambda: m.weight.set_value(jnp.full(2, 2.0)))
+        return reference
+
+    monkeypatch.setattr(operands, "register", register)
+    writes.append(None)
+    assert float(total(m)) == 4.0 and not writes
+    m.weight[...] = jnp.full(2, 3.0)
+    assert float(total(m)) == 6.0
+
+
+def test_a_state_whose_mapping_was_handed_out() -> None:
+    root = nnx.Module()
+    root.state = nnx.state(Zoo())
+    flat, deep = root.state.raw_mapping, nnx.State({"a": {"b": {"c": nnx.Param(jnp.ones(1))}}})
+    root.deep, inner = deep, deep.raw_mapping["a"]["b"]
+    count = nnx.jit(lambda m: jnp.float32(len(jax.tree.leaves(m))), on_retrace=None)
+    for mapping in (flat, inner):
+        before = float(count(root))
+        assert float(count(root)) == before
+        mapping["extra"] = nnx.Param(jnp.ones(1))
+        for _ in range(2):
+            assert float(count(root)) == before + 1
+    graphdef = nnx.graphdef(root)
+    assert nnx.graphdef(root) == graphdef
+    for mapping in (flat, inner):
+        del mapping["extra"]
+        changed = nnx.graphdef(root)
+        assert nnx.graphdef(root) == changed != graphdef
+        graphdef = changed
 
 
 AT_EXIT = """

@@ -17,7 +17,7 @@ import pytest
 
 import weft as nnx
 from tests.devices import make_mesh
-from tests.lift.donated import peek
+from tests.lift.donated import is_donated, peek
 from tests.lift.jit.models import Counters
 from weft._lift.jit import handover
 from weft._lift.jit.plan import iter_plans
@@ -184,6 +184,38 @@ def test_what_is_no_longer_written_stays_donated_and_intact() -> None:
         train(m, jnp.zeros(n))
         assert not held.is_deleted()
     np.testing.assert_array_equal(m.a, np.full(2, 6.0))
+    train(m, jnp.zeros(1))
+    for n in (2, 1, 1):
+        assert is_donated(functools.partial(train, m, jnp.zeros(n)), m.a)
+
+
+def test_what_a_later_trace_writes_is_donated() -> None:
+    @nnx.jit
+    def train(m: Counters, x: Any) -> Any:
+        if len(x) == 2:
+            m.a[...] = m.a + 1
+        return m.b.sum()
+
+    m = Counters()
+    for _ in range(3):
+        train(m, jnp.zeros(1))
+    train(m, jnp.zeros(2)), train(m, jnp.zeros(2))
+    assert is_donated(lambda: train(m, jnp.zeros(2)), m.a)
+    train(m, jnp.zeros(1))
+    assert is_donated(lambda: train(m, jnp.zeros(2)), m.a)
+    np.testing.assert_array_equal(m.a, np.full(2, 4.0))
+
+
+def test_a_function_that_calls_itself() -> None:
+    @functools.partial(nnx.jit, on_retrace=None)
+    def total(m: Counters, x: Any) -> Any:
+        m.a[...] = m.a + 1
+        return x[0] + (total(m, x[1:]) if len(x) > 1 else m.b.sum())
+
+    m = Counters()
+    for i in range(3):
+        assert float(total(m, jnp.arange(4.0))) == 6.0
+        np.testing.assert_array_equal(m.a, np.full(2, 4.0 * (i + 1)))
 
 
 class Places(nnx.Module):
@@ -358,3 +390,24 @@ def test_a_program_is_replaced_under_the_plan_of_another_model() -> None:
     for i in range(3):
         assert float(grow(mine, jnp.zeros(1))) == 2 * (4.0 + i)
     np.testing.assert_array_equal(mine.a, np.full(2, 6.0))
+
+
+# -- parts of Variables
+def test_a_part_is_read_and_written_in_its_whole() -> None:
+    stack = nnx.Stack(lambda rngs: nnx.Linear(2, 2, rngs=rngs), 3, rngs=nnx.Rngs(0))
+    pair = nnx.List([stack[1], nnx.Variable(jnp.zeros(()))])
+    whole = stack.stacked.kernel
+
+    @nnx.jit
+    def train(m: Any) -> Any:
+        m[0].kernel[...] = m[0].kernel + 1
+        m[1][...] = m[1] + 1
+        return m[1] * 1
+
+    look = nnx.jit(lambda m: m[0].kernel.sum())
+    for i in range(4):
+        whole[...] = jnp.full((3, 2, 2), float(i))
+        assert float(look(pair)) == 4.0 * i
+        assert is_donated(lambda: train(pair), pair[1]) == (i > 0)
+        assert float(look(pair)) == 4.0 * i + 4
+        np.testing.assert_array_equal(whole[:, 0, 0], [i, i + 1, i])

@@ -422,6 +422,8 @@ def test_a_long_list_is_cut() -> None:
     (found,) = reasons(calls, lambda *xs: None)
     assert found.count("; xs[") == 7
     assert found.endswith("; xs[7]: f32[1] -> f32[2]; and 3 more")
+    (found,) = reasons([(xs[:8], {}) for xs, _ in calls], lambda *xs: None)
+    assert found.endswith("; xs[7]: f32[1] -> f32[2]")
 
 
 def test_values_that_refuse_to_be_compared() -> None:
@@ -448,6 +450,7 @@ def test_marks_are_told_where_nothing_else_is() -> None:
         (X, [X], "Set up objects and containers before the first call"),
         ("a", "b", "Make what changes a Variable, or pass it as an array"),
         (scaled_by(1.0), scaled_by(1.0), "Make the function once and use that one"),
+        (scaled_by(1.0), "b", "Make what changes a Variable, or pass it as an array"),
     ],
 )
 def test_advice(before: Any, after: Any, advice: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 import weft as nnx
 from weft import StructureError
+from weft._lift.jit.plan import iter_plans
 
 
 @dataclasses.dataclass
@@ -203,6 +204,20 @@ def test_a_value_that_moves_is_that_of_the_call(transform: str) -> None:
         assert model.made is model.given
 
 
+@pytest.mark.parametrize("transform", sorted(TRANSFORMS))
+def test_of_equal_values_the_one_that_was_moved_comes_out(transform: str) -> None:
+    def move_second(model: Model, x: Any) -> Any:
+        model.made = model.other
+        return x
+
+    run = TRANSFORMS[transform](move_second)
+    for _ in range(2):
+        model = Model(Config(0.5))
+        model.other = Config(0.5)
+        run(model, jnp.ones(()))
+        assert model.made is model.other
+
+
 PLACES = {
     "attribute": r"model\.made, where it is Config\(rate=2\.0",
     "marked": r"model\.made, where it is \[Config\(rate=2\.0",
@@ -230,3 +245,25 @@ def test_what_was_changed_and_changed_back_has_no_place() -> None:
     model.made.sizes = []
     with pytest.raises(StructureError, match="puts a static value into objects: it was changed"):
         compiled(Model(), 1.0)
+
+
+def test_what_was_changed_back_may_be_made_again() -> None:
+    model = Model()
+    compiled = nnx.jit(make).lower(model, 1.0).compile()
+    compiled(model, 1.0)
+    made, old = model.made, model.made.rate
+    made.rate = 2.0
+    with pytest.raises(StructureError, match="puts a static value into"):
+        compiled(Model(), 1.0)
+    made.rate = old
+    other = Model()
+    compiled(other, 1.0)
+    assert other.made == Config(0.5)
+
+
+def test_calls_that_make_objects_leave_nothing_behind() -> None:
+    model, run = Model(), nnx.jit(lambda model, x: Model(Config(0.5)))
+    for _ in range(50):
+        assert run(model, 1.0).given == Config(0.5)
+    (plan,) = iter_plans(model._root_plans)
+    assert len(plan.snapshots) < 5

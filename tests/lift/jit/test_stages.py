@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import threading
 from typing import Any
@@ -95,3 +96,42 @@ def test_compiled_for_abstract_objects() -> None:
     for _ in range(3):
         np.testing.assert_allclose(compiled(m, x), train_wide(plain, x))
     assert is_donated(lambda: compiled(m, x), m.kernel)
+
+
+def test_what_is_compiled_ahead_of_time_stays_when_caches_are_cleared() -> None:
+    m, plain, x = Wide(), Wide(), jnp.ones(2)
+    compiled = nnx.jit(train_wide).lower(m, x).compile()
+    for _ in range(2):
+        np.testing.assert_allclose(compiled(m, x), train_wide(plain, x))
+        nnx.clear_caches()
+    np.testing.assert_allclose(compiled(Wide(), x), train_wide(Wide(), x))
+
+
+def test_stages_while_another_function_holds_the_arrays() -> None:
+    m, plain, x = Wide(), Wide(), jnp.ones(2)
+    step, train = nnx.jit(train_wide), nnx.jit(train_wide)
+    train.lower(m, x)
+    for _ in range(4):
+        step(m, x), train_wide(plain, x)
+    compiled = train.lower(m, x).compile()
+    np.testing.assert_allclose(compiled(m, x), train_wide(plain, x))
+    np.testing.assert_array_equal(m.kernel, plain.kernel)
+
+
+def test_what_is_compiled_ahead_of_time_keeps_arrays_where_nothing_is_to_be_donated() -> None:
+    m, plain, x = Wide(), Wide(), jnp.ones(2)
+    compiled = nnx.jit(train_wide).lower(m, x).compile()
+    for _ in range(2):
+        held, value = m.kernel[...], np.array(m.kernel)
+        with nnx.set_auto_donation(False):
+            np.testing.assert_allclose(compiled(m, x), train_wide(plain, x))
+        np.testing.assert_array_equal(held, value)
+        np.testing.assert_array_equal(m.kernel, plain.kernel)
+
+
+def test_stages_can_be_copied() -> None:
+    m, x = Wide(), jnp.ones(2)
+    traced = nnx.jit(train_wide).trace(m, x)
+    for stage in (traced, traced.lower()):
+        assert type(copy.copy(stage)) is type(stage)
+    np.testing.assert_allclose(copy.copy(traced).lower().compile()(m, x), train_wide(Wide(), x))
