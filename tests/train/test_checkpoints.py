@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -482,6 +483,27 @@ def test_a_manifest_from_the_future(tmp_path, monkeypatch):
     for call in (lambda c: c.restore(**objects(0)), lambda c: c.latest, lambda c: c.restore(2)):
         with pytest.raises(nnx.CheckpointError, match=message):
             call(Checkpoints(tmp_path))
+
+
+GOLDEN = Path(__file__).parents[1] / "data" / "steps-format-1"
+
+
+def test_the_golden_folder_of_format_1(tmp_path):
+    folder = shutil.copytree(GOLDEN, tmp_path / "golden")
+    model, rngs = (
+        nnx.Linear(2, 3, rngs=nnx.Rngs(1)),
+        nnx.Rngs(1, dropout=jax.random.key(1, impl="rbg")),
+    )
+    count = nnx.Variable(0)
+    with Checkpoints(folder, best="loss", mode="min") as checkpoints:
+        assert checkpoints.steps == [3] and checkpoints.best == 3
+        meta = checkpoints.restore(model=model, rngs=rngs, count=count)
+    assert meta == {"epoch": 7, "rates": [0.1, 1e-300], "name": "é"}
+    wanted = nnx.Rngs(7, dropout=jax.random.key(3, impl="rbg"))
+    assert_same(values(rngs), values(wanted))
+    np.testing.assert_array_equal(model.kernel[...], np.arange(6.0).reshape(2, 3) / 8)
+    np.testing.assert_array_equal(model.bias[...], np.arange(3.0) - 1)
+    assert count.value == 5 and type(count.get_raw_value()) is int
 
 
 # -- other meshes

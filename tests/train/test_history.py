@@ -70,6 +70,17 @@ def test_cut_of_nothing_makes_no_file(tmp_path):
     assert not os.listdir(tmp_path)
 
 
+def test_what_is_added_after_leaving_the_file_is_in_memory_alone(tmp_path):
+    history = filled(tmp_path / "h")
+    before = (tmp_path / "h").read_bytes()
+    history.leave_file()
+    history.append(9, {"loss": 5.0})
+    history.cut(8)
+    history.append(9, {"loss": 6.0})
+    assert history["loss"][9] == 6.0
+    assert (tmp_path / "h").read_bytes() == before
+
+
 def test_names_in_the_order_in_which_they_came():
     history = train.History()
     history.append(1, {"b": 1.0})

@@ -21,7 +21,8 @@ from weft.train.undo import Undo
 class Commits:
     """The folder of a run. A commit holds objects, place in the data, facts and rows logged so far.
 
-    Of several processes the first alone holds the lock and keeps the history.
+    Of several processes the first alone holds the lock and writes the history; all know it, as what
+    is best or stale depends on it.
 
     Attributes:
       history: what was logged.
@@ -65,7 +66,9 @@ class Commits:
         self.take_lock()
         try:
             self._checkpoints = Checkpoints(folder / "checkpoints", keep, best, mode)
-            self.history = History(folder / "history.jsonl" if self._lock else None)
+            self.history = History(folder / "history.jsonl")
+            if self._lock is None:
+                self.history.leave_file()
         except BaseException:
             self.close()
             raise
@@ -74,6 +77,11 @@ class Commits:
         """Takes the folder, if that has not been done."""
         if self._lock is not None:
             self._lock.take()
+
+    @property
+    def latest(self) -> int | None:
+        """The step that `resume` goes back to, or None."""
+        return None if self._checkpoints is None else self._checkpoints.latest
 
     def resume(self) -> dict[str, Any] | None:
         """Goes back to the last commit.
@@ -84,7 +92,7 @@ class Commits:
         Raises:
           StructureError: if objects, data or facts are of another kind; nothing is changed.
         """
-        if self._checkpoints is None or self._checkpoints.latest is None:
+        if self._checkpoints is None or self.latest is None:
             self.history.cut(0)
             return None
         undo = Undo(self._objects)

@@ -104,6 +104,11 @@ class History:
             else:
                 os.fsync(self._stream.fileno())
 
+    def leave_file(self) -> None:
+        """Keeps the rows in memory alone from here on; the file stays as it is."""
+        self.close()
+        self._file = None
+
     def close(self) -> None:
         """Closes the file."""
         if self._stream is not None:

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from weft.train.agreement import agreement, structure_of, values_of
 from weft.train.commits import Commits, is_first_process
-from weft.train.feed import Feed
+from weft.train.feed import Feed, from_json
 from weft.train.history import History, is_stale, sign_of
 from weft.train.nan_guard import NaNGuard
 from weft.train.outlets import Outlets, Sink
@@ -61,7 +62,7 @@ class Run(Generic[B]):
     Raises:
       FolderInUseError: if another run has the folder.
       StructureError: if the checkpoint does not fit the state, the data or the facts; nothing is
-        changed.
+        changed. Of several processes in all, if state, data, facts or settings differ.
 
     Example:
       >>> import jax.numpy as jnp, optax, tempfile
@@ -130,22 +131,55 @@ class Run(Generic[B]):
         self._profile = (
             ProfileWindow(profile, self.folder, self._objects) if profile and self.folder else None
         )
-        self._commits = Commits(
-            self.folder, self._objects, self._feed, facts or {}, keep=keep, best=best, mode=mode
-        )
-        try:
-            self._guard = NaNGuard(
-                on_nan, self._objects, self._commits.roll_back, self._commits.where
-            )
-            if meta := self._commits.resume():
-                self.step, self.stopped = meta["step"], meta["stopped"]
-                self._logged.means = {name: Mean(*mean) for name, mean in meta["means"].items()}
-            sinks = [Bar()] if sinks is None else sinks
-            first = self.folder is None or is_first_process()
-            self._outlets = Outlets([self.history.append, *sinks] if first else [])
-        except BaseException:
-            self.close()
-            raise
+        settings = {
+            "a folder": folder is not None,
+            "steps": steps,
+            "save_every": save_every,
+            "log_every": log_every,
+            "steps_per_call": steps_per_call,
+            "keep": keep,
+            "best": best,
+            "mode": mode,
+            "on_nan": on_nan,
+            "facts": facts or {},
+        }
+        with contextlib.ExitStack() as failed:
+            with agreement(lambda: {**settings, **self._begin_notes()}):
+                self._commits = Commits(
+                    self.folder,
+                    self._objects,
+                    self._feed,
+                    facts or {},
+                    keep=keep,
+                    best=best,
+                    mode=mode,
+                )
+                failed.callback(self.close)
+                self._guard = NaNGuard(
+                    on_nan, self._objects, self._commits.roll_back, self._commits.where
+                )
+                sinks = [Bar()] if sinks is None else sinks
+                shown = sinks if is_first_process() else []
+                self._outlets = Outlets([self.history.append, *shown])
+            with agreement(self._resumed_notes):
+                if meta := self._commits.resume():
+                    self.step, self.stopped = meta["step"], meta["stopped"]
+                    self._logged.means = {name: Mean(*mean) for name, mean in meta["means"].items()}
+            failed.pop_all()
+
+    def _begin_notes(self) -> dict[str, Any]:
+        """Returns what several processes must have in common, for resuming not to hang."""
+        latest = self._commits.latest
+        return {"last checkpoint": latest, **structure_of(self._objects), **self._data_note()}
+
+    def _resumed_notes(self) -> dict[str, Any]:
+        """Returns what they must have in common when the first step begins."""
+        return {"step": self.step, **values_of(self._objects), **self._data_note()}
+
+    def _data_note(self) -> dict[str, Any]:
+        state = self._feed.state()
+        own = from_json(state.pop("own", None))
+        return {"data": {**state, **(own if isinstance(own, dict) else {"state": own})}}
 
     @property
     def history(self) -> History:
