@@ -123,6 +123,8 @@ def select_arguments(
     is_other = not isinstance(argnums, (int, str, Iterable, type(None)))
     numbers = (argnums,) if is_other else as_tuple(argnums)
     names = frozenset(as_tuple(argnames))
+    if not numbers and not names:  # a signature takes long, and transforms are made in loops
+        return Selection(frozenset(), frozenset())
     for i in numbers:
         if not isinstance(i, int) or isinstance(i, bool):
             raise TypeError(f"{option} must be positions, as in `{option}=1`, found {i!r}")
