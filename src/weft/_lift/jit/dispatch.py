@@ -174,7 +174,7 @@ class Dispatcher:
         operands = plan.operands(program)
         lists = (list(map(get_slot, operands.donated)), gather(operands))
         try:
-            traced = program.jitted.trace(*lists[: 1 + operands.is_reading], *rest, **named)
+            traced = program.jitted.trace(*lists[: 1 + program.is_reading], *rest, **named)
         finally:
             program.handovers.pop(get_ident(), None)
         return Staged(traced, program, plan.spec, False)

@@ -27,11 +27,9 @@ class Operands:
       donated: the Variables whose arrays are donated.
       kept: the other Variables with a single array, in order.
       others: the rest, by position among all that are kept: arrays, Variables with a pytree, parts.
-      is_reading: the program's.
       lease: the lease of the donated Variables.
       targets: by outcome, the Variables to write besides; None where one is a part.
       program: a weak reference to the program.
-      has_effects, interrupts, outcomes: the program's.
       arrays: those of the Variables in `kept`, as long as none is written; None if not read yet.
       array_type: the type of an array that came out alone, None if none did.
     """
@@ -41,22 +39,15 @@ class Operands:
         "array_type",
         "arrays",
         "donated",
-        "has_effects",
-        "interrupts",
-        "is_reading",
         "kept",
         "lease",
         "others",
-        "outcomes",
         "program",
         "targets",
     )
 
     def __init__(self, program: Program, values: Sequence[Any]):
-        self.outcomes = program.outcomes
         self.program = weakref.ref(program)
-        self.interrupts = program.interrupts
-        self.has_effects = program.has_effects
         self.arrays: list[Any] | None = None
         self.array_type: type | None = None
         self.donated: list[Variable] = [values[i] for i in program.donated]
@@ -75,7 +66,6 @@ class Operands:
             elif value is not None:
                 self.others.append((position, value))
                 position += _treedef(value).num_leaves if isinstance(value, Variable) else 1
-        self.is_reading = program.is_reading
 
     def read(self) -> list[Any]:
         """Reads the arrays in `kept`, and keeps them as long as nothing is written."""
@@ -109,22 +99,21 @@ def gather(operands: Operands) -> list[Any]:
 
 
 def store_others(
-    operands: Operands, number: int, find: Callable[[], Sequence[Any]], new: list[Any]
+    operands: Operands, number: int, find: Callable[[], list[Any]], new: list[Any]
 ) -> bool:
     """Stores the new values of written Variables that are not donated, the first of some arrays.
 
     Args:
       operands: those of the call.
       number: that of the outcome.
-      find: returns the objects of the call.
+      find: returns these Variables.
       new: what came out.
 
     Returns:
       False where there is more to it: where one of them is a part.
     """
     if number not in operands.targets:
-        objects = find()
-        found = [objects[w.index] for w in operands.outcomes[number].exit.written]
+        found = find()
         operands.targets[number] = None if any(map(is_part, found)) else found
     targets = operands.targets[number]
     if targets is None:

@@ -27,7 +27,7 @@ from weft._graph.walk import Flattener
 from weft._lift.jit.operands import Operands
 from weft._lift.jit.pattern import Pattern, getter, is_root
 from weft._lift.jit.program import ARRAYS, KEPT, Program
-from weft._lift.jit.spec import Call, Spec
+from weft._lift.jit.spec import Call, Spec, Written
 from weft._lift.lift import Lift
 from weft._object.pytree import Pytree
 from weft._variable.bulk import expose
@@ -156,6 +156,11 @@ class Plan(Memory):
             if not isinstance(value, Variable)
         ]
         return Call(self.spec, [], objects, arrays, [])
+
+    def written(self, rest: Any, written: Sequence[Written]) -> list[Any]:
+        """Returns the Variables that a call has written."""
+        objects = self.call(rest).objects
+        return [objects[w.index] for w in written]
 
 
 def _void(plan: weakref.ref[Plan], on_void: Callable[[Plan], None]) -> None:

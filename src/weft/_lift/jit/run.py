@@ -66,8 +66,8 @@ def run(plan: Plan, rest: tuple[Any, ...], named: dict[str, Any]) -> Any:
     ):
         return run_plain(plan, rest, named)
     jitted = functools.partial(program.jitted, **named) if named else program.jitted
-    lease, interrupts = operands.lease, operands.interrupts
-    holds = operands.has_effects
+    lease, interrupts = operands.lease, program.interrupts
+    holds = program.has_effects
     if lease.shared or lease.exposed:
         if lease.shared or not lease.reclaim(operands.donated):
             return run_plain(plan, rest, named)
@@ -77,7 +77,7 @@ def run(plan: Plan, rest: tuple[Any, ...], named: dict[str, Any]) -> Any:
     try:
         arrays = lease.arrays if lease.is_holding else lease.lend(operands.donated)
         if not (lease.shared or lease.exposed):  # by another thread or a finalizer meanwhile
-            lists = (arrays, gather(operands)) if operands.is_reading else (arrays,)
+            lists = (arrays, gather(operands)) if program.is_reading else (arrays,)
             if holds:
                 interrupts.hold()
             (out,) = starmap(jitted, (lists + rest,))
@@ -210,7 +210,7 @@ def _run_copied(
 ) -> Any:
     """Runs a program that donates where the Variables' own arrays may not be overwritten."""
     arrays = [_copied(variable._raw) for variable in operands.donated]
-    lists = (arrays, gather(operands)) if operands.is_reading else (arrays,)
+    lists = (arrays, gather(operands)) if program.is_reading else (arrays,)
     out = program.jitted(*lists, *rest, **named)
     for variable, new in zip(operands.donated, out[0], strict=True):
         set_raw(variable, new)
@@ -240,7 +240,7 @@ def finish_reading(
       named: likewise, by name.
     """
     is_outer = is_outermost()
-    outcome = find_outcome(operands.outcomes, out)
+    outcome = find_outcome(program.outcomes, out)
     if not is_outer or (outcome is not None and outcome.is_eager):
         plan.expose()  # JAX may keep the very arrays that went in, or return them
     if outcome is not None:
@@ -255,14 +255,14 @@ def finish_reading(
 def _finish(plan: Plan, program: Program, operands: Operands, out: Any, rest: Any) -> Any:
     """Writes back what comes out besides donated Variables; returns what the function does."""
     _, others, marks = out
-    outcome = operands.outcomes[len(marks)]
+    outcome = program.outcomes[len(marks)]
     written = outcome.exit.written
     options = program.options
     is_simple = outcome.is_plain and not options.is_sharded
     if is_simple and not (written and not is_outermost()):
         # Made first: a pytree of the user's may refuse to be put together.
         made = jtu.tree_unflatten(outcome.treedef, others[len(written) :])
-        find = lambda: plan.call(rest).objects  # noqa: E731
+        find = lambda: plan.written(rest, written)  # noqa: E731
         if not written or store_others(operands, len(marks), find, others):
             return made
     plan.depend_on(outcome.snapshot)
