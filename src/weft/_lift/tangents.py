@@ -8,7 +8,6 @@ their parts.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -26,9 +25,9 @@ from weft._graph.records import (
     iter_records,
 )
 from weft._graph.state import from_flat_state
-from weft._graph.walk import Builder, Flattener, join_value, make_variable
+from weft._graph.walk import Flattener, join_value, make_variable
 from weft._lift.jit.spec import Call
-from weft._lift.lift import Mode, raw_leaves, value_from
+from weft._lift.lift import Mode, put_together, raw_leaves, value_from
 
 
 def form_tangent(
@@ -46,8 +45,7 @@ def form_tangent(
         parts = [(p, r) for p, r in iter_records(record) if isinstance(r, _LEAVES)]
         chosen = [next(is_chosen) for _ in parts]
         if not mode.gives_states and all(chosen):
-            leaf = functools.partial(_leaf, values)
-            return Builder(leaf, lambda: next(values)).build(record)
+            return put_together(record, values)
         pairs = zip(parts, chosen, strict=True)
         return from_flat_state([(p, _leaf(values, r)) for (p, r), wanted in pairs if wanted])
     if isinstance(record, ValueDef):
