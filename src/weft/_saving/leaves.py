@@ -18,7 +18,7 @@ from weft._core.types import SCALAR_TYPES
 from weft._graph import find_duplicates, from_flat_state, state, to_flat_state, update
 from weft._object.pytree import Pytree
 from weft._sharding.abstract_model import as_abstract
-from weft._variable.variable import Variable
+from weft._variable.variable import Variable, raw_value
 
 Shared = Mapping[Path, Path]
 """By further path the path of the same object or Variable."""
@@ -27,9 +27,13 @@ Shared = Mapping[Path, Path]
 def leaves_in(flat: Iterable[tuple[Path, Any]]) -> Iterator[tuple[Path, Any]]:
     """Yields the leaves in Variables and arrays; the path goes on inside a Variable."""
     for path, leaf in flat:
-        raw = leaf.get_raw_value() if isinstance(leaf, Variable) else leaf
-        for keys, value in jtu.tree_leaves_with_path(raw):
+        for keys, value in jtu.tree_leaves_with_path(raw_value(leaf)):
             yield path + tuple(map(key_of_entry, keys)), value
+
+
+def leaves_of(objects: Mapping[str, Any]) -> Iterator[tuple[Path, Any]]:
+    """Yields the leaves of named objects, each once, with their paths."""
+    return leaves_in(to_flat_state(state(dict(objects))))
 
 
 class Objects:
@@ -96,8 +100,7 @@ class Objects:
         flat = {}
         for path, leaf in self._flat:
             own = (self._names.index(path[0]), *path[1:])
-            raw = leaf.get_raw_value() if isinstance(leaf, Variable) else leaf
-            keys, structure = jtu.tree_flatten_with_path(raw)
+            keys, structure = jtu.tree_flatten_with_path(raw_value(leaf))
             paths = [path + tuple(map(key_of_entry, key)) for key, _ in keys]
             if not any(inner in values for inner in paths):
                 continue

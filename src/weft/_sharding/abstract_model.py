@@ -14,7 +14,7 @@ from weft._core.types import ARRAY_TYPES
 from weft._graph import GraphDef, State, merge, split
 from weft._lift.abstract import eval_shape
 from weft._sharding.partitioning import put, shardings_of
-from weft._variable.variable import Variable
+from weft._variable.variable import raw_value
 
 A = TypeVar("A")
 
@@ -63,7 +63,7 @@ def _abstract(tree: Any, mesh: Any, *, own_meshes: bool = False) -> Any:
     leaves, treedef, shardings = shardings_of(tree, mesh, own_meshes=own_meshes)
     made = []
     for x, sharding in zip(leaves, shardings, strict=True):
-        value = x.get_raw_value() if isinstance(x, Variable) else x
+        value = raw_value(x)
         made.append(put(x, jax.tree.map(functools.partial(_abstract_leaf, sharding), value)))
     return jtu.tree_unflatten(treedef, made)
 

@@ -19,7 +19,7 @@ from weft._core.types import ARRAY_TYPES
 from weft._lift.map import PARTITION_NAME as PARTITION_NAME
 from weft._variable.metadata import with_metadata
 from weft._variable.sharding import ShardingLike, axes_of, check_fit, misfits, resolve, rules_for
-from weft._variable.variable import Variable, is_variable
+from weft._variable.variable import Variable, is_variable, raw_value
 
 A = TypeVar("A")
 
@@ -162,7 +162,7 @@ def shardings_of(
         (_where(path, x), _plan(x, spec), misfits(spec, value.shape, mesh))
         for (path, x), spec, mesh in zip(pairs, specs, meshes, strict=True)
         if spec is not None
-        for value in jax.tree.leaves(x.get_raw_value() if isinstance(x, Variable) else x)
+        for value in jax.tree.leaves(raw_value(x))
         if isinstance(value, ARRAY_TYPES)
     )
     shardings = [

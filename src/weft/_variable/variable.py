@@ -422,6 +422,11 @@ def pure_value(leaf: Any) -> Any:
     return own_value(leaf._raw) if isinstance(leaf, Variable) else leaf
 
 
+def raw_value(leaf: Any) -> Any:
+    """Returns the raw value of a Variable, and anything else as it is."""
+    return leaf.get_raw_value() if isinstance(leaf, Variable) else leaf
+
+
 def check_no_reference_modes(**modes: bool | None) -> None:
     """Raises for `hijax=True` and `ref=True`, which change what a Variable is in the peer."""
     for name, value in modes.items():

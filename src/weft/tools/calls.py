@@ -23,7 +23,7 @@ from weft._module import Pytree
 from weft._module.containers import Dict
 from weft._module.observe import Finish, observing, original_class
 from weft._object.pytree import attributes
-from weft._variable.variable import Variable
+from weft._variable.variable import Variable, raw_value
 
 _PLACE = "_place"
 
@@ -61,7 +61,7 @@ _HOLE = object()
 def take_parts(value: Any) -> Parts:
     """Takes an object or a container of objects apart, with abstract arrays."""
     content = take_apart(value)
-    raws = [x.get_raw_value() if isinstance(x, Variable) else x for x in content.leaves]
+    raws = list(map(raw_value, content.leaves))
     leaves, treedef = jax.tree.flatten(raws)
     arrays = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves if isinstance(x, ARRAY_TYPES)]
     others = [_HOLE if isinstance(x, ARRAY_TYPES) else x for x in leaves]

@@ -18,7 +18,7 @@ from weft._graph.iterate import iter_graph
 from weft._graph.tally import Sizes, own_leaves, tally
 from weft._module import Pytree
 from weft._rng import Rngs, RngStream
-from weft._variable.variable import Variable
+from weft._variable.variable import Variable, raw_value
 from weft.tools.calls import RecordedCall, flops, record_calls
 from weft.tools.table import draw
 
@@ -202,7 +202,7 @@ def _by_group(leaves: list[tuple[Path, Any]]) -> dict[str, list[str]]:
     """Describes Variables and arrays, by group."""
     lines: dict[str, list[str]] = {}
     for path, value in leaves:
-        raw = value.get_raw_value() if isinstance(value, Variable) else value
+        raw = raw_value(value)
         name = "/".join(map(str, path))
         lines.setdefault(_group(value), []).extend(_labelled(name, list(_lines(raw))))
     return lines

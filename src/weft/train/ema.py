@@ -12,8 +12,8 @@ from weft._core.filters import Filter
 from weft._core.path import format_path
 from weft._graph import State, from_flat_state, merge, split, to_flat_state
 from weft._module import Pytree, data
-from weft._variable.variable import Variable
-from weft.train.leaves import by_path, raw_value
+from weft._variable.variable import Variable, raw_value
+from weft.train.leaves import by_path
 
 A = TypeVar("A")
 

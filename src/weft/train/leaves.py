@@ -11,12 +11,7 @@ from weft._core.filters import Filter
 from weft._core.path import Path, key_of_entry
 from weft._graph import State, state, to_flat_state
 from weft._module import Pytree
-from weft._variable.variable import Variable, is_variable
-
-
-def raw_value(leaf: Any) -> Any:
-    """Returns the raw value of a Variable, and any other leaf as it is."""
-    return leaf.get_raw_value() if isinstance(leaf, Variable) else leaf
+from weft._variable.variable import Variable, is_variable, raw_value
 
 
 def strip(tree: Any) -> Any:

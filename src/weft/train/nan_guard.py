@@ -8,11 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jax.tree_util as jtu
 import numpy as np
 
 from weft._core.errors import WeftError
-from weft._core.path import format_path, key_of_entry
+from weft._core.path import format_path
+from weft._saving.leaves import leaves_of
 from weft.train.undo import Undo
 
 _IN_A_ROW = 10
@@ -130,11 +130,10 @@ def nonfinite_paths(objects: Mapping[str, Any]) -> list[str]:
       ['model.bias']
     """
     paths, leaves = [], []
-    for path, value in Undo(objects).values.items():
-        for keys, leaf in jtu.tree_leaves_with_path(value):
-            if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
-                paths.append(format_path(path + tuple(map(key_of_entry, keys))))
-                leaves.append(leaf)
+    for path, leaf in leaves_of(objects):
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            paths.append(format_path(path))
+            leaves.append(leaf)
     if not leaves:
         return []
     has_nan, is_finite = map(np.asarray, _judge(leaves))

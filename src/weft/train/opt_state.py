@@ -22,8 +22,8 @@ from weft._variable.metadata import HOOKS, axis_names
 from weft._variable.types import OptArray as OptArray
 from weft._variable.types import OptState as OptState
 from weft._variable.types import OptVariable as OptVariable
-from weft._variable.variable import Variable, is_variable
-from weft.train.leaves import raw_value, strip
+from weft._variable.variable import Variable, is_variable, raw_value
+from weft.train.leaves import strip
 
 
 def to_opt_state(tree: Any) -> Any:

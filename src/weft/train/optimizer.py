@@ -22,8 +22,8 @@ from weft._graph import FlatState, State, from_flat_state, state, to_flat_state
 from weft._graph import update as write
 from weft._module import Pytree, data
 from weft._variable.types import Param
-from weft._variable.variable import Variable, is_variable
-from weft.train.leaves import by_path, raw_value, strip
+from weft._variable.variable import Variable, is_variable, raw_value
+from weft.train.leaves import by_path, strip
 from weft.train.opt_state import (
     FORMS,
     OptArray,

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from weft.train.undo import Undo
+from weft._saving.leaves import leaves_of
 
 
 class ProfileWindow:
@@ -48,7 +48,7 @@ class ProfileWindow:
         """Notes that a step has ended; the last one waits for what it computes."""
         self._step.close()
         if self._is_on and step + 1 >= self._end:
-            jax.block_until_ready(Undo(self._objects).values)
+            jax.block_until_ready([leaf for _, leaf in leaves_of(self._objects)])
             self.close()
 
     def close(self) -> None:

@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from weft._core.path import Path
 from weft._graph import from_flat_state, state, to_flat_state, update
-from weft._variable.variable import Variable
+from weft._variable.variable import Variable, raw_value
 
 
 class Undo:
     """Keeps what objects hold, without copying it.
 
     The arrays are handed out here, so that no compiled function of Weft overwrites them.
-
-    Attributes:
-      values: the arrays by path.
 
     Args:
       objects: objects by name.
@@ -35,15 +31,12 @@ class Undo:
     def __init__(self, objects: Mapping[str, Any]):
         self._objects = dict(objects)
         self._leaves = dict(to_flat_state(state(self._objects)))
-        self.values: dict[Path, Any] = {
-            path: leaf.get_raw_value() if isinstance(leaf, Variable) else leaf
-            for path, leaf in self._leaves.items()
-        }
+        self._values = {path: raw_value(leaf) for path, leaf in self._leaves.items()}
 
     def put_back(self) -> None:
         """Makes the objects hold it again."""
         flat = {
-            path: leaf.copy(self.values[path]) if isinstance(leaf, Variable) else leaf
+            path: leaf.copy(self._values[path]) if isinstance(leaf, Variable) else leaf
             for path, leaf in self._leaves.items()
         }
         update(self._objects, from_flat_state(flat))
