@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from weft._core.errors import StructureError
+from weft._saving.replacing import replacing
 
 Row = dict[str, float]
 
@@ -118,13 +119,9 @@ class History:
     def _rewrite(self, file: Path) -> None:
         """Replaces the file as a whole."""
         self.close()
-        temporary = file.with_name(f"{file.name}.part")
-        with temporary.open("w", encoding="utf-8") as stream:
+        with replacing(file) as part, part.open("w", encoding="utf-8") as stream:
             for i in range(len(self.rows)):
                 self._line(stream, i)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
         self._stream = file.open("a", encoding="utf-8")
 
     def _write(self, stream: IO[str], i: int) -> None:

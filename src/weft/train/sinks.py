@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from weft._saving.replacing import replacing
 from weft.train.history import History, Row
 
 
@@ -76,12 +77,10 @@ class CSV:
     def _rewrite(self, file: Path) -> None:
         self.close()
         names = ["step", *self._rows.names]
-        temporary = file.with_name(f"{file.name}.part")
-        with temporary.open("w", newline="", encoding="utf-8") as stream:
+        with replacing(file) as part, part.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, names, lineterminator="\n")
             writer.writeheader()
             writer.writerows({"step": step, **row} for step, row in self._rows.rows)
-        temporary.replace(file)
         self._stream = file.open("a", newline="", encoding="utf-8")
         self._writer = csv.DictWriter(self._stream, names, lineterminator="\n")
 
