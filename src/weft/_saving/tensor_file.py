@@ -25,14 +25,10 @@ from weft._saving.dtypes import FORMAT_DTYPES, FORMAT_NAMES, from_stored, stored
 from weft._saving.facts import Fact
 from weft._saving.header import LIMIT_ARRAYS, LIMIT_HEADER, Header, Tensor
 from weft._saving.leaves import Shared
+from weft._saving.shards import checksum
 
 FORMAT = 1
 FACTS, CHECKSUM = "weft", "weft.crc32"
-
-
-def checksum(array: np.ndarray) -> int:
-    """Returns the CRC32 of the bytes of a contiguous array."""
-    return zlib.crc32(array.reshape(-1).view(np.uint8).data) if array.size else 0
 
 
 def write(

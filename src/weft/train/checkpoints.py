@@ -18,9 +18,9 @@ from weft._saving.collect import collect, match_objects
 from weft._saving.manifest import Manifest, NewerFormatError
 from weft._saving.meta import check_meta
 from weft._saving.write_step import Writing
+from weft.train.history import sign_of
 
 RESTORE_OPTIONS = {"step", "strict", "cast"}
-_SIGNS = {"max": 1, "min": -1}
 
 
 class Checkpoints:
@@ -67,13 +67,11 @@ class Checkpoints:
         best: str | None = None,
         mode: str = "max",
     ):
-        if mode not in _SIGNS:
-            raise ValueError(f"mode must be 'min' or 'max', found {mode!r}")
         if keep < 1:
             raise ValueError(f"keep must be at least 1, found {keep!r}")
         storage.check_installed()
         self._folder, self._keep = Path(os.path.abspath(folder)), keep
-        self._best, self._sign = best, _SIGNS[mode]
+        self._best, self._sign = best, sign_of(mode)
         self._writing: Writing | None = None
         self._manifests: dict[Path, Manifest] = {}
         self._damaged: dict[Path, str] = {}
