@@ -18,7 +18,7 @@ FOUND_LATER = {
     "jaxpr_as_fun": "jax.extend.core",
     "register_exclusion": "jax.extend.source_info_util",
     **dict.fromkeys(
-        ("broadcast_one_to_all", "process_allgather", "reached_preemption_sync_point"),
+        ("process_allgather", "reached_preemption_sync_point"),
         "jax.experimental.multihost_utils",
     ),
 }

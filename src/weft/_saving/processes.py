@@ -7,19 +7,10 @@ import hashlib
 import jax
 import numpy as np
 
-_LONGEST = 1024
-
 
 def text_of_first(text: str) -> str:
     """Returns the text that the first process gives; every process calls this."""
-    if jax.process_count() == 1:
-        return text
-    from weft._core.jax_names import broadcast_one_to_all
-
-    data = np.zeros(_LONGEST, np.uint8)
-    content = text.encode()
-    data[: len(content)] = np.frombuffer(content, np.uint8)
-    return bytes(np.asarray(broadcast_one_to_all(data))).rstrip(b"\0").decode()
+    return texts_of_all(text)[0]
 
 
 def texts_of_all(text: str) -> list[str]:
