@@ -20,7 +20,7 @@ INDEX = ".safetensors.index.json"
 LIMIT_INDEX = 100 * 2**20
 
 
-class Shards:
+class IndexedFiles:
     """Files that are one, as `TensorFile` is.
 
     Args:

@@ -17,7 +17,7 @@ from weft._graph import State, from_flat_state
 from weft._saving import names, tensor_file
 from weft._saving.collect import collect, match_objects
 from weft._saving.facts import Fact, is_key
-from weft._saving.index import INDEX, Shards
+from weft._saving.index import INDEX, IndexedFiles
 from weft._saving.meta import check_meta
 from weft._saving.place import place
 from weft._saving.replacing import replacing
@@ -107,7 +107,7 @@ def load(file: str | os.PathLike[str], /) -> SavedFile:
     return SavedFile(_open(FilePath(file)))
 
 
-Opened = tensor_file.TensorFile | Shards | TorchFile
+Opened = tensor_file.TensorFile | IndexedFiles | TorchFile
 
 
 def _open(file: FilePath) -> Opened:
@@ -121,7 +121,7 @@ def _open(file: FilePath) -> Opened:
             )
         (file,) = found
     if file.name.endswith(INDEX):
-        return Shards(file)
+        return IndexedFiles(file)
     return TorchFile(file) if file.suffix in SUFFIXES else tensor_file.TensorFile(file)
 
 
