@@ -11,18 +11,8 @@ import jax.numpy as jnp
 import pytest
 
 import weft as nnx
+from tests.object.boxes import Box, leaf_paths
 from tests.object.objects import Marked
-
-
-class Box(nnx.Pytree):
-    def __init__(self, **attributes: Any):
-        for name, value in attributes.items():
-            setattr(self, name, value)
-
-
-def leaf_paths(obj: Any) -> list[str]:
-    return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(obj)]
-
 
 CLASSES = """
 class Evaluated(Marked):
