@@ -14,6 +14,7 @@ import optax
 import pytest
 
 import weft as nnx
+from weft.train import Checkpoints
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(FOLDER))  # they import each other as scripts do
@@ -23,8 +24,9 @@ try:
         "dispatch dispatch_cases depth depth_cases graph memory train startup "
         "startup_process".split(),
     )
-    transformer, digits, instructions, harness, loop = map(
-        importlib.import_module, "transformer digits_network instructions harness loop".split()
+    transformer, digits, instructions, harness, loop, saving = map(
+        importlib.import_module,
+        "transformer digits_network instructions harness loop saving".split(),
     )
 finally:
     sys.path.remove(str(FOLDER))
@@ -367,4 +369,31 @@ def test_loop_table():
         [loop.BARE, "1.5 s", "+0.0 µs", "1.00", ""],
         [loop.RUN, "1.5 s", "+30.0 µs", "1.00", "at most 50 µs over: met"],
         [loop.MANY, "1 s", "-500000.0 µs", "0.67", "2 × as fast: **missed**"],
+    ]
+
+
+# -- saving
+
+
+def test_saving_ways_write_the_same(tmp_path):
+    with saving.variants(tmp_path, 0.1) as ways:
+        for way in ways:
+            for arguments in way.arguments(2):
+                way.call(*arguments)
+        ways[0].arguments(1)
+        assert (tmp_path / "copy").read_bytes() == (tmp_path / "source").read_bytes()
+        assert (tmp_path / "saved").read_bytes() == (tmp_path / "source").read_bytes()
+    models = [saving.Weights(0.1) for _ in range(2)]
+    for model, folder in zip(models, ("steps", "waits"), strict=True):
+        model.kernels[0][...] = 0.0
+        Checkpoints(tmp_path / folder, keep=1).restore(model=model)
+        np.testing.assert_array_equal(model.kernels[0], saving.Weights(0.1).kernels[0])
+
+
+def test_saving_table():
+    samples = {saving.DD: [1.0, 2.0], saving.SAVE: [1.4, 2.4], saving.WAIT: [0.1, 0.2]}
+    assert saving.rows_of(samples, 1000) == [
+        [saving.DD, "1.5 s", "0.67 GB/s", "1.00", ""],
+        [saving.SAVE, "1.9 s", "0.53 GB/s", "1.30", "at most 1.3: met"],
+        [saving.WAIT, "150 ms", "6.67 GB/s", "0.10", ""],
     ]

@@ -3,15 +3,20 @@
 The metadata of a file of ours has the two texts `weft` (JSON) and `weft.crc32` (its checksum). The
 JSON says for each array its fact and the checksum of its bytes, all numbers, what is shared, the
 format, and the user's facts. Header and JSON have to agree, so every byte is covered.
+
+Checksums have a fixed number of digits: the header is written with zeros in their place, so that
+they can be computed while the disk works, and once more when they are known.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import zlib
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -25,6 +30,7 @@ from weft._saving.dtypes import FORMAT_DTYPES, FORMAT_NAMES, from_stored, stored
 from weft._saving.facts import Fact
 from weft._saving.header import LIMIT_ARRAYS, LIMIT_HEADER, Header, Tensor
 from weft._saving.leaves import Shared
+from weft._saving.replacing import sync_file
 from weft._saving.shards import checksum
 
 FORMAT = 1
@@ -43,33 +49,54 @@ def write(
       ValueError: if there is too much of it for one file.
       OSError: if it cannot be written.
     """
-    from safetensors import SafetensorError, TensorSpec, serialize_file
-
-    from weft import __version__
-
-    arrays, stored, numbers = {}, {}, []
+    stored, arrays, numbers = {}, {}, []
     for fact, value in leaves:
         name = names.name_of(fact.path)
         if value is None:
             numbers.append(fact.to_json())
-            continue
-        stored[name] = to_stored(value)
-        arrays[name] = {**fact.to_json(), "crc32": checksum(stored[name])}
+        else:
+            stored[name], arrays[name] = to_stored(value), fact.to_json()
+    metadata = functools.partial(_metadata, arrays, numbers, shared, meta)
+    empty = metadata(dict.fromkeys(stored, 0))
+    size = len(empty[FACTS])
+    if len(arrays) > LIMIT_ARRAYS or 2 * size > LIMIT_HEADER:
+        raise ValueError(
+            f"cannot save {file}: {len(arrays)} arrays and {size} bytes of facts are more "
+            f"than one file takes ({LIMIT_ARRAYS} and {LIMIT_HEADER // 2}); save several files"
+        )
+    _serialize(file, stored, empty)
+    with ThreadPoolExecutor() as pool:  # the disk and all processors at once
+        on_disk = pool.submit(sync_file, file)
+        sums = dict(zip(stored, pool.map(checksum, stored.values()), strict=True))
+        on_disk.result()
+    _replace_metadata(file, empty, metadata(sums))
+
+
+def _metadata(
+    arrays: Mapping[str, Any],
+    numbers: list[Any],
+    shared: Shared,
+    meta: Any,
+    sums: Mapping[str, int],
+) -> dict[str, str]:
+    from weft import __version__
+
     record = {
         "format": FORMAT,
         "weft": __version__,
         "jax": jax.__version__,
-        "arrays": arrays,
+        "arrays": {name: {**fact, "crc32": f"{sums[name]:010}"} for name, fact in arrays.items()},
         "numbers": numbers,
         "shared": [[names.to_json(path), names.to_json(first)] for path, first in shared.items()],
         "meta": meta,
     }
     text = json.dumps(record, separators=(",", ":"))
-    if len(arrays) > LIMIT_ARRAYS or 2 * len(text) > LIMIT_HEADER:
-        raise ValueError(
-            f"cannot save {file}: {len(arrays)} arrays and {len(text)} bytes of facts are more "
-            f"than one file takes ({LIMIT_ARRAYS} and {LIMIT_HEADER // 2}); save several files"
-        )
+    return {FACTS: text, CHECKSUM: f"{zlib.crc32(text.encode()):010}"}
+
+
+def _serialize(file: FilePath, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
+    from safetensors import SafetensorError, TensorSpec, serialize_file
+
     specs = {
         name: TensorSpec(
             dtype=array.dtype.name,
@@ -77,14 +104,25 @@ def write(
             data_ptr=array.ctypes.data,
             data_len=array.nbytes,
         )
-        for name, array in stored.items()
+        for name, array in arrays.items()
     }
     try:
-        serialize_file(specs, file, {FACTS: text, CHECKSUM: str(zlib.crc32(text.encode()))})
+        serialize_file(specs, file, metadata)
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
         code = int(number[1]) if number else 5
         raise OSError(code, os.strerror(code) if number else str(error)) from error
+
+
+def _replace_metadata(file: FilePath, old: Mapping[str, str], new: Mapping[str, str]) -> None:
+    """Writes texts of the same lengths into a header; what stands between them stays."""
+    with file.open("r+b") as stream:
+        header = stream.read(int.from_bytes(stream.read(8), "little"))
+        for name in old:
+            before, after = (f'"{name}":{json.dumps(x[name])}'.encode() for x in (old, new))
+            header = header.replace(before, after)
+        stream.seek(8)
+        stream.write(header)
 
 
 class TensorFile:
@@ -130,10 +168,9 @@ class TensorFile:
 
     def _record(self, metadata: Mapping[str, str]) -> Any:
         text = metadata.get(FACTS, "")
-        if (
-            metadata.keys() != {FACTS, CHECKSUM}
-            or str(zlib.crc32(text.encode())) != metadata[CHECKSUM]
-        ):
+        if metadata.keys() != {FACTS, CHECKSUM} or f"{zlib.crc32(text.encode()):010}" != metadata[
+            CHECKSUM
+        ].zfill(10):
             raise self._damaged("its facts do not have their checksum")
         record = json.loads(text)
         if record["format"] != FORMAT:
