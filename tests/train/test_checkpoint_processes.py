@@ -4,6 +4,7 @@ How many are killed is WEFT_KILLS.
 """
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -28,7 +29,7 @@ def damage(step):
 
 
 def run_two(tmp_path, action, spec):
-    """Runs two processes of two devices each."""
+    """Runs two processes of two devices each; returns what each wrote to standard error."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -44,11 +45,13 @@ def run_two(tmp_path, action, spec):
         )
         for rank in range(2)
     ]
+    told = []
     for rank, process in enumerate(processes):
         out, err = process.communicate(timeout=100)
         assert process.returncode == 0, err[-4000:]
         assert f"done {rank}" in out
-    return err
+        told.append(err)
+    return told
 
 
 def run_one(tmp_path, action, spec, capsys):
@@ -67,7 +70,16 @@ def test_one_process_saves_and_two_restore(tmp_path, capsys):
     run_one(tmp_path, "save", "columns", capsys)
     run_two(tmp_path, "restore", "rows")
     damage(tmp_path / "0000000002")  # found by one of them, and told to the other
-    run_two(tmp_path, "fall back", "rows")
+    told = run_two(tmp_path, "fall back", "rows")
+    found = [re.search(r"process \d cannot read its part of it", text) for text in told]
+    assert sum(map(bool, found)) <= 1
+    assert all("0000000002 is damaged" in text for text in told)
+
+
+def test_what_fails_in_one_process_both_are_told(tmp_path, capsys):
+    run_two(tmp_path, "fail", "rows")
+    assert sorted(os.listdir(tmp_path)) == ["0000000001", "0000000002"]
+    run_one(tmp_path, "restore", "columns", capsys)
 
 
 # -- processes that are killed
