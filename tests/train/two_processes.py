@@ -114,7 +114,7 @@ def fail_and_save(checkpoints: Checkpoints, folder: str, spec: str, rank: int) -
 
 
 def main(action: str, folder: str, spec: str, rank: str = "0", port: str = "") -> None:
-    """Saves steps 1 and 2, after some that fail or not, or restores the newest, or finds it damaged and takes the one before."""
+    """Saves steps 1 and 2, perhaps after some that fail; or restores the newest that is sound."""
     if port:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(f"127.0.0.1:{port}", 2, int(rank), heartbeat_timeout_seconds=10)
