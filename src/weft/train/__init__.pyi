@@ -8,8 +8,10 @@ from weft.train import optimizer as optimizer
 from weft.train.checkpoints import Checkpoints as Checkpoints
 from weft.train.history import History as History
 from weft.train.history import is_stale as is_stale
+from weft.train.learner import Learner as Learner
 from weft.train.loader import Loader as Loader
 from weft.train.lock import FolderInUseError as FolderInUseError
+from weft.train.loss_scale import LossScale as LossScale
 from weft.train.nan_guard import NaNError as NaNError
 from weft.train.nan_guard import nonfinite_paths as nonfinite_paths
 from weft.train.progress import Bar as Bar

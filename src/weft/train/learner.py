@@ -1,0 +1,247 @@
+"""Learner: a model with all that training it takes, declared once.
+
+What is *trained* of the model is one filter: `wrt` without what is `frozen`. Gradients are taken of
+that, and the optimizer, the averages and the norms know nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from weft._core.filters import All, Filter, Not, filter_text
+from weft._core.path import Path
+from weft._graph import State, state, to_flat_state
+from weft._lift.autodiff import DiffState, value_and_grad
+from weft._lift.branch import cond
+from weft._module import Pytree
+from weft._rng import RngState
+from weft._variable.types import Param
+from weft._variable.variable import Variable
+from weft.train.ema import EMA
+from weft.train.groups import Groups, partition
+from weft.train.leaves import strip
+from weft.train.loss_scale import LossScale
+from weft.train.optimizer import Optimizer
+
+M = TypeVar("M")
+
+
+class Learner(Pytree, Generic[M]):
+    """A model, its optimizer, and what else a step of training changes, as one object.
+
+    It is passed to `nnx.jit`, saved and restored as a whole. Variables that are frozen have neither
+    gradients nor optimizer state. Everything else is Optax's: schedules, clipping, decay.
+
+    Attributes:
+      model: the model.
+      optimizer: the `nnx.Optimizer` of what is trained.
+      ema: the `nnx.EMA` of what is trained, or None.
+      loss_scale: the `train.LossScale`, or None.
+      trained: the filter that selects what is trained.
+
+    Args:
+      model: the model.
+      tx: an Optax transformation; or pairs of a filter and a transformation, of which a parameter
+        takes the first that selects it: `[(nnx.PathContains("bias"), optax.sgd(0.1)), (..., tx)]`.
+      wrt: the filter that selects what is trained.
+      frozen: a filter for what of it is not.
+      ema: the decay of an exponential moving average of what is trained; None for none.
+      accumulate: the gradients of so many steps are averaged before the parameters change, by
+        `optax.MultiSteps`. The average of parameters moves when they change.
+      loss_scale: how float16 keeps its gradients from vanishing: True for `train.LossScale()`, or
+        one of your own.
+
+    Raises:
+      TypeError: if `tx` is neither a transformation nor groups.
+      ValueError: if `frozen` or a group selects nothing, or nothing is left to be trained.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> import weft as nnx
+      >>> from weft import train
+      >>> model = nnx.Sequential(
+      ...     nnx.Linear(2, 8, rngs=nnx.Rngs(0)), nnx.relu, nnx.Linear(8, 1, rngs=nnx.Rngs(1))
+      ... )
+      >>> first = nnx.PathContains(0)  # stays as it is
+      >>> learner = train.Learner(model, optax.adam(1e-2), frozen=first, ema=0.99)
+      >>> def loss_fn(model, x, y):
+      ...     return jnp.mean((model(x) - y) ** 2)
+      >>> @nnx.jit
+      ... def train_step(learner, x, y):
+      ...     loss, norms = learner.step(loss_fn, x, y)
+      ...     return {"loss": loss, **norms}
+      >>> values = train_step(learner, jnp.ones((4, 2)), jnp.ones((4, 1)))
+      >>> sorted(values)
+      ['grad_norm', 'loss', 'update_norm']
+    """
+
+    def __init__(
+        self,
+        model: M,
+        tx: optax.GradientTransformation | optax.MultiSteps | Groups,
+        *,
+        wrt: Filter = Param,
+        frozen: Filter = None,
+        ema: float | None = None,
+        accumulate: int = 1,
+        loss_scale: LossScale | bool = False,
+    ):
+        trained: Filter = wrt
+        if frozen is not None:
+            if not to_flat_state(state(model, All(wrt, frozen))):
+                raise ValueError(
+                    f"frozen={filter_text(frozen)} selects nothing of what wrt={filter_text(wrt)} "
+                    "does: give a filter such as `nnx.PathContains('encoder')`, or leave it out"
+                )
+            trained = All(wrt, Not(frozen))
+        if isinstance(tx, Sequence) and not isinstance(tx, optax.GradientTransformation):
+            tx = partition(model, trained, tx)
+        if accumulate != 1:
+            if accumulate < 1 or isinstance(tx, optax.MultiSteps):
+                raise ValueError(
+                    f"accumulate={accumulate!r} of a {type(tx).__name__}: give a number of steps "
+                    "from 1 and a plain transformation, or `optax.MultiSteps` and no number"
+                )
+            tx = optax.MultiSteps(tx, accumulate)  # type: ignore[arg-type]
+        self.trained = trained
+        self.model = model
+        self.optimizer = Optimizer(model, tx, wrt=trained)  # type: ignore[arg-type]
+        self.ema = None if ema is None else EMA(model, ema, only=trained)
+        self.loss_scale = LossScale() if loss_scale is True else loss_scale or None
+
+    def step(
+        self, loss_fn: Callable[..., Any], /, *args: Any, has_aux: bool = False, **kwargs: Any
+    ) -> tuple[Any, dict[str, jax.Array]]:
+        """Makes one step of training, in place.
+
+        With a loss scale, a step whose gradients are not finite changes the scale, random streams
+        and nothing else, also what the model itself writes (statistics of BatchNorm).
+
+        Args:
+          loss_fn: a function of the model and of what follows that returns a scalar loss.
+          *args: what it is called with after the model.
+          has_aux: whether it returns a pair, of the loss and anything else.
+          **kwargs: what it is called with by name.
+
+        Returns:
+          What `loss_fn` returned, and norms as of `update`.
+        """
+        before = self._own() if self.loss_scale else {}
+        values, grads = self.value_and_grad(loss_fn, has_aux=has_aux)(*args, **kwargs)
+        norms = self.update(grads)
+        for path, variable in self._variables().items() if before else ():
+            old, new = before[path], variable.get_raw_value()
+            if new is not old:
+                variable.set_raw_value(
+                    jax.tree.map(lambda a, b: jnp.where(norms["skipped"], a, b), old, new)
+                )
+        return values, norms
+
+    def value_and_grad(
+        self, loss_fn: Callable[..., Any], /, *, has_aux: bool = False
+    ) -> Callable[..., tuple[Any, State]]:
+        """Returns a function of what follows the model, to the loss and the gradients.
+
+        As `nnx.value_and_grad`, of what is trained. Gradients with a loss scale are divided by it,
+        in float32.
+
+        Args:
+          loss_fn: a function of the model and of what follows that returns a scalar loss.
+          has_aux: whether it returns a pair, of the loss and anything else.
+        """
+        scale = self.loss_scale
+        chosen = DiffState(0, self.trained)
+        if scale is None:
+            differentiated = value_and_grad(loss_fn, argnums=chosen, has_aux=has_aux)
+            return lambda *args, **kwargs: differentiated(self.model, *args, **kwargs)
+
+        def scaled(model: M, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+            values = loss_fn(model, *args, **kwargs)
+            return scale.scale(values[0] if has_aux else values), values
+
+        differentiated = value_and_grad(scaled, argnums=chosen, has_aux=True)
+
+        def call(*args: Any, **kwargs: Any) -> tuple[Any, State]:
+            (_, values), grads = differentiated(self.model, *args, **kwargs)
+            return values, scale.unscale(grads)
+
+        return call
+
+    def update(self, grads: Any, /) -> dict[str, jax.Array]:
+        """Changes what is trained by gradients, in place.
+
+        Args:
+          grads: the gradients, as `value_and_grad` gives them.
+
+        Returns:
+          Scalars by name: `grad_norm` and `update_norm`, the norms of all gradients and of all that
+          was added, in float32; with a loss scale `loss_scale` and `skipped`, 1 where the step
+          was left out and 0 elsewhere.
+
+        Raises:
+          StructureError: if the gradients do not fit what is trained.
+        """
+        grad_norm = _norm(grads)
+        if self.loss_scale is None:
+            return {"grad_norm": grad_norm, "update_norm": _apply(self, grads)}
+        finite = jnp.isfinite(grad_norm)
+        update_norm = cond(finite, _apply, _leave_out, self, grads)
+        self.loss_scale.adjust(finite)
+        return {
+            "grad_norm": grad_norm,
+            "update_norm": update_norm,
+            "loss_scale": self.loss_scale.value.get_raw_value(),
+            "skipped": 1.0 - finite.astype(jnp.float32),
+        }
+
+    def averaged(self) -> M:
+        """Returns the model with the averages in the place of what is trained.
+
+        It holds the very Variables of the average, and for the rest those of the model.
+
+        Raises:
+          ValueError: if there is no average.
+        """
+        if self.ema is None:
+            raise ValueError("the Learner keeps no average: `train.Learner(model, tx, ema=0.999)`")
+        return self.ema.apply_to(self.model)
+
+    def _variables(self) -> dict[Path, Variable]:
+        """Returns by path what the model itself may write: what is neither trained nor random."""
+        rest = state(self.model, Not((self.trained, RngState)))
+        return {path: x for path, x in to_flat_state(rest) if isinstance(x, Variable)}
+
+    def _own(self) -> dict[Path, Any]:
+        return {path: variable.get_raw_value() for path, variable in self._variables().items()}
+
+
+def _apply(learner: Learner[Any], grads: Any) -> jax.Array:
+    """Makes an update; returns the norm of what was added."""
+    optimizer = learner.optimizer
+    updates = optimizer.update(learner.model, grads)
+    if learner.ema is not None:
+        tx = optimizer.tx
+        if isinstance(tx, optax.MultiSteps):
+            is_last = tx.has_updated(strip(optimizer.opt_state))
+            cond(is_last, EMA.update, _stay, learner.ema, learner.model)
+        else:
+            learner.ema.update(learner.model)
+    return _norm(updates)
+
+
+def _leave_out(learner: Learner[Any], grads: Any) -> jax.Array:
+    return jnp.float32(0)
+
+
+def _stay(ema: EMA, model: Any) -> None:
+    return None
+
+
+def _norm(tree: Any) -> jax.Array:
+    """Returns the Euclidean norm of all leaves, in float32."""
+    return optax.tree.norm(jax.tree.map(lambda x: x.astype(jnp.float32), strip(tree)))
