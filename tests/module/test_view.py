@@ -4,6 +4,7 @@ import inspect
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import weft as nnx
@@ -157,3 +158,51 @@ def test_attributes_that_no_module_has(model):
 def test_views_are_pytrees(model):
     seen = nnx.view(model.blocks[0], deterministic=True)
     assert len(jax.tree.leaves(seen)) == len(jax.tree.leaves(model.blocks[0]))
+
+
+# -- stacked layers
+
+
+class Counter(nnx.Module):
+    def set_view(self, size: int) -> None:
+        self.count = nnx.Cache(jnp.arange(size))
+
+
+class Layers(nnx.Module):
+    """What a Stack is to views."""
+
+    def __init__(self, inner: nnx.Module, n: int):
+        self.stacked = inner
+        self.plain = Counter()
+        self.n = n
+
+    @property
+    def __nnx_stacked__(self) -> dict[str, int]:
+        return {"stacked": self.n}
+
+
+def test_what_is_made_among_stacked_layers_has_their_axes():
+    seen = nnx.view(Layers(Layers(Counter(), 3), 2), size=4)
+    inner = seen.stacked
+    assert seen.plain.count.shape == (4,) and inner.plain.count.shape == (2, 4)
+    assert inner.stacked.count.shape == (2, 3, 4)
+    assert (inner.stacked.count[...] == jnp.arange(4)).all()
+
+
+def test_a_stack_decodes_as_it_computes_at_once():
+    class Attention(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs):
+            self.inner = nnx.MultiHeadAttention(2, 8, decode=False, rngs=rngs)
+
+        def __call__(self, x):
+            return x + self.inner(x, is_causal=True)
+
+    model = nnx.Stack(Attention, 3, rngs=nnx.Rngs(0))
+    x = jnp.sin(jnp.arange(80.0).reshape(2, 5, 8))
+    for _ in range(2):  # each with an empty cache
+        decoder = nnx.view(model, decode=True, batch_size=2, max_length=5)
+        parts = [decoder(x[:, i : i + 1]) for i in range(5)]
+        np.testing.assert_allclose(jnp.concatenate(parts, 1), model(x), atol=1e-5)
+    assert decoder.stacked.inner.cached_key.shape == (3, 2, 5, 2, 4)
+    assert model.stacked.inner.cached_key is None
+    assert decoder.stacked.inner.query.kernel is model.stacked.inner.query.kernel

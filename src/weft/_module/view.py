@@ -2,19 +2,26 @@
 
 A *view* is a copy of a model whose objects are new and whose Variables are the model's own.
 Modules that can be set up in several ways say how in a method `set_view`, whose keyword parameters
-are the options of `nnx.view`.
+are the options of `nnx.view`. A Module that holds others *stacked*, with an axis for the layers in
+front, says by `__nnx_stacked__` how many; what `set_view` makes there gets that axis.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
+import jax
+import jax.numpy as jnp
+
 from weft._core.filters import Filter, to_predicate
-from weft._graph.api import clone
-from weft._module.module import assign, iter_modules
+from weft._core.path import Path
+from weft._graph.api import clone, state
+from weft._graph.state import to_flat_state
+from weft._module.module import Module, assign, iter_modules
+from weft._variable.variable import Variable
 
 A = TypeVar("A")
 
@@ -54,7 +61,8 @@ def view(
     new = clone(node, variables=False, graph=graph)
     selected = to_predicate(only)
     unused, known = set(kwargs), set()
-    for path, module in iter_modules(new, graph=graph):
+    modules = dict(iter_modules(new, graph=graph))
+    for path, module in modules.items():
         options = _options(type(module))
         if options is None or not selected(path, module):
             continue
@@ -62,7 +70,7 @@ def view(
         known.update(options)
         taken = {k: v for k, v in kwargs.items() if takes_all or k in options}
         if taken:
-            module.set_view(**taken)  # type: ignore[attr-defined]
+            _set_view(module, taken, _stacked_axes(modules, path))
             unused -= taken.keys()
     if unused and raise_if_not_found:
         raise ValueError(
@@ -71,6 +79,26 @@ def view(
             "`nnx.view_info(model)`"
         )
     return new
+
+
+def _stacked_axes(modules: Mapping[Path, Module], path: Path) -> tuple[int, ...]:
+    """Returns the sizes of the axes that what is held at a path has in front."""
+    holders = [(modules.get(path[:i]), path[i]) for i in range(len(path))]
+    return tuple([_stacked(m)[key] for m, key in holders if key in _stacked(m)])
+
+
+def _stacked(module: Any) -> Mapping[str, int]:
+    """Returns by attribute of a Module how many layers are stacked there."""
+    return getattr(module, "__nnx_stacked__", {})
+
+
+def _set_view(module: Any, options: Mapping[str, Any], axes: tuple[int, ...]) -> None:
+    before = {id(leaf) for _, leaf in to_flat_state(state(module))} if axes else set()
+    module.set_view(**options)
+    for _, leaf in to_flat_state(state(module)) if axes else ():
+        if isinstance(leaf, Variable) and id(leaf) not in before:
+            stacked = lambda x: jnp.broadcast_to(x, axes + jnp.shape(x))  # noqa: E731
+            leaf.set_raw_value(jax.tree.map(stacked, leaf.get_raw_value()))
 
 
 def view_info(node: Any, /, *, only: Filter = ..., graph: bool | None = None) -> str:

@@ -119,6 +119,10 @@ class Stack(Module, Generic[B]):
         self.has_aux = has_aux
         self.partition = partition
 
+    @property
+    def __nnx_stacked__(self) -> dict[str, int]:
+        return {"stacked": self.n}
+
     def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Applies all blocks in turn.
 
