@@ -24,9 +24,9 @@ try:
         "dispatch dispatch_cases depth depth_cases graph memory train startup "
         "startup_process".split(),
     )
-    transformer, digits, instructions, harness, loop, saving = map(
+    transformer, digits, instructions, harness, loop, saving, cross_entropy, gpt2 = map(
         importlib.import_module,
-        "transformer digits_network instructions harness loop saving".split(),
+        "transformer digits_network instructions harness loop saving cross_entropy gpt2".split(),
     )
 finally:
     sys.path.remove(str(FOLDER))
@@ -397,3 +397,55 @@ def test_saving_table():
         [saving.SAVE, "1.9 s", "0.53 GB/s", "1.30", "at most 1.3: met"],
         [saving.WAIT, "150 ms", "6.67 GB/s", "0.10", ""],
     ]
+
+
+# -- cross entropy
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_cross_entropy_ways_do_the_same(transposed):
+    layer = cross_entropy.Layer("", 9, 4, 24, jnp.float32, transposed)
+    found = {v.name: v.call() for v in cross_entropy.variants(layer)}
+    assert len(found) == 5
+    for loss, gradients in found.values():
+        assert [x.shape for x in gradients] == [x.shape for x in layer.shapes[:2]]
+        np.testing.assert_allclose(loss, found[cross_entropy.PLAIN][0], rtol=1e-5)
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5),
+            gradients,
+            found[cross_entropy.PLAIN][1],
+        )
+
+
+def test_cross_entropy_tables():
+    names = (cross_entropy.PLAIN, cross_entropy.CHUNKED, cross_entropy.TWIN)
+    found = dict(zip(names, (20_000_000, 5_000_000, 20_000_000), strict=True))
+    assert cross_entropy.memory_rows("a", found)[1] == ["a", cross_entropy.CHUNKED, "5.0", "0.25"]
+    samples = dict(zip(names, ([1.0, 1.0], [1.2, 1.2], [1.0, 1.0]), strict=True))
+    rows = cross_entropy.time_rows("a", samples)
+    assert rows[0][-2:] == ["1", ""]
+    assert rows[1][-2:] == ["1.20 (1.20 to 1.20)", "1.1 **missed**"]
+    full = cross_entropy.sizes(quick=False)[0]
+    assert [x.size for x in full[2].shapes] == [8192 * 4096, 4096 * 128256, 8192]
+
+
+def test_cross_entropy_needs_a_fraction_of_the_bytes():
+    layer = cross_entropy.Layer("", 4096, 4, 64, jnp.float32, True)
+    found = cross_entropy.temporary(layer)
+    assert found[cross_entropy.CHUNKED] < found[cross_entropy.PLAIN] / 2
+
+
+def test_cross_entropy_train_steps_do_the_same(monkeypatch, capsys):
+    monkeypatch.setattr(gpt2.optax, "adamw", lambda rate: optax.sgd(0.1))
+    losses = []
+    for loss in gpt2.LOSSES.values():
+        step = gpt2.Step(gpt2.TINY, loss)
+        losses.append([float(step()) for _ in range(2)])
+        assert gpt2.TINY.parameters() == sum(
+            x.size for x in jax.tree.leaves(nnx.state(step.model, nnx.Param))
+        )
+    np.testing.assert_allclose(*losses, rtol=0.01)
+    assert losses[0][1] < losses[0][0]
+    assert 123e6 < gpt2.Size().parameters() < 125e6
+    cross_entropy.main(["--gpu", "--quick", "--rounds", "1"])
+    assert "| nnx.linear_cross_entropy |" in capsys.readouterr().out

@@ -88,9 +88,9 @@ __all__, __getattr__, __dir__ = _names_in(  # pyright: ignore[reportUnsupportedD
             celu combine_masks Conv ConvTranspose dot_product_attention
             dot_product_attention_with_rope Dropout Einsum elu Embed Flatten gelu GlobalAvgPool
             GlobalMaxPool glu GroupNorm GRUCell hard_sigmoid hard_silu hard_swish hard_tanh Identity
-            identity Initializer InstanceNorm LayerNorm leaky_relu Linear LinearGeneral log_sigmoid
-            log_softmax logsumexp LoRA LoRALinear LoRAParam LSTMCell make_attention_mask
-            make_causal_mask max_pool MaxPool min_pool MinPool MultiHeadAttention one_hot
+            identity Initializer InstanceNorm LayerNorm leaky_relu Linear linear_cross_entropy
+            LinearGeneral log_sigmoid log_softmax logsumexp LoRA LoRALinear LoRAParam LSTMCell
+            make_attention_mask make_causal_mask max_pool MaxPool min_pool MinPool MultiHeadAttention one_hot
             OptimizedLSTMCell pool PReLU relu relu6 RMSNorm RNN RNNCellBase RoPE selu sigmoid silu
             SimpleCell soft_sign softmax softplus SpectralNorm Stack standardize swish tanh unstack
             WeightNorm

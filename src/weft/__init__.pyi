@@ -150,6 +150,7 @@ from weft.nn import GRUCell as GRUCell, hard_sigmoid as hard_sigmoid, hard_silu 
 from weft.nn import hard_swish as hard_swish, hard_tanh as hard_tanh, Identity as Identity
 from weft.nn import identity as identity, Initializer as Initializer, InstanceNorm as InstanceNorm
 from weft.nn import LayerNorm as LayerNorm, leaky_relu as leaky_relu, Linear as Linear
+from weft.nn import linear_cross_entropy as linear_cross_entropy
 from weft.nn import LinearGeneral as LinearGeneral, log_sigmoid as log_sigmoid
 from weft.nn import log_softmax as log_softmax, logsumexp as logsumexp, LoRA as LoRA
 from weft.nn.adapt import lora as lora

@@ -50,9 +50,11 @@ def seen():
 
 @pytest.fixture
 def observer(seen):
-    def observe(obj, name, args, kwargs):
+    def observe(obj, name, call, args, kwargs):
         seen.append(("begin", name, args, kwargs))
-        return lambda output: seen.append(("end", name, output))
+        output = call(*args, **kwargs)
+        seen.append(("end", name, output))
+        return output
 
     return observe
 
@@ -98,17 +100,28 @@ def test_only_the_given_objects_are_observed(seen, observer):
     assert seen == []
 
 
-def test_observers_nest_and_may_not_care(seen, observer):
+def test_observers_nest(seen, observer):
     obj, inner = Base(), []
 
-    def quiet(obj, name, args, kwargs):
+    def quiet(obj, name, call, args, kwargs):
         inner.append(name)
+        return call(*args, **kwargs)
 
     with observing([obj], observer):
         with observing([obj], quiet):
             obj.add(1)
         obj.add(2)
     assert inner == ["add"] and len(seen) == 4 and type(obj) is Base
+
+
+def test_an_observer_may_change_what_goes_in_and_comes_out():
+    obj = Base()
+
+    def negate(obj, name, call, args, kwargs):
+        return -call(*(10 * x for x in args), **kwargs)
+
+    with observing([obj], negate):
+        assert obj.add(2) == -21
 
 
 def test_other_threads_are_not_observed(seen, observer):
@@ -146,6 +159,6 @@ def test_classes_are_made_once():
     obj = Base()
     classes = set()
     for _ in range(2):
-        with observing([obj], lambda *_: None):
+        with observing([obj], lambda obj, name, call, args, kwargs: call()):
             classes.add(type(obj))
     assert len(classes) == 1

@@ -229,6 +229,17 @@ FUNCTIONS = {
     "pool": Row(
         function(lambda x: nnx.pool(x, -np.inf, jax.lax.max, (2, 2), None, "SAME")), (IMAGE,)
     ),
+    "linear_cross_entropy": Row(
+        function(
+            lambda x, kernel: nnx.linear_cross_entropy(
+                x, kernel, jnp.array([1, 2]), reduction="none", label_smoothing=0.1
+            )
+        ),
+        (X, (4, 3)),
+        multiple=16,
+        low="float32",
+        large="logit",
+    ),
     "dot_product_attention": attention(is_causal=lambda dtype: True),
     "dot_product_attention, masked": attention(mask=lambda dtype: BELOW),
     "dot_product_attention, biased": attention(

@@ -25,7 +25,7 @@ from weft._core.types import ARRAY_TYPES
 from weft._graph.state import State, from_flat_state, to_flat_state
 from weft._module.containers import Dict
 from weft._module.module import Module, iter_modules
-from weft._module.observe import Finish, observing
+from weft._module.observe import observing
 from weft._module.taps import TAPS
 from weft._object.pytree import Pytree, attributes
 from weft._variable.storage import make
@@ -281,17 +281,18 @@ def _collect(
             yield (*path, name), variable, group
 
 
-def _sow_output(module: Any, name: str, args: tuple, kwargs: dict[str, Any]) -> Finish | None:
-    def sow(output: Any) -> None:
-        leaves = jax.tree.leaves(output, is_leaf=lambda x: isinstance(x, Pytree))
-        if leaves and all(
-            isinstance(x, (*ARRAY_TYPES, np.generic, int, float, complex)) for x in leaves
-        ):
-            for tap in attributes(module).get(TAPS, ()):
-                if tap.method_outputs is not None:
-                    tap.sow(module, tap.method_outputs, name, output, _append, tuple)
-
-    return sow
+def _sow_output(
+    module: Any, name: str, call: Callable[..., Any], args: tuple, kwargs: dict[str, Any]
+) -> Any:
+    output = call(*args, **kwargs)
+    leaves = jax.tree.leaves(output, is_leaf=lambda x: isinstance(x, Pytree))
+    if leaves and all(
+        isinstance(x, (*ARRAY_TYPES, np.generic, int, float, complex)) for x in leaves
+    ):
+        for tap in attributes(module).get(TAPS, ()):
+            if tap.method_outputs is not None:
+                tap.sow(module, tap.method_outputs, name, output, _append, tuple)
+    return output
 
 
 def _append(kept: tuple, new: Any) -> tuple:

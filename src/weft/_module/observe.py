@@ -1,8 +1,8 @@
 """Watching calls of methods without changing the classes that users wrote.
 
 An *observed* object is, for the time of a `with` block, an instance of a subclass of its own class
-whose methods tell the *observers* about each call. An observer is asked before the call and
-returns what to tell the output to, or None if it does not care.
+whose methods call the *observers* instead. An observer stands around a call: it is given the
+method, calls it, and returns what the caller gets.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 from weft._module.module import Module
 from weft._object.pytree import Pytree
 
-Finish = Callable[[Any], None]
-Observer = Callable[[Any, str, tuple[Any, ...], dict[str, Any]], Finish | None]
+Observer = Callable[[Any, str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+"""`observer(object, name, method, args, kwargs)` returns what `method(*args, **kwargs)` returns."""
 
 
 class _Active(threading.local):
@@ -51,14 +51,17 @@ def _observed_method(name: str, cls: type) -> Callable[..., Any]:
     @functools.wraps(getattr(cls, name), updated=())
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         call = getattr(super(_OBSERVED[cls], self), name)
-        asked = [observer(self, name, args, kwargs) for observer in _active.observers]
-        output = call(*args, **kwargs)
-        for finish in asked:
-            if finish is not None:
-                finish(output)
-        return output
+        for observer in _active.observers:
+            call = _around(observer, self, name, call)
+        return call(*args, **kwargs)
 
     return method
+
+
+def _around(
+    observer: Observer, obj: Any, name: str, call: Callable[..., Any]
+) -> Callable[..., Any]:
+    return lambda *args, **kwargs: observer(obj, name, call, args, kwargs)
 
 
 def _observed_class(cls: type) -> type:
@@ -81,7 +84,7 @@ def original_class(cls: type) -> type:
 
 @contextlib.contextmanager
 def observing(objects: Iterable[Pytree], observer: Observer) -> Iterator[None]:
-    """Tells an observer about calls of the methods of some objects, in this thread."""
+    """Puts an observer around calls of the methods of some objects, in this thread."""
     changed = [x for x in objects if original_class(type(x)) is type(x)]
     before = _active.observers
     try:

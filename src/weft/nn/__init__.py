@@ -21,6 +21,7 @@ __all__, __getattr__, __dir__ = _names_in(  # pyright: ignore[reportUnsupportedD
         "weft.nn.bidirectional": "Bidirectional",
         "weft.nn.conv": "Conv",
         "weft.nn.conv_transpose": "ConvTranspose",
+        "weft.nn.cross_entropy": "linear_cross_entropy",
         "weft.nn.dot_product": "dot_product_attention",
         "weft.nn.dropout": "Dropout",
         "weft.nn.einsum": "Einsum",

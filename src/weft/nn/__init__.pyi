@@ -24,6 +24,7 @@ from weft.nn.batch_norm import BatchNorm as BatchNorm
 from weft.nn.bidirectional import Bidirectional as Bidirectional
 from weft.nn.conv import Conv as Conv
 from weft.nn.conv_transpose import ConvTranspose as ConvTranspose
+from weft.nn.cross_entropy import linear_cross_entropy as linear_cross_entropy
 from weft.nn.dot_product import dot_product_attention as dot_product_attention
 from weft.nn.dropout import Dropout as Dropout
 from weft.nn.einsum import Einsum as Einsum

@@ -21,7 +21,7 @@ from weft._graph.iterate import iter_graph
 from weft._graph.records import GraphDef
 from weft._module import Pytree
 from weft._module.containers import Dict
-from weft._module.observe import Finish, observing, original_class
+from weft._module.observe import observing, original_class
 from weft._object.pytree import attributes
 from weft._variable.variable import Variable, raw_value
 
@@ -103,21 +103,21 @@ def record_calls(
     parts = take_parts((model, args, kwargs))
     calls: list[RecordedCall | None] = []
 
-    def observe(part: Any, name: str, args: tuple, kwargs: dict[str, Any]) -> Finish | None:
+    def observe(
+        part: Any, name: str, call: Callable[..., Any], args: tuple, kwargs: dict[str, Any]
+    ) -> Any:
         if name not in ("__call__", method):
-            return None
+            return call(*args, **kwargs)
         position = len(calls)
         calls.append(None)  # calls are listed as they begin, and known when they end
         whole = take_parts((part, args, kwargs)) if with_parts else None
         inputs = _abstract((args, kwargs))
         place = attributes(part)[_PLACE]
-
-        def finish(output: Any) -> None:
-            calls[position] = RecordedCall(
-                place.path, original_class(type(part)), name, inputs, _abstract(output), whole
-            )
-
-        return finish
+        output = call(*args, **kwargs)
+        calls[position] = RecordedCall(
+            place.path, original_class(type(part)), name, inputs, _abstract(output), whole
+        )
+        return output
 
     def run(arrays: list[Any]) -> None:
         model, args, kwargs = parts.build(arrays)

@@ -1,0 +1,248 @@
+"""The loss of a last linear layer over a large vocabulary, without its logits in memory."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from weft._variable.variable import Variable
+from weft.nn.chunked_logits import each, number_of_chunks, summed
+from weft.nn.dtypes import Dtype, as_array, canonicalize_dtype
+from weft.nn.parameters import check_sizes
+from weft.nn.vocabulary_blocks import Operands, Settings, axes_of, varying
+
+Reduction = Literal["mean", "sum", "none"]
+_NAME = "linear_cross_entropy"
+
+
+def linear_cross_entropy(
+    hidden: Any,
+    kernel: Any,
+    labels: Any,
+    bias: Any = None,
+    *,
+    weights: Any = None,
+    reduction: Reduction = "mean",
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    logit_cap: float | None = None,
+    transposed: bool = False,
+    dtype: Dtype | None = None,
+    precision: lax.PrecisionLike = None,
+    chunk_size: int | None = None,
+    vocab_chunk_size: int | None = None,
+    axis_name: str | None = None,
+) -> jax.Array:
+    """Returns the cross entropy of the logits `hidden @ kernel + bias`, which are never all there.
+
+    The logits of a large vocabulary are the largest arrays of a language model by far. Here those
+    of one chunk of tokens are in memory at a time, and the gradients are worked out while they are
+    there, as the sums over chunks that they are. Losses without logits in memory are the subject of
+    Wijmans et al., 2024, "Cut Your Losses in Large-Vocabulary Language Models"
+    (https://arxiv.org/abs/2411.09009); the z-loss is that of Chowdhery et al., 2022, "PaLM"
+    (https://arxiv.org/abs/2204.02311).
+
+    What it costs: with `reduction` "mean" or "sum" three products, as the plain way, and beside the
+    gradients of `hidden` and `kernel` in float32 the logits of a chunk. With "none", where each
+    loss may get a cotangent of its own, four products, unless there is but one chunk; and four with
+    `vocab_chunk_size`. A value without gradients costs one product in any case.
+
+    Gradients may be differentiated again (`jax.grad` of `jax.grad`, `jax.hessian`); the loss itself
+    has no forward mode (`jax.jvp`).
+
+    Args:
+      hidden: array of shape (..., features).
+      kernel: array or Variable of shape (features, vocabulary), as `nnx.Linear` has it.
+      labels: integers of shape (...), the right columns. One outside of the vocabulary that is
+        not `ignore_index` makes loss and gradients NaN.
+      bias: array or Variable of shape (vocabulary,), or None.
+      weights: what each token counts, of shape (...) or one that broadcasts to it; booleans for
+        a mask. What counts nothing may be NaN in `hidden`.
+      reduction: "mean", the mean over what counts, by weights, and 0 where nothing does; "sum"; or
+        "none" for the loss of each token, times its weight.
+      ignore_index: tokens with this label count nothing.
+      label_smoothing: how much of the target is spread evenly over the vocabulary.
+      z_loss: the factor of the square of the logits' `logsumexp`, which keeps it near 0.
+      logit_cap: logits are `logit_cap * tanh(logits / logit_cap)` first.
+      transposed: whether `kernel` is (vocabulary, features), as the table of an `nnx.Embed`.
+      dtype: the dtype of the factors of products, by default what `hidden` and `kernel` promote to.
+        Products, sums and the result are in float32 at least.
+      precision: the precision of products.
+      chunk_size: about how many tokens a chunk has. By default the power of two at or above
+        `features`, from 512 to 2048: then adding to the gradient of the kernel, which is done
+        for each chunk, takes less time than the logits do. Chunks are of one length and together
+        few tokens longer than all.
+      vocab_chunk_size: how many columns of the vocabulary to go through at a time; by default all.
+        Not for kernels whose vocabulary is spread over devices.
+      axis_name: inside `jax.shard_map`, the axis that the vocabulary is spread over: `kernel` and
+        `bias` are this device's part, `labels` and `hidden` are the same on all.
+
+    Returns:
+      A scalar, or with "none" an array of shape (...), in float32, or float64 for inputs in it.
+
+    Raises:
+      TypeError: if labels are no integers, or sizes are none.
+      ValueError: if shapes do not fit, or an option has no such value.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import weft as nnx
+      >>> head = nnx.Linear(8, 1000, use_bias=False, rngs=nnx.Rngs(0))
+      >>> hidden, labels = jnp.ones((2, 5, 8)), jnp.arange(10).reshape(2, 5)
+      >>> loss, grads = nnx.value_and_grad(
+      ...     lambda head: nnx.linear_cross_entropy(hidden, head.kernel, labels)
+      ... )(head)
+      >>> log_p = jax.nn.log_softmax(head(hidden))
+      >>> plain = -jnp.take_along_axis(log_p, labels[..., None], -1).mean()
+      >>> bool(jnp.allclose(loss, plain, atol=1e-5)), grads["kernel"].shape
+      (True, (8, 1000))
+      >>> embed = nnx.Embed(1000, 8, rngs=nnx.Rngs(0))
+      >>> nnx.linear_cross_entropy(hidden, embed.embedding, labels, transposed=True).shape
+      ()
+    """
+    hidden, kernel, labels = (jnp.asarray(as_array(_value(x))) for x in (hidden, kernel, labels))
+    bias = None if bias is None else jnp.asarray(as_array(_value(bias)))
+    weights = None if weights is None else jnp.asarray(as_array(_value(weights)))
+    _check_options(reduction, label_smoothing, logit_cap, transposed)
+    _check_arrays(hidden, kernel, labels, bias, weights, transposed)
+    dtype = jnp.dtype(canonicalize_dtype(hidden, kernel, dtype=dtype))
+    with jax.numpy_dtype_promotion("standard"):
+        wide = jnp.promote_types(dtype, jnp.float32)
+    features, vocabulary = kernel.shape[::-1] if transposed else kernel.shape
+    if chunk_size is None:
+        chunk_size = min(max(512, 1 << (features - 1).bit_length()), 2048)
+    if vocab_chunk_size is None:
+        vocab_chunk_size = vocabulary
+    check_sizes(_NAME, chunk_size=chunk_size, vocab_chunk_size=vocab_chunk_size)
+
+    tokens = hidden.shape[:-1]
+    whole = vocabulary * (1 if axis_name is None else lax.axis_size(axis_name))
+    counts = labels != ignore_index
+    given = jnp.ones((), wide) if weights is None else weights.astype(wide)
+    counts = counts & (given != 0)
+    odd = counts & ((labels < 0) | (labels >= whole))
+    given = jnp.where(counts, jnp.where(odd, jnp.nan, given), jnp.zeros((), wide))
+    labels = jnp.where(counts, jnp.where(odd, 0, labels), -1).astype(jnp.int32)
+
+    if not tokens:  # one token
+        hidden, labels = hidden[None], labels[None]
+    hidden, kernel, bias, labels, given = _vary_alike(
+        (hidden, kernel, bias, labels, given), axis_name
+    )
+    chunks = number_of_chunks(labels.shape, chunk_size)
+    settings = Settings(
+        float(label_smoothing),
+        float(z_loss),
+        None if logit_cap is None else float(logit_cap),
+        transposed,
+        dtype,
+        wide,
+        precision,
+        chunks,
+        vocab_chunk_size,
+        axis_name,
+    )
+    operands = Operands(hidden, kernel, bias)
+    if reduction == "none":
+        return each(settings, operands, labels).reshape(tokens) * given
+    total = summed(settings, operands, labels, given.reshape(labels.shape))
+    if reduction == "sum":
+        return total
+    count = jnp.sum(given)
+    return total / jnp.where(count == 0, 1.0, count)
+
+
+def _value(x: Any) -> Any:
+    return x.get_value() if isinstance(x, Variable) else x
+
+
+def _vary_alike(arrays: Any, axis_name: str | None) -> Any:
+    """Returns arrays that differ along the same mapped axes; kernels along `axis_name` as well.
+
+    What was the same on all devices then gets the sum of their gradients.
+    """
+    hidden, kernel, bias, labels, weights = arrays
+    axes = axes_of(*arrays)
+    own = frozenset() if axis_name is None else axes & {axis_name}
+    tokens = axes - own
+    return (
+        varying(hidden, tokens | own),
+        varying(kernel, tokens | own),
+        varying(bias, tokens | own),
+        varying(labels, tokens),
+        varying(weights, tokens),
+    )
+
+
+def _check_options(
+    reduction: str, label_smoothing: float, logit_cap: float | None, transposed: bool
+) -> None:
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(
+            f'{_NAME} expects reduction to be "mean", "sum" or "none", found {reduction!r}: write '
+            '`reduction="mean"`'
+        )
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(
+            f"{_NAME} expects label_smoothing from 0 to 1, found {label_smoothing!r}: write for "
+            "example `label_smoothing=0.1`"
+        )
+    if logit_cap is not None and not logit_cap > 0:
+        raise ValueError(
+            f"{_NAME} expects logit_cap to be a number over 0, found {logit_cap!r}: write "
+            "`logit_cap=None` for logits as they are"
+        )
+
+
+def _check_arrays(
+    hidden: jax.Array,
+    kernel: jax.Array,
+    labels: jax.Array,
+    bias: jax.Array | None,
+    weights: jax.Array | None,
+    transposed: bool,
+) -> None:
+    axis = 1 if transposed else 0
+    shape = "(vocabulary, features)" if transposed else "(features, vocabulary)"
+    found = f"hidden {hidden.shape}, kernel {kernel.shape}, labels {labels.shape}"
+    if hidden.ndim < 1 or kernel.ndim != 2 or hidden.shape[-1] != kernel.shape[axis]:
+        remedy = "project `hidden` to the features of the kernel, or take another kernel"
+        if kernel.ndim == 2 and hidden.ndim and hidden.shape[-1] == kernel.shape[1 - axis]:
+            remedy = f"the kernel is the other way around, write `transposed={not transposed}`"
+        raise ValueError(
+            f"{_NAME} expects hidden of shape (..., features) and a kernel of shape {shape}, found "
+            f"{found}: {remedy}"
+        )
+    if labels.shape != hidden.shape[:-1]:
+        raise ValueError(
+            f"{_NAME} expects labels of shape {hidden.shape[:-1]}, one for each token of hidden, "
+            f"found {found}: write for example `labels.reshape({hidden.shape[:-1]})`"
+        )
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(
+            f"{_NAME} expects labels to be integers, found {labels.dtype.name}: cast them, "
+            "`labels.astype(jnp.int32)`"
+        )
+    vocabulary = kernel.shape[1 - axis]
+    if bias is not None and bias.shape != (vocabulary,):
+        raise ValueError(
+            f"{_NAME} expects a bias of shape ({vocabulary},), one for each column of the kernel, "
+            f"found {bias.shape} beside kernel {kernel.shape}: write "
+            f"`bias.reshape({vocabulary})` if it has as many elements"
+        )
+    if weights is not None and not _broadcasts(weights.shape, labels.shape):
+        raise ValueError(
+            f"{_NAME} expects weights that broadcast to the labels {labels.shape}, found "
+            f"{weights.shape}: give one for each token, `weights.reshape({labels.shape})`"
+        )
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    try:
+        return jnp.broadcast_shapes(shape, to) == to
+    except ValueError:
+        return False
