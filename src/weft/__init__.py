@@ -96,6 +96,7 @@ __all__, __getattr__, __dir__ = _names_in(  # pyright: ignore[reportUnsupportedD
             WeightNorm
         """,
         "weft.nn.adapt": "lora",
+        "weft.nn.torch_weights": "Into",
         "weft.nn.restack": "stack",
         "weft.tools.display": "display",
         "weft.train.ema": "EMA",
@@ -104,6 +105,9 @@ __all__, __getattr__, __dir__ = _names_in(  # pyright: ignore[reportUnsupportedD
         "weft.train.optimizer": "ModelAndOptimizer Optimizer",
         "weft.train.opt_state": "OptArray OptState OptVariable",
         "weft.tools.summary": "tabulate",
+        "weft.tools.weights.load": "load_weights",
+        "weft.tools.weights.report": "WeightReport WeightRow",
+        "weft.tools.weights.save": "save_weights",
         "weft.train.train_state": "TrainState",
         "weft._flax_names.modules.variablelib": "VariableState",
         "weft.bridge": "wrappers",

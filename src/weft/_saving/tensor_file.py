@@ -43,8 +43,6 @@ def write(
       ValueError: if there is too much of it for one file.
       OSError: if it cannot be written.
     """
-    from safetensors import SafetensorError, TensorSpec, serialize_file
-
     from weft import __version__
 
     arrays, stored, numbers = {}, {}, []
@@ -70,6 +68,20 @@ def write(
             f"cannot save {file}: {len(arrays)} arrays and {len(text)} bytes of facts are more "
             f"than one file takes ({LIMIT_ARRAYS} and {LIMIT_HEADER // 2}); save several files"
         )
+    write_arrays(file, stored, {FACTS: text, CHECKSUM: str(zlib.crc32(text.encode()))})
+
+
+def write_arrays(
+    file: FilePath, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+    """Writes a file of arrays, of dtypes that safetensors has, and texts.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
+    from safetensors import SafetensorError, TensorSpec, serialize_file
+
+    stored = {name: to_stored(array) for name, array in arrays.items()}
     specs = {
         name: TensorSpec(
             dtype=array.dtype.name,
@@ -80,7 +92,7 @@ def write(
         for name, array in stored.items()
     }
     try:
-        serialize_file(specs, file, {FACTS: text, CHECKSUM: str(zlib.crc32(text.encode()))})
+        serialize_file(specs, file, dict(metadata))
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
         code = int(number[1]) if number else 5
