@@ -90,12 +90,13 @@ __all__, __getattr__, __dir__ = _names_in(  # pyright: ignore[reportUnsupportedD
             GlobalMaxPool glu GroupNorm GRUCell hard_sigmoid hard_silu hard_swish hard_tanh Identity
             identity Initializer InstanceNorm LayerNorm leaky_relu Linear linear_cross_entropy
             LinearGeneral log_sigmoid log_softmax logsumexp LoRA LoRALinear LoRAParam LSTMCell
-            make_attention_mask make_causal_mask max_pool MaxPool min_pool MinPool MultiHeadAttention one_hot
-            OptimizedLSTMCell pool PReLU relu relu6 RMSNorm RNN RNNCellBase RoPE selu sigmoid silu
+            make_attention_mask make_causal_mask max_pool MaxPool min_pool MinPool
+            MultiHeadAttention one_hot OptimizedLSTMCell pool PReLU relu relu6 RMSNorm RNN RNNCellBase RoPE selu sigmoid silu
             SimpleCell soft_sign softmax softplus SpectralNorm Stack standardize swish tanh unstack
             WeightNorm
         """,
         "weft.nn.adapt": "lora",
+        "weft.nn.torch_weights": "Into",
         "weft.nn.restack": "stack",
         "weft.tools.display": "display",
         "weft.train.ema": "EMA",
@@ -104,6 +105,9 @@ __all__, __getattr__, __dir__ = _names_in(  # pyright: ignore[reportUnsupportedD
         "weft.train.optimizer": "ModelAndOptimizer Optimizer",
         "weft.train.opt_state": "OptArray OptState OptVariable",
         "weft.tools.summary": "tabulate",
+        "weft.tools.weights.load": "load_weights",
+        "weft.tools.weights.report": "WeightReport WeightRow",
+        "weft.tools.weights.save": "save_weights",
         "weft.train.train_state": "TrainState",
         "weft._flax_names.modules.variablelib": "VariableState",
         "weft.bridge": "wrappers",

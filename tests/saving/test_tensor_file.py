@@ -235,3 +235,22 @@ def test_the_golden_file_of_format_1():
         assert getattr(found, "dtype", None) == getattr(expected, "dtype", None)
     assert objects["weak"].value.weak_type
     assert nnx.load(GOLDEN)["model.'0'"] == 1 + 2j
+
+
+def test_a_header_that_is_written_in_another_way(tmp_path, monkeypatch):
+    write = safetensors.serialize_file
+
+    def with_spaces(arrays, file, metadata):
+        write(arrays, file, metadata)
+        data = Path(file).read_bytes()
+        length = int.from_bytes(data[:8], "little")
+        header = json.dumps(json.loads(data[8 : 8 + length])).encode()
+        header += b" " * (-len(header) % 8)
+        Path(file).write_bytes(len(header).to_bytes(8, "little") + header + data[8 + length :])
+
+    monkeypatch.setattr(safetensors, "serialize_file", with_spaces)
+    nnx.save(tmp_path / "a", **small())
+    objects = small()
+    objects["a"].value = jnp.zeros(3)
+    nnx.restore(tmp_path / "a", **objects)
+    assert (objects["a"][...] == jnp.arange(3.0)).all()

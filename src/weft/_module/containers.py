@@ -455,6 +455,11 @@ class Sequential(Module, Generic[R]):
         if parts:  # methods and partials only refer to objects
             self.parts = parts
 
+    @property
+    def torch_weights(self) -> dict[str, str]:
+        """By the names that `torch.nn.Sequential` has for its parts, those of the layers."""
+        return {str(i): f"layers[{i}]" for i in range(len(self.layers))}
+
     def __len__(self) -> int:
         return len(self.layers)
 

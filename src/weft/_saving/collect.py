@@ -39,11 +39,12 @@ def collect(
         )
     facts = [fact_of(path, value) for path, value in found.leaves.items()]
     for path, value in found.leaves.items():
-        _check_value(format_path(path), value)
+        check_value(format_path(path), value)
     return found, facts
 
 
-def _check_value(where: str, value: Any) -> None:
+def check_value(where: str, value: Any) -> None:
+    """Raises TypeError or ValueError unless a leaf has a value that can be saved."""
     if isinstance(value, (jax.ShapeDtypeStruct, Tracer)):
         raise TypeError(
             f"cannot save {where}: it has no value yet, as it is "

@@ -116,14 +116,29 @@ class Header:
             raise self._damaged(f"its arrays have {place} bytes, and there are {size}")
 
     def read(self, name: str, *, copy: bool) -> np.ndarray:
-        """Returns an array, as part of the mapped file or in memory of its own."""
+        """Returns an array, as part of the mapped file or in memory of its own.
+
+        What was copied is no longer kept in memory as a part of the file: else all of a large one
+        would be there twice in the end.
+        """
         tensor = self.tensors[name]
         dtype = FORMAT_DTYPES[tensor.dtype]
         count = math.prod(tensor.shape)
         if not count:
             return np.empty(tensor.shape, dtype)
         array = np.frombuffer(self._map, dtype, count, self._begin + tensor.begin)
-        return (array.copy() if copy else array).reshape(tensor.shape)
+        if copy:
+            array = array.copy()
+            self._forget(self._begin + tensor.begin, self._begin + tensor.end)
+        return array.reshape(tensor.shape)
+
+    def _forget(self, begin: int, end: int) -> None:
+        """Gives back the memory of a part of the mapped file, which can be read again."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            start = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
+            size = end // mmap.PAGESIZE * mmap.PAGESIZE - start
+            if size > 0:
+                self._map.madvise(mmap.MADV_DONTNEED, start, size)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

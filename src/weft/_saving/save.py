@@ -60,13 +60,14 @@ def save(file: str | os.PathLike[str], /, *, meta: Any = None, **objects: Any) -
     for value in found.leaves.values():
         if isinstance(value, jax.Array) and not is_key(value):
             value.copy_to_host_async()
-    values = map(_on_host, found.leaves, found.leaves.values())
+    values = map(on_host, found.leaves, found.leaves.values())
     pairs = list(zip(facts, values, strict=True))
     with replacing(FilePath(file)) as part:
         tensor_file.write(part, pairs, found.shared, meta)
 
 
-def _on_host(path: Path, value: Any) -> np.ndarray | None:
+def on_host(path: Path, value: Any) -> np.ndarray | None:
+    """Returns an array in the memory of the host, keys as their data; None for what is none."""
     if isinstance(value, jax.Array):
         if not value.is_fully_addressable:
             raise ValueError(
@@ -104,13 +105,13 @@ def load(file: str | os.PathLike[str], /) -> SavedFile:
       >>> saved["model.kernel"].shape, saved.meta
       ((2, 3), {'epoch': 7})
     """
-    return SavedFile(_open(FilePath(file)))
+    return SavedFile(open_any(FilePath(file)))
 
 
 Opened = tensor_file.TensorFile | IndexedFiles | TorchFile
 
 
-def _open(file: FilePath) -> Opened:
+def open_any(file: FilePath) -> Opened:
     """Opens a file of any kind that can be read."""
     if file.is_dir():
         found = [*file.glob(f"*{INDEX}")] or [*file.glob("*.safetensors")]
@@ -149,13 +150,13 @@ class SavedFile(Mapping[str, Any]):
     paths: dict[str, Path]
 
     def __init__(self, opened: Opened):
-        self._opened = opened
+        self.opened = opened
         self.meta = opened.meta
         self.paths = {names.name_of(path): path for path in opened.facts}
 
     def __getitem__(self, name: str) -> Any:
         path = self.paths[name]
-        value, key = self._opened.read(path, copy=False), self._opened.facts[path].key
+        value, key = self.opened.read(path, copy=False), self.opened.facts[path].key
         return value if key is None else jax.random.wrap_key_data(value, impl=key)
 
     def __iter__(self) -> Iterator[str]:
@@ -183,7 +184,7 @@ class SavedFile(Mapping[str, Any]):
         return from_flat_state({path: self[name] for name, path in self.paths.items()})
 
     def __repr__(self) -> str:
-        facts = self._opened.facts
+        facts = self.opened.facts
         inside = ", ".join(f"{name!r}: {facts[path]}" for name, path in self.paths.items())
         return f"SavedFile({{{inside}}})"
 
@@ -226,7 +227,7 @@ def restore(
       >>> bool((model.kernel == other.kernel).all())
       True
     """
-    opened = _open(FilePath(file))
+    opened = open_any(FilePath(file))
     found, wanted, sources = match_objects(
         file,
         opened.facts,

@@ -64,12 +64,13 @@ def write(
             f"cannot save {file}: {len(arrays)} arrays and {size} bytes of facts are more "
             f"than one file takes ({LIMIT_ARRAYS} and {LIMIT_HEADER // 2}); save several files"
         )
-    _serialize(file, stored, empty)
+    write_arrays(file, stored, empty)
     with ThreadPoolExecutor() as pool:  # the disk and all processors at once
         on_disk = pool.submit(sync_file, file)
         sums = dict(zip(stored, pool.map(checksum, stored.values()), strict=True))
         on_disk.result()
-    _replace_metadata(file, empty, metadata(sums))
+    if not _replace_metadata(file, empty, metadata(sums)):
+        write_arrays(file, stored, metadata(sums))
 
 
 def _metadata(
@@ -94,9 +95,17 @@ def _metadata(
     return {FACTS: text, CHECKSUM: f"{zlib.crc32(text.encode()):010}"}
 
 
-def _serialize(file: FilePath, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
+def write_arrays(
+    file: FilePath, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+    """Writes a file of arrays, of dtypes that safetensors has, and texts.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
     from safetensors import SafetensorError, TensorSpec, serialize_file
 
+    stored = {name: to_stored(array) for name, array in arrays.items()}
     specs = {
         name: TensorSpec(
             dtype=array.dtype.name,
@@ -104,25 +113,28 @@ def _serialize(file: FilePath, arrays: Mapping[str, np.ndarray], metadata: dict[
             data_ptr=array.ctypes.data,
             data_len=array.nbytes,
         )
-        for name, array in arrays.items()
+        for name, array in stored.items()
     }
     try:
-        serialize_file(specs, file, metadata)
+        serialize_file(specs, file, dict(metadata))
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
         code = int(number[1]) if number else 5
         raise OSError(code, os.strerror(code) if number else str(error)) from error
 
 
-def _replace_metadata(file: FilePath, old: Mapping[str, str], new: Mapping[str, str]) -> None:
-    """Writes texts of the same lengths into a header; what stands between them stays."""
+def _replace_metadata(file: FilePath, old: Mapping[str, str], new: Mapping[str, str]) -> bool:
+    """Writes texts of the same lengths into a header, if they stand there as JSON is written."""
     with file.open("r+b") as stream:
         header = stream.read(int.from_bytes(stream.read(8), "little"))
         for name in old:
             before, after = (f'"{name}":{json.dumps(x[name])}'.encode() for x in (old, new))
+            if header.count(before) != 1:
+                return False
             header = header.replace(before, after)
         stream.seek(8)
         stream.write(header)
+    return True
 
 
 class TensorFile:

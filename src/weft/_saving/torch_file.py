@@ -87,10 +87,11 @@ def _arrays_in(value: Any, path: Path) -> Iterator[tuple[Path, np.ndarray]]:
         for i, child in enumerate(value):
             yield from _arrays_in(child, (*path, i))
     elif hasattr(value, "detach"):
-        yield path, _array_of(value.detach())
+        yield path, array_of(value.detach())
 
 
-def _array_of(tensor: Any) -> np.ndarray:
+def array_of(tensor: Any) -> np.ndarray:
+    """Returns a tensor of PyTorch, without a gradient, as an array with the same memory."""
     name = str(tensor.dtype).removeprefix("torch.")
     try:
         return tensor.numpy()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ from weft.nn.dtypes import as_array
 from weft.nn.moments import finite_where_masked
 from weft.nn.nnx_names import names_for
 from weft.nn.parameters import NO_METADATA
+from weft.nn.torch_weights import TorchWeights, reshaped
 
 __getattr__ = names_for(__name__)
 
@@ -534,6 +535,8 @@ class PReLU(Module):
       >>> nnx.PReLU(0.25)(jnp.array([-4.0, 3.0]))
       Array([-1.,  3.], dtype=float32)
     """
+
+    torch_weights: ClassVar[TorchWeights] = {"weight": reshaped("negative_slope", (), (1,))}
 
     def __init__(
         self,

@@ -33,6 +33,7 @@ from weft.nn.nnx_names import names_for
 from weft.nn.normalization import LayerNorm
 from weft.nn.parameters import NO_METADATA, check_sizes
 from weft.nn.rope import dot_product_attention_with_rope as dot_product_attention_with_rope
+from weft.nn.torch_weights import TorchWeights
 
 Shape = tuple[int, ...]
 __getattr__ = names_for(__name__)
@@ -253,6 +254,17 @@ class MultiHeadAttention(Module):
         self.cached_key: Cache[jax.Array] | None = data(None)
         self.cached_value: Cache[jax.Array] | None = data(None)
         self.cache_index: Cache[jax.Array] | None = data(None)
+
+    @property
+    def torch_weights(self) -> TorchWeights:
+        """What `nnx.load_weights` takes: the weights of a `torch.nn.MultiheadAttention`."""
+        parts = ("query", "key", "value")
+        out = {"out_proj.weight": "out.kernel", "out_proj.bias": "out.bias"}
+        biases = {"in_proj_bias": tuple([f"{part}.bias" for part in parts])}
+        if self.in_kv_features == self.in_features:
+            return {"in_proj_weight": tuple([f"{part}.kernel" for part in parts]), **biases, **out}
+        kernels = {f"{part[0]}_proj_weight": f"{part}.kernel" for part in parts}
+        return {**kernels, **biases, **out}
 
     def __call__(
         self,

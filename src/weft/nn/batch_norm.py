@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from weft.nn.moments import (
     per_feature,
 )
 from weft.nn.parameters import NO_METADATA
+from weft.nn.torch_weights import TorchWeights
 
 
 class BatchNorm(Module):
@@ -77,6 +78,14 @@ class BatchNorm(Module):
       >>> layer(jnp.array([[1.5]])).tolist()
       [[0.0]]
     """
+
+    torch_weights: ClassVar[TorchWeights] = {
+        "weight": "scale",
+        "bias": "bias",
+        "running_mean": "mean",
+        "running_var": "var",
+        "num_batches_tracked": None,
+    }
 
     def __init__(
         self,

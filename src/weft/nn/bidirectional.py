@@ -12,6 +12,7 @@ from weft._module import Module
 from weft._rng import Rngs, RngStream
 from weft.nn.layer_rngs import find_stream
 from weft.nn.recurrent_cell import carry_stream
+from weft.nn.torch_weights import TorchWeights, of_part
 
 
 @runtime_checkable
@@ -88,6 +89,16 @@ class Bidirectional(Module):
         self.return_carry = return_carry
         draws = any(getattr(rnn, "draws_carry", True) for rnn in (forward_rnn, backward_rnn))
         self.rngs = carry_stream(rngs, "Bidirectional", needed=draws)
+
+    @property
+    def torch_weights(self) -> TorchWeights:
+        """What `nnx.load_weights` takes: those of `torch.nn.LSTM(..., bidirectional=True)`."""
+        forward = getattr(self.forward_rnn, "torch_weights", {})
+        backward = getattr(self.backward_rnn, "torch_weights", {})
+        return {
+            **of_part("forward_rnn", forward),
+            **of_part("backward_rnn", backward, "_reverse"),
+        }
 
     def __call__(
         self,

@@ -20,6 +20,7 @@ from weft.nn.initializers import Initializer, default_bias_init, default_kernel_
 from weft.nn.linear import OutSharding, add_bias, given
 from weft.nn.padding import Padding, canonicalize_padding, per_axis
 from weft.nn.parameters import NO_METADATA, check_sizes, new_param, optional_param, sizes
+from weft.nn.torch_weights import TorchWeights, convolution
 
 # The names that JAX pads by itself; the other ones of Conv are those that jnp.pad knows how to do.
 _LAX_PADDINGS = ("SAME", "SAME_LOWER", "VALID")
@@ -208,6 +209,11 @@ class Conv(Module):
         self.conv_general_dilated = conv_general_dilated
         self.promote_dtype = promote_dtype
         self.preferred_element_type = preferred_element_type
+
+    @property
+    def torch_weights(self) -> TorchWeights:
+        """What `nnx.load_weights` takes for kernel and bias: those of a `torch.nn.Conv2d`."""
+        return {"weight": convolution(len(self.kernel_size)), "bias": "bias"}
 
     def __call__(self, inputs: jax.Array, out_sharding: OutSharding = None) -> jax.Array:
         """Applies the layer.

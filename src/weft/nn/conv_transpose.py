@@ -23,6 +23,7 @@ from weft.nn.initializers import Initializer, default_bias_init, default_kernel_
 from weft.nn.linear import add_bias
 from weft.nn.padding import Padding, canonicalize_padding, per_axis
 from weft.nn.parameters import NO_METADATA, check_sizes, new_param, optional_param, sizes
+from weft.nn.torch_weights import TorchWeights, convolution, flipped_convolution
 
 
 class ConvTranspose(Module):
@@ -146,6 +147,12 @@ class ConvTranspose(Module):
         self.preferred_element_type = preferred_element_type
         self.output_padding = output_padding
         _sides(self)
+
+    @property
+    def torch_weights(self) -> TorchWeights:
+        """What `nnx.load_weights` takes: kernel and bias of a `torch.nn.ConvTranspose2d`."""
+        kernel = convolution if self.transpose_kernel else flipped_convolution
+        return {"weight": kernel(len(self.kernel_size)), "bias": "bias"}
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Applies the layer.

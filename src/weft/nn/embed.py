@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from weft.nn import dtypes
 from weft.nn.initializers import Initializer, default_embed_init
 from weft.nn.linear import OutSharding, given
 from weft.nn.parameters import NO_METADATA, check_sizes, new_param
+from weft.nn.torch_weights import TorchWeights
 
 
 class Embed(Module):
@@ -46,6 +47,8 @@ class Embed(Module):
       >>> embed.attend(vectors).shape
       (1, 3, 10)
     """
+
+    torch_weights: ClassVar[TorchWeights] = {"weight": "embedding"}
 
     def __init__(
         self,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from weft._rng import Rngs
 from weft.nn.recurrent_cell import Bias, GatedCell, Kernel
+from weft.nn.torch_weights import Into, TorchWeights
 
 
 class GRUCell(GatedCell):
@@ -51,6 +53,15 @@ class GRUCell(GatedCell):
         self.dense_i = self.project(size, of_input, bias, rngs)
         self.dense_h = self.project(size, of_hidden, bias, rngs, use_bias=False)
 
+    @property
+    def torch_weights(self) -> TorchWeights:
+        """What `nnx.load_weights` takes: the weights of a `torch.nn.GRUCell`."""
+        kernels = {"weight_ih": "dense_i.kernel", "weight_hh": "dense_h.kernel"}
+        if self.dense_h.bias is not None:
+            return {**kernels, "bias_ih": "dense_i.bias", "bias_hh": "dense_h.bias"}
+        biases = Into("dense_i.bias", load=_one_bias, save=lambda x: (x, np.zeros_like(x)))
+        return {**kernels, ("bias_ih", "bias_hh"): biases}
+
     def __call__(self, carry: jax.Array, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the new hidden state, twice: as carry and as output.
 
@@ -66,3 +77,15 @@ class GRUCell(GatedCell):
             n = self.activation_fn(input_n + r * hidden_n)
             hidden = self.rounded((1.0 - z) * n + z * carry)
         return hidden, hidden
+
+
+def _one_bias(of_input: np.ndarray, of_hidden: np.ndarray) -> np.ndarray:
+    """Returns the sum of two biases, if the gate r does not come between them."""
+    if np.any(of_hidden[2 * len(of_hidden) // 3 :]):
+        size = len(of_hidden) // 3
+        raise ValueError(
+            "bias_hh is not zero where the gate r is multiplied with it, for which a GRUCell has "
+            "no bias: give it one before, "
+            f"`cell.dense_h = nnx.Linear({size}, {3 * size}, rngs=rngs)`"
+        )
+    return of_input + of_hidden

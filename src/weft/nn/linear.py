@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from weft.nn.initializers import default_embed_init as default_embed_init
 from weft.nn.nnx_names import names_for
 from weft.nn.padding import canonicalize_padding as canonicalize_padding
 from weft.nn.parameters import NO_METADATA, check_sizes, new_param, optional_param, sizes
+from weft.nn.torch_weights import Into, TorchWeights, matrix, reshaped
 
 __getattr__ = names_for(
     __name__,
@@ -86,6 +87,11 @@ class Linear(Module):
       >>> layer(jnp.ones((2, 3))).shape
       (2, 4)
     """
+
+    torch_weights: ClassVar[TorchWeights] = {
+        "weight": Into("kernel", axes=(1, 0)),
+        "bias": "bias",
+    }
 
     def __init__(
         self,
@@ -282,6 +288,16 @@ class LinearGeneral(Module):
         self.bias = optional_param(
             self, use_bias, rngs, bias_init, shape, param_dtype, bias_metadata, drawn_as=drawn_as
         )
+
+    @property
+    def torch_weights(self) -> TorchWeights:
+        """What `nnx.load_weights` takes for kernel and bias: those of a `torch.nn.Linear`."""
+        if self.batch_axis:
+            return {"weight": "kernel", "bias": "bias"}
+        return {
+            "weight": matrix(self.in_features, self.out_features),
+            "bias": reshaped("bias", self.out_features, (-1,)),
+        }
 
     def __call__(self, inputs: jax.Array, out_sharding: OutSharding = None) -> jax.Array:
         """Applies the layer.

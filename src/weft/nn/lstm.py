@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 
 from weft._rng import Rngs, RngStream
 from weft.nn.initializers import Initializer
 from weft.nn.recurrent_cell import Bias, GatedCell, Kernel
+from weft.nn.torch_weights import TorchWeights, added
 
 
 class _LSTMBase(GatedCell):
@@ -80,6 +83,12 @@ class LSTMCell(_LSTMBase):
       (2, 4)
     """
 
+    torch_weights: ClassVar[TorchWeights] = {
+        "weight_ih": ("ii.kernel", "if_.kernel", "ig.kernel", "io.kernel"),
+        "weight_hh": ("hi.kernel", "hf.kernel", "hg.kernel", "ho.kernel"),
+        ("bias_ih", "bias_hh"): added("hi.bias", "hf.bias", "hg.bias", "ho.bias"),
+    }
+
     def make_gates(self, of_input: Kernel, of_hidden: Kernel, bias: Bias, rngs: Rngs) -> None:
         size = self.hidden_features
         self.ii = self.project(size, of_input, bias, rngs, use_bias=False)
@@ -145,6 +154,12 @@ class OptimizedLSTMCell(_LSTMBase):
       >>> output.shape
       (2, 4)
     """
+
+    torch_weights: ClassVar[TorchWeights] = {
+        "weight_ih": "dense_i.kernel",
+        "weight_hh": "dense_h.kernel",
+        ("bias_ih", "bias_hh"): added("dense_h.bias"),
+    }
 
     def make_gates(self, of_input: Kernel, of_hidden: Kernel, bias: Bias, rngs: Rngs) -> None:
         size = 4 * self.hidden_features

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from weft._variable.types import Param
 from weft.nn.dtypes import Dtype, PromoteDtype, as_array, canonicalize_dtype
 from weft.nn.initializers import Initializer
 from weft.nn.parameters import check_sizes, optional_param
+from weft.nn.torch_weights import TorchWeights
 
 Axes = int | Sequence[int]
 
@@ -215,6 +216,8 @@ def check_num_features(layer: Any, num_features: Any) -> None:
 
 class Normalization(Module):
     """What the layers that normalise each example share."""
+
+    torch_weights: ClassVar[TorchWeights] = {"weight": "scale", "bias": "bias"}
 
     def __init__(
         self,

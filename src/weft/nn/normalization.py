@@ -6,7 +6,7 @@ The other kinds are in files of their own, and can be had from here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ from weft.nn.moments import (
 )
 from weft.nn.nnx_names import names_for
 from weft.nn.parameters import NO_METADATA
+from weft.nn.torch_weights import TorchWeights
 
 __getattr__ = names_for(
     __name__,
@@ -157,6 +158,8 @@ class RMSNorm(Normalization):
       >>> layer(jnp.array([[3.0, 4.0]])).round(3).tolist()
       [[0.84..., 1.13...]]
     """
+
+    torch_weights: ClassVar[TorchWeights] = {"weight": "scale"}
 
     def __init__(
         self,

@@ -34,6 +34,7 @@ from weft.nn.recurrent_cell import RNNCellBase as RNNCellBase
 from weft.nn.recurrent_cell import carry_stream
 from weft.nn.recurrent_cell import modified_orthogonal as modified_orthogonal
 from weft.nn.simple_cell import SimpleCell as SimpleCell
+from weft.nn.torch_weights import TorchWeights, of_part
 
 __getattr__ = names_for(__name__)
 
@@ -102,6 +103,11 @@ class RNN(Module):
     def draws_carry(self) -> bool:
         """Whether the cell may draw its first carry."""
         return getattr(self.cell, "draws_carry", True)
+
+    @property
+    def torch_weights(self) -> TorchWeights:
+        """What `nnx.load_weights` takes: the weights of the first layer of a `torch.nn.LSTM`."""
+        return of_part("cell", getattr(self.cell, "torch_weights", {}), "_l0")
 
     def __call__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from weft.nn.recurrent_cell import (
     HiddenStateCell,
     modified_orthogonal,
 )
+from weft.nn.torch_weights import TorchWeights, added
 
 
 class SimpleCell(HiddenStateCell):
@@ -54,6 +55,12 @@ class SimpleCell(HiddenStateCell):
       >>> output.shape
       (2, 4)
     """
+
+    torch_weights: ClassVar[TorchWeights] = {
+        "weight_ih": "dense_i.kernel",
+        "weight_hh": "dense_h.kernel",
+        ("bias_ih", "bias_hh"): added("dense_i.bias"),
+    }
 
     def __init__(
         self,
