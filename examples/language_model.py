@@ -141,9 +141,9 @@ def bits_in_window(model: ByteGPT, window: jax.Array) -> jax.Array:
     return losses(model, window)
 
 
-def bits_of_model(model: ByteGPT, text: np.ndarray, length: int) -> float:
-    """Returns the bits for a byte of a text, each guessed from length / 2 bytes or more."""
-    found = windows(text, length, length // 2)
+def bits_of_model(model: ByteGPT, text: np.ndarray, length: int, every: int = 1) -> float:
+    """Returns the bits for a byte, with length / 2 in front or more, of every n-th part."""
+    found = windows(text, length, length // 2 * every)
     found = found[: len(found) // BATCH * BATCH or None]
     batches = found.reshape(-1, min(BATCH, len(found)), length + 1)
     return float(np.mean([bits_in_window(model, batch)[:, -length // 2 :] for batch in batches]))
@@ -187,7 +187,6 @@ def rule(steps: int, peak: float) -> optax.GradientTransformation:
 def learn(learner: train.Learner[ByteGPT], text, options: argparse.Namespace, out: Path) -> None:
     """Trains, or goes on with training; leaves a picture and a sample."""
     learnt, held_out = text
-    some = held_out[: 40 * options.length]
     data = train.Loader(windows(learnt, options.length, options.length), BATCH, seed=options.seed)
     run = train.Run(
         out,
@@ -202,9 +201,8 @@ def learn(learner: train.Learner[ByteGPT], text, options: argparse.Namespace, ou
     for window in run:
         run.log(train_step(learner, window))
         if run.every(100):
-            run.log(
-                {"bits": bits_of_model(learner.model, some, options.length)}, prefix="held out/"
-            )
+            found = bits_of_model(learner.model, held_out, options.length, every=16)
+            run.log({"bits": found}, prefix="held out/")
     bits = {
         "this model": bits_of_model(learner.model, held_out, options.length),
         "xz -9e": bits_of_xz(held_out),

@@ -1,9 +1,8 @@
-"""The examples run as they stand; digits.py goes on after kills to the very same numbers.
+"""digits.py runs as it stands, and goes on after kills to the very same numbers.
 
 It is killed WEFT_EXAMPLE_KILLS times.
 """
 
-import importlib.util
 import os
 import random
 import signal
@@ -18,10 +17,10 @@ import optax
 import pytest
 
 import weft as nnx
+from tests.examples.programs import EXAMPLES, load
 from weft import train
 
-ROOT = Path(__file__).parents[1]
-DIGITS = [sys.executable, str(ROOT / "examples" / "digits.py")]
+DIGITS = [sys.executable, str(EXAMPLES / "digits.py")]
 KILLS = int(os.environ.get("WEFT_EXAMPLE_KILLS", "2"))
 EPOCHS = 15 * (KILLS + 1)  # short ones; enough that a kill finds the run still going
 FAST = ["--limit", "240", "--epochs", str(EPOCHS), "--seed", "3"]
@@ -64,10 +63,7 @@ def numbers(out: Path) -> list[tuple[int, dict[str, str]]]:
 
 @pytest.fixture(scope="module")
 def module():
-    spec = importlib.util.spec_from_file_location("digits", DIGITS[1])
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("digits")
 
 
 def arrays(module, out: Path) -> list[bytes]:
@@ -145,20 +141,3 @@ def test_digits_of_training_and_testing_are_apart(module):
     assert len(labels) + len(test_labels) == 1797 and len(test_labels) == 360
     assert images.shape[1:] == test_images.shape[1:] == (8, 8, 1)
     assert (images.min(), images.max(), images.dtype) == (0, 1, np.float32)
-
-
-# -- stacks.py
-
-
-def test_stacks_runs(monkeypatch, capsys):
-    spec = importlib.util.spec_from_file_location("stacks", ROOT / "examples" / "stacks.py")
-    stacks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(stacks)
-    monkeypatch.setattr(sys, "argv", ["stacks.py", "--depth", "3", "--steps", "2"])
-    stacks.main()
-    shown = capsys.readouterr().out.splitlines()
-    assert shown[0].startswith("compiled 3 blocks in ")
-    assert shown[1].startswith("step    2  loss ")
-    norms = shown[2].partition(": ")[2].split(", ")
-    assert len(norms) == 3 and all(4 < float(norm) < 12 for norm in norms)
-    assert shown[-1].startswith("without the last one: ") and shown[-1].endswith("%")
