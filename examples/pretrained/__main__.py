@@ -48,10 +48,13 @@ def load(folder: Path, dtype: Any = None) -> tuple[Any, dict[str, Any], nnx.Weig
     The model is made without memory first: its weights come one after another from the files.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["dtype"] = str(jnp.dtype(dtype or jnp.float32))
     module = module_of(config)
     model = nnx.eval_shape(lambda: module.Model(config, nnx.Rngs(0)))
     weights = nnx.load(folder)
-    report = nnx.load_weights(model, weights, module.rules(config, weights.keys()), dtype=dtype)
+    report = nnx.load_weights(
+        model, weights, module.rules(config, weights.keys()), dtype=config["dtype"]
+    )
     return model, config, report
 
 
@@ -108,7 +111,8 @@ def read_image(file: Path | None, size: int) -> jax.Array:
 def run(model: Any, config: Mapping[str, Any], options: argparse.Namespace) -> np.ndarray:
     """Shows what a model makes of its input; returns probabilities of shape (steps, choices)."""
     if config["model_type"] == "vit":
-        logits = nnx.jit(type(model).__call__)(model, read_image(options.image, model.image_size))
+        image = read_image(options.image, model.image_size).astype(config["dtype"])
+        logits = nnx.jit(type(model).__call__)(model, image)
         chances = np.asarray(nnx.softmax(logits.astype(jnp.float32)))
         for i in chances[0].argsort()[::-1][:5]:
             print(f"{chances[0, i]:7.2%}  {config['id2label'][str(i)]}")
@@ -125,20 +129,24 @@ def run(model: Any, config: Mapping[str, Any], options: argparse.Namespace) -> n
 
 
 def plot(found: Mapping[str, np.ndarray], file: Path) -> None:
-    """Draws for each model the probabilities of the likeliest choices at each step."""
+    """Draws for each model the probabilities of its five likeliest choices, at each step."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5 * len(found), 4), layout="tight")
-    for axes, (name, chances) in zip(
-        figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True
-    ):
-        best = np.sort(chances, axis=1)[:, ::-1][:, :5]
-        left = np.zeros(len(best))
-        for rank, part in enumerate(best.T):
-            axes.bar(range(len(best)), part, bottom=left, label=f"choice {rank + 1}")
-            left += part
-        axes.set(title=name, xlabel="step", ylabel="probability")
-        axes.legend(fontsize="small")
+    figure = Figure(figsize=(4.5 * len(found), 4), layout="constrained")
+    panels = figure.subplots(1, len(found), squeeze=False)[0]
+    for axes, (name, chances) in zip(panels, found.items(), strict=True):
+        best = np.sort(chances, axis=1)[:, :-6:-1]
+        below = np.cumsum(best, axis=1) - best
+        for rank in range(best.shape[1]):
+            label = f"choice {rank + 1}" if axes is panels[0] else None
+            axes.bar(range(len(best)), best[:, rank], 0.8, bottom=below[:, rank], label=label)
+        axes.set(title=name, xlabel="step", ylabel="probability", ylim=(0, 1))
+        if len(best) == 1:  # one image
+            choices = [f"class {i}" for i in chances[0].argsort()[:-6:-1]]
+            for choice, height, bottom in zip(choices, best[0], below[0], strict=True):
+                axes.text(0, bottom + height / 2, choice, ha="center", va="center", color="white")
+            axes.set(xlim=(-1, 1), xticks=[], xlabel="one image")
+    figure.legend(loc="outside lower center", ncols=5)
     figure.savefig(file)
 
 
@@ -151,8 +159,9 @@ def main(options: argparse.Namespace) -> None:
         found[options.folder.resolve().name] = run(model, config, options)
     else:
         for name, module in MODULES.items():
-            made = module.Model(module.TINY, nnx.Rngs(0))
-            save(made, module.TINY, options.out / name)
+            config = {**module.TINY, "dtype": "float32"}
+            made = module.Model(config, nnx.Rngs(0))
+            save(made, config, options.out / name)
             model, config, report = load(options.out / name, options.dtype)
             print(report)
             states = [nnx.state(x, nnx.Param) for x in (made, model)]

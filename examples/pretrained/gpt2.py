@@ -52,8 +52,9 @@ class Model(nnx.Module):
     def __init__(self, config: Config, rngs: nnx.Rngs):
         self.size = config["n_embd"]
         self.max_length = config["n_positions"]
-        self.tokens = nnx.Embed(config["vocab_size"], self.size, rngs=rngs)
-        self.positions = nnx.Embed(self.max_length, self.size, rngs=rngs)
+        dtype = config["dtype"]  # the other layers compute in that of what they are given
+        self.tokens = nnx.Embed(config["vocab_size"], self.size, param_dtype=dtype, rngs=rngs)
+        self.positions = nnx.Embed(self.max_length, self.size, param_dtype=dtype, rngs=rngs)
         self.blocks = nnx.Stack(lambda rngs: Block(config, rngs), config["n_layer"], rngs=rngs)
         self.norm = nnx.LayerNorm(self.size, epsilon=config["layer_norm_epsilon"], rngs=rngs)
 

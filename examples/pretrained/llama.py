@@ -90,7 +90,7 @@ class Model(nnx.Module):
     def __init__(self, config: Config, rngs: nnx.Rngs):
         self.size, words = config["hidden_size"], config["vocab_size"]
         self.max_length, depth = config["max_position_embeddings"], config["num_hidden_layers"]
-        self.tokens = nnx.Embed(words, self.size, rngs=rngs)
+        self.tokens = nnx.Embed(words, self.size, param_dtype=config["dtype"], rngs=rngs)
         self.blocks = nnx.Stack(lambda rngs: Block(config, rngs), depth, rngs=rngs)
         self.norm = nnx.RMSNorm(self.size, epsilon=config["rms_norm_eps"], rngs=rngs)
         is_tied = config.get("tie_word_embeddings", False)

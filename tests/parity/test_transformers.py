@@ -95,7 +95,11 @@ def test_language_models(name, sharded, example, tmp_path):
     with torch.no_grad():
         expected = theirs(torch.tensor(tokens)).logits
         continued = theirs.generate(
-            torch.tensor(tokens), max_new_tokens=24, do_sample=False, pad_token_id=0
+            torch.tensor(tokens),
+            attention_mask=torch.ones(tokens.shape, dtype=int),
+            max_new_tokens=24,
+            do_sample=False,
+            pad_token_id=0,
         )
     close(nnx.jit(type(model).__call__)(model, jnp.asarray(tokens)), expected)
     new, chances = example.generate(model, jnp.asarray(tokens), 24)
