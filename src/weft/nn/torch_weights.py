@@ -27,7 +27,8 @@ class Into:
     Args:
       targets: one path or several: in rules from the model on, with variables as the names have,
         `"blocks[{i}].mlp.up.kernel"`; in `torch_weights` from the layer on.
-      axes: how the axes of each array are permuted, as by `np.transpose`; None for not at all.
+      axes: how the axes of each array that has so many are permuted, as by `np.transpose`; of a
+        layer that is the kernel, and not the bias. None for not at all.
       axis: along which to join and to split.
       sizes: how long each of several arrays is along that axis, for saving; None for equal parts.
       load: what makes one array of the arrays of the file, in place of permuting and joining.

@@ -62,6 +62,13 @@ def test_what_is_left_out(tmp_path):
     assert not any("body" in name or name.endswith("fc.bias") for name in found)
 
 
+def test_the_deeper_path_counts_whatever_the_order(tmp_path):
+    rules = {"a": "blocks", "b.{i}": "blocks[{i}].norm", "c.{i}": "blocks[{i}].norm.bias"}
+    found = names(saved(net(0), tmp_path, rules=rules))
+    assert {"a.0.up.weight", "b.1.weight", "c.1"} <= found
+    assert not found & {"a.0.norm.weight", "b.1.bias", "a.0.norm.bias"}
+
+
 def test_splitting_and_joining(tmp_path):
     model = {x: nnx.Linear(2, n, rngs=nnx.Rngs(n)) for x, n in (("q", 2), ("kv", 4), ("o", 2))}
     rules = {("a.q", "a.k"): nnx.Into("kv", sizes=(3, 1)), "a.qo": ["q", "o"]}

@@ -121,11 +121,17 @@ class _Layers:
         for device, index in places.items():
             box = tuple([slice(*ends) for ends in box_of(index, self._shape)])
             shape = [part.stop - part.start for part in box]
-            made = np.asarray(olds[device]).astype(dtype) if keeps_old else np.zeros(shape, dtype)
-            self._parts[device] = (box, jax.device_put(made, device))
+            with _only_on(device):
+                if keeps_old:
+                    made = jax.device_put(np.asarray(olds[device]).astype(dtype), device)
+                else:
+                    made = jnp.zeros(shape, dtype, device=device)
+            self._parts[device] = (box, made)
 
     def put(self, index: tuple[int, ...], weight: np.ndarray) -> None:
         """Writes a layer, on each device what it has of it."""
+        # The one before is through, so that layers do not wait in the memory of the host.
+        jax.block_until_ready([part for _, part in self._parts.values()])
         weight = np.asarray(weight, self._dtype)
         for device, (box, part) in self._parts.items():
             outer, inner = box[: len(index)], box[len(index) :]

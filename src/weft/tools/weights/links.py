@@ -93,13 +93,15 @@ class Link:
         steps = [] if self.rule is None else [self.rule.into]
         steps += [entry.into for entry in self.entries if entry.into is not None]
         steps += [slot.form for slot in self.slots if slot.form is not None]
+        rank = len((self.expected() or [()])[0])
+        moves = [step.axes for step in steps if step.axes is not None and len(step.axes) == rank]
         words = ["joined"] * (len(self.sources) > 1) + ["split"] * (len(self.slots) > 1)
         if not words and all(step.load is None for step in steps):
-            axes = _composed([step.axes for step in steps if step.axes is not None])
+            axes = _composed(moves)
             return f"axes {axes}" if axes else "as is"
         if any(step.load is not None for step in steps):
             words.append("converted")
-        elif any(step.axes for step in steps):
+        elif moves:
             words.append("transposed")
         return ", ".join(words)
 
@@ -140,7 +142,7 @@ def _forward(into: Into | None, arrays: Sequence[np.ndarray]) -> np.ndarray:
         return array
     if into.load is not None:
         return np.asarray(into.load(*arrays))
-    permuted = [array if into.axes is None else array.transpose(into.axes) for array in arrays]
+    permuted = [_permuted(array, into.axes) for array in arrays]
     if len(permuted) == 1:
         return permuted[0]
     if into.sizes is not None and (found := _sizes(into, permuted)) != into.sizes:
@@ -181,9 +183,12 @@ def _backward(into: Into | None, parts: Arrays, count: int) -> Arrays:
                 + (f" of sizes {sizes}" if into.sizes else " alike: say `nnx.Into(..., sizes=...)`")
             )
         arrays = np.split(whole, np.cumsum(sizes)[:-1], into.axis)
-    if into.axes is None:
-        return arrays
-    return [array.transpose(np.argsort(into.axes)) for array in arrays]
+    back = None if into.axes is None else tuple(np.argsort(into.axes).tolist())
+    return [_permuted(array, back) for array in arrays]
+
+
+def _permuted(array: np.ndarray, axes: tuple[int, ...] | None) -> np.ndarray:
+    return array if axes is None or len(axes) != array.ndim else array.transpose(axes)
 
 
 def _sizes(into: Into, arrays: Sequence[np.ndarray]) -> tuple[int, ...]:

@@ -108,7 +108,7 @@ class Planner:
                 self._strays.append((name, self._why_nowhere(rule, texts[missing], rest)))
             return
         found = tuple([entry for entry in entries if entry is not None])
-        several = max([len(entry.names) for entry in found])
+        several, first = max([len(entry.names) for entry in found]), found[0]
         key, count = (rule.number, bindings, rest), len(rule.sources)
         if several > 1:
             if len(found) > 1 or count > 1 or rule.into.load is not None:
@@ -116,8 +116,8 @@ class Planner:
                 self._note(WRONG, name, texts[0], note=f"{text}: write a rule for each weight")
                 return
             own = self._layout.name_at(paths[0], rest)
-            key, count = (rule.number, found[0].names), several
-            position = found[0].names.index(own)
+            key, count = (rule.number, first.names), several
+            position = first.names.index(own)
             if key in self._links and self._links[key].sources[position] is not None:
                 key = (*key, bindings)  # two names for one: that is found out later
         self._link(key, found, rule, count).sources[position] = name

@@ -25,6 +25,7 @@ from weft.tools.weights.links import Link, zeros
 from weft.tools.weights.rules import Rule, Rules, check_invertible, covers, parse_rules
 
 _ROOT, _METADATA = "model", {"format": "pt"}
+_ALONE = 1_000_000  # deeper than any object: the path is that of one weight
 
 
 @boundary
@@ -170,27 +171,26 @@ class _Namer:
             if any(covers(pattern, slot.address) for pattern in left):
                 self._covered.add(slot.key)
         found = [link for rule in self._rules for link in self._links_of(rule)]
-        for is_exact in (True, False):  # what is named alone is not named with all around it
-            for link, exact in found:
-                if exact is is_exact:
-                    self._add(link, always=exact)
+        # What is named alone is not named with all around it, a layer not with what it is in.
+        for link, depth in sorted(found, key=lambda pair: -pair[1]):
+            self._add(link, always=depth == _ALONE)
         for name, entry in self._layout.entries.items():
             if entry.names[0] == name and any(x.key in self._layout.wanted for x in entry.slots):
                 self._add(Link(list(entry.names), (entry,)), always=False)
         return dict(sorted(self._named.items()))
 
-    def _links_of(self, rule: Rule) -> Iterator[tuple[Link, bool]]:
-        """Yields the links that a rule makes, and whether it names what they lead to alone."""
+    def _links_of(self, rule: Rule) -> Iterator[tuple[Link, int]]:
+        """Yields the links that a rule makes, and how deep the path is that it leads to."""
         if not rule.sources or not rule.targets:
             return
         done: set[Any] = set()  # a variable is met as PyTorch's name, and then as the attribute
-        for link, is_exact in self._matches(rule):
+        for link, depth in self._matches(rule):
             keys = {slot.key for slot in link.slots}
             if not keys <= done:
                 done |= keys
-                yield link, is_exact
+                yield link, depth
 
-    def _matches(self, rule: Rule) -> Iterator[tuple[Link, bool]]:
+    def _matches(self, rule: Rule) -> Iterator[tuple[Link, int]]:
         is_met, paired = False, dict[tuple[str, ...], Link]()
         for text, path in self._layout.texts.items():
             bindings = rule.targets[0].match_whole(text)
@@ -205,6 +205,7 @@ class _Namer:
                     f"{texts[paths.index(None)]}, which is not in the model: correct the path"
                 )
             is_node = path in self._layout.nodes
+            depth = len(path) if is_node else _ALONE
             for rest in self._layout.below(self._layout.nodes[path]) if is_node else [""]:
                 entries = [self._layout.entry_at(one, rest) for one in paths if one is not None]
                 found = tuple([entry for entry in entries if entry is not None])
@@ -216,9 +217,9 @@ class _Namer:
                     link = paired.setdefault(several, Link([None] * len(several), found, rule))
                     link.sources[several.index(self._layout.name_at(path, rest))] = names[0]
                     if None not in link.sources:
-                        yield link, not rest
+                        yield link, depth
                 else:
-                    yield Link(list(names), found, rule), not rest
+                    yield Link(list(names), found, rule), depth
         if not is_met:
             raise StructureError(
                 f"the rule {rule} leads to {rule.targets[0].text}, which is not in the model: "
