@@ -17,7 +17,7 @@ import safetensors.numpy
 
 import weft as nnx
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXAMPLE, DATA = ROOT / "examples" / "pretrained", ROOT / "tests" / "data" / "pretrained"
 
 

@@ -1,0 +1,323 @@
+"""One program: its imports changed, and marks where it uses what is different."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+try:
+    import libcst as cst
+    from libcst import metadata
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "weft.migrate needs libcst, which changes programs and leaves their formatting: "
+        "`pip install 'weft[migrate]'`",
+        name=error.name,
+    ) from error
+
+from weft.migrate.marks import HIJAX, SETTINGS, TEXT, Mark, differs, text_of
+
+PEER = "flax.nnx"
+
+
+@dataclasses.dataclass(frozen=True)
+class Migration:
+    """What becomes of a program.
+
+    Attributes:
+      before: the program as it was.
+      after: the program with its imports changed; the same where there is nothing to change.
+      marks: places that want to be looked at, in the order of lines.
+    """
+
+    before: bytes
+    after: bytes
+    marks: tuple[Mark, ...]
+
+
+def migrate(source: bytes) -> Migration:
+    """Changes what a program imports from `flax.nnx` to Weft.
+
+    Args:
+      source: the program, in the encoding that it says.
+
+    Raises:
+      SyntaxError: if it is no Python.
+
+    Example:
+      >>> from weft.migrate import migrate
+      >>> found = migrate(b"from flax import nnx, struct  # both\\nnnx.ids\\n")
+      >>> print(found.after.decode())
+      import weft as nnx
+      from flax import struct  # both
+      nnx.ids
+      <BLANKLINE>
+      >>> found.marks
+      (Mark(line=2, name='nnx.ids', text='left out: see "Left out" in docs/differences.md'),)
+    """
+    try:
+        module = cst.parse_module(source)
+    except cst.ParserSyntaxError as error:
+        raise SyntaxError(f"line {error.raw_line}: {error.message}") from error
+    wrapper = metadata.MetadataWrapper(module)
+    marks = _Marks()
+    wrapper.visit(marks)
+    after = wrapper.visit(_Imports()).bytes
+    return Migration(source, after, tuple(sorted(set(marks.found))))
+
+
+def _dotted(node: cst.CSTNode | None) -> str:
+    """Returns the text of a name with dots; empty if it is none."""
+    if isinstance(node, cst.Name):
+        return node.value
+    if isinstance(node, cst.Attribute):
+        base = _dotted(node.value)
+        return base and f"{base}.{node.attr.value}"
+    return ""
+
+
+def _own_name(name: str) -> str:
+    """Returns the module of Weft that a module of the peer is."""
+    return "weft" + name.removeprefix(PEER)
+
+
+def _is_peer(name: str) -> bool:
+    return name == PEER or name.startswith(f"{PEER}.")
+
+
+def _node_of(name: str) -> Any:
+    return cst.parse_expression(name)
+
+
+class _Imports(cst.CSTTransformer):
+    """Changes import statements, and whole names that begin with `flax.nnx`."""
+
+    METADATA_DEPENDENCIES = (metadata.QualifiedNameProvider,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._uses = _Uses()
+        self._depth = 0
+        self._made: set[str] = set()
+
+    def visit_Module(self, node: cst.Module) -> None:
+        node.visit(self._uses)
+
+    def visit_IndentedBlock(self, node: cst.IndentedBlock) -> None:
+        self._depth += 1
+
+    def leave_IndentedBlock(
+        self, original_node: cst.IndentedBlock, updated_node: cst.IndentedBlock
+    ) -> Any:
+        self._depth -= 1
+        return updated_node
+
+    def leave_Attribute(self, original_node: cst.Attribute, updated_node: cst.Attribute) -> Any:
+        if _dotted(original_node) != PEER:
+            return updated_node
+        names = self.get_metadata(metadata.QualifiedNameProvider, original_node, set())
+        is_import = any(
+            name.name == PEER and name.source is metadata.QualifiedNameSource.IMPORT
+            for name in names
+        )
+        return cst.Name("weft") if is_import else updated_node
+
+    def leave_SimpleStatementLine(
+        self, original_node: cst.SimpleStatementLine, updated_node: cst.SimpleStatementLine
+    ) -> Any:
+        parts = [self._changed(part) for part in original_node.body]
+        if all(part is None for part in parts):
+            return updated_node
+        lines: list[list[cst.BaseSmallStatement]] = [[]]
+        for part, kept in zip(parts, updated_node.body, strict=True):
+            own, rest = ([], kept) if part is None else part
+            for statement in own:  # a line of its own each, as formatters write them
+                if self._is_new(statement):
+                    lines.insert(len(lines) - 1, [statement])
+            if rest is not None:
+                lines[-1].append(rest)
+        return _lines(updated_node, [line for line in lines if line])
+
+    def _is_new(self, statement: cst.BaseSmallStatement) -> bool:
+        """Says whether a statement is not there already, for all of the program."""
+        text = cst.Module([]).code_for_node(statement)
+        is_new = text not in self._made
+        if self._depth == 0:
+            self._made.add(text)
+        return is_new or self._depth > 0
+
+    def _changed(self, part: cst.BaseSmallStatement) -> Any:
+        """Returns the statements that import Weft and what else is imported; None if all stays."""
+        if isinstance(part, cst.ImportFrom) and not part.relative:
+            return self._changed_from(part)
+        if isinstance(part, cst.Import):
+            return self._changed_import(part)
+        return None
+
+    def _changed_from(self, part: cst.ImportFrom) -> Any:
+        module = _dotted(part.module)
+        if _is_peer(module):
+            return [part.with_changes(module=_node_of(_own_name(module)))], None
+        if module != "flax" or isinstance(part.names, cst.ImportStar):
+            return None
+        own = [alias for alias in part.names if _dotted(alias.name) == "nnx"]
+        rest = [alias for alias in part.names if alias not in own]
+        imports = [_import("weft", _as(alias) or "nnx") for alias in own]
+        return (imports, _with_names(part, rest)) if own else None
+
+    def _changed_import(self, part: cst.Import) -> Any:
+        own: list[cst.BaseSmallStatement] = []
+        rest = []
+        for alias in part.names:
+            name = _dotted(alias.name)
+            if _is_peer(name):
+                own.append(_import(_own_name(name), _as(alias)))
+                if _as(alias) is None and self._uses.other:
+                    rest.append(alias.with_changes(name=_node_of("flax")))
+            elif name == "flax" and _as(alias) is None and self._uses.whole:
+                own.append(_import("weft", None))
+                if self._uses.other:
+                    rest.append(alias)
+            else:
+                rest.append(alias)
+        return (own, _with_names(part, rest)) if own else None
+
+    def visit_Import(self, node: cst.Import) -> bool:
+        return False  # names in imports are changed with their statement
+
+    def visit_ImportFrom(self, node: cst.ImportFrom) -> bool:
+        return False
+
+
+class _Uses(cst.CSTVisitor):
+    """Looks whether `flax` is used for anything but `flax.nnx`."""
+
+    def __init__(self) -> None:
+        self.other = False
+        self.whole = False
+
+    def visit_Import(self, node: cst.Import) -> bool:
+        return False
+
+    def visit_ImportFrom(self, node: cst.ImportFrom) -> bool:
+        return False
+
+    def visit_Attribute(self, node: cst.Attribute) -> bool | None:
+        if _dotted(node) == PEER:
+            self.whole = True
+            return False
+        return None
+
+    def visit_Name(self, node: cst.Name) -> None:
+        self.other = self.other or node.value == "flax"
+
+
+def _as(alias: cst.ImportAlias) -> str | None:
+    return None if alias.asname is None else _dotted(alias.asname.name)
+
+
+def _import(name: str, asname: str | None) -> cst.Import:
+    as_ = None if asname is None else cst.AsName(cst.Name(asname))
+    return cst.Import([cst.ImportAlias(_node_of(name), as_)])
+
+
+def _with_names(part: Any, names: Sequence[cst.ImportAlias]) -> Any:
+    """Returns an import of some names; None if there are none."""
+    if not names:
+        return None
+    last = names[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)
+    if getattr(part, "lpar", None):  # it stands in parentheses, in lines of its own perhaps
+        last = names[-1]
+    return part.with_changes(names=[*names[:-1], last])
+
+
+def _lines(line: cst.SimpleStatementLine, groups: Sequence[Sequence[Any]]) -> Any:
+    """Returns lines of statements; comments above are the first's, those behind the last's."""
+    if not groups:
+        return cst.RemoveFromParent()
+    made = []
+    for i, group in enumerate(groups):
+        body = [statement.with_changes(semicolon=cst.MaybeSentinel.DEFAULT) for statement in group]
+        new = line.with_changes(body=body)
+        if i:
+            new = new.with_changes(leading_lines=())
+        if i < len(groups) - 1:
+            new = new.with_changes(trailing_whitespace=cst.TrailingWhitespace())
+        made.append(new)
+    return made[0] if len(made) == 1 else cst.FlattenSentinel(made)
+
+
+class _Marks(cst.CSTVisitor):
+    """Looks for what is left out or different."""
+
+    METADATA_DEPENDENCIES = (metadata.QualifiedNameProvider, metadata.PositionProvider)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Mark] = []
+
+    def _add(self, node: cst.CSTNode, name: str, text: str) -> None:
+        line = self.get_metadata(metadata.PositionProvider, node).start.line
+        self.found.append(Mark(line, name, text))
+
+    def _imported(self, node: cst.CSTNode) -> str:
+        """Returns the whole name of what was imported; empty for everything else."""
+        for name in self.get_metadata(metadata.QualifiedNameProvider, node, set()):
+            if name.source is metadata.QualifiedNameSource.IMPORT:
+                return name.name
+        return ""
+
+    def _look(self, node: cst.Name | cst.Attribute) -> bool:
+        """Marks a name, and says whether to look further inside of it."""
+        name = self._imported(node)
+        if name == "flax.config" or name.startswith("flax.config."):
+            self._add(node, "flax.config", SETTINGS)
+            return False
+        if not _is_peer(name) or name == PEER:
+            return True
+        short = name.removeprefix(f"{PEER}.")
+        text = text_of(short)
+        if text is not None:
+            self._add(node, f"nnx.{short}", text)
+        return False
+
+    def visit_Attribute(self, node: cst.Attribute) -> bool:
+        return self._look(node)
+
+    def visit_Name(self, node: cst.Name) -> None:
+        self._look(node)
+
+    def visit_ImportFrom(self, node: cst.ImportFrom) -> bool:
+        module = _dotted(node.module)
+        if _is_peer(module) and not node.relative and not isinstance(node.names, cst.ImportStar):
+            for alias in node.names:
+                short = f"{module}.{_dotted(alias.name)}".removeprefix(f"{PEER}.")
+                text = text_of(short)
+                if text is not None:
+                    self._add(alias, f"nnx.{short}", text)
+        return False
+
+    def visit_Import(self, node: cst.Import) -> bool:
+        for alias in node.names:
+            name = _dotted(alias.name)
+            if _is_peer(name) and name != PEER:
+                short = name.removeprefix(f"{PEER}.")
+                text = text_of(short)
+                if text is not None:
+                    self._add(alias, f"nnx.{short}", text)
+        return False
+
+    def visit_Call(self, node: cst.Call) -> None:
+        if not _is_peer(self._imported(node.func)):
+            return
+        for argument in node.args:
+            if argument.keyword is None or argument.keyword.value not in ("hijax", "ref"):
+                continue
+            if isinstance(argument.value, cst.Name) and argument.value.value == "True":
+                self._add(argument, f"{argument.keyword.value}=True", differs(HIJAX))
+
+    def visit_SimpleString(self, node: cst.SimpleString) -> None:
+        value = node.evaluated_value
+        if isinstance(value, str) and _is_peer(value):
+            self._add(node, repr(value), TEXT)

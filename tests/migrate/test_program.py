@@ -1,0 +1,108 @@
+"""Migrated programs print what they print on flax, and keep their comments and their form."""
+
+import contextlib
+import io
+import runpy
+import warnings
+from pathlib import Path
+
+import jax
+import pytest
+
+from weft.migrate import migrate
+
+PROGRAMS = sorted((Path(__file__).parent / "programs").glob("*.py"))
+
+
+def shown_by(file):
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        jax.numpy_dtype_promotion("standard"),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", DeprecationWarning)  # flax's, of its own names
+        runpy.run_path(str(file), run_name="__main__")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda file: file.stem)
+def test_programs_print_what_they_do_on_flax(program, tmp_path):
+    pytest.importorskip("flax", reason="needs flax to compare with")
+    found = migrate(program.read_bytes())
+    assert b"flax.nnx" not in found.after and b"import nnx" not in found.after
+    (tmp_path / "program.py").write_bytes(found.after)
+    assert shown_by(tmp_path / "program.py") == shown_by(program)
+    assert migrate(found.after).after == found.after
+
+
+CHANGES = {
+    "from flax import nnx": "import weft as nnx",
+    "from flax import nnx as n": "import weft as n",
+    "from flax import nnx, struct": "import weft as nnx\nfrom flax import struct",
+    "from flax import linen, nnx": "import weft as nnx\nfrom flax import linen",
+    "import flax.nnx as nnx": "import weft as nnx",
+    "import flax.nnx\nflax.nnx.Param": "import weft\nweft.Param",
+    "import flax.nnx\nflax.nnx.Param, flax.core": "import weft\nimport flax\nweft.Param, flax.core",
+    "import flax\nflax.nnx.Param": "import weft\nweft.Param",
+    "import flax\nflax.struct": "import flax\nflax.struct",
+    "import flax.nnx.statelib as s": "import weft.statelib as s",
+    "from flax.nnx import *": "from weft import *",
+    "from flax.nnx.bridge import ToNNX": "from weft.bridge import ToNNX",
+    "from flax import *": "from flax import *",
+    "from . import nnx": "from . import nnx",
+    "from .flax import nnx": "from .flax import nnx",
+    "from flaxy import nnx": "from flaxy import nnx",
+    "import os; from flax import nnx  # x": "import weft as nnx\nimport os  # x",
+    "# a\nfrom flax import nnx  # b\n# c\nx = nnx.Param( 1 )": (
+        "# a\nimport weft as nnx  # b\n# c\nx = nnx.Param( 1 )"
+    ),
+    "if True:\n\tfrom flax import nnx, struct": (
+        "if True:\n\timport weft as nnx\n\tfrom flax import struct"
+    ),
+    "flax = Other()\nflax.nnx.Param": "flax = Other()\nflax.nnx.Param",
+    "def f():\n    import flax.nnx\nimport flax.nnx": "def f():\n    import weft\nimport weft",
+    "import flax\r\nflax.nnx.relu\r\n": "import weft\r\nweft.relu\r\n",
+}
+
+
+@pytest.mark.parametrize("before", CHANGES)
+def test_imports_are_changed_and_nothing_else(before):
+    assert migrate(before.encode()).after.decode() == CHANGES[before]
+
+
+def test_the_encoding_of_a_program_stays():
+    source = "# -*- coding: latin-1 -*-\nfrom flax import nnx\nname = 'é'\n".encode("latin-1")
+    assert migrate(source).after == source.replace(b"from flax import nnx", b"import weft as nnx")
+
+
+MARKS = {
+    "from flax import nnx\nnnx.graphlib.IndexMap": [(2, "nnx.graphlib.IndexMap", "left out")],
+    "from flax.nnx import ids": [(1, "nnx.ids", "left out")],
+    "from flax.nnx.graphlib import IndexMap as I": [(1, "nnx.graphlib.IndexMap", "left out")],
+    "import flax.nnx.ids": [(1, "nnx.ids", "left out")],
+    "from flax import nnx as n\nm = n.merge(g, s)": [(2, "nnx.merge", 'differs: see "`merge`"')],
+    "from flax.nnx import merge\nmerge(g, s)": [
+        (1, "nnx.merge", "differs"),
+        (2, "nnx.merge", "differs"),
+    ],
+    "from flax import nnx\nnnx.Param(1, hijax=True)": [(2, "hijax=True", "differs")],
+    "from flax import nnx\nnnx.Param(1, ref=False)": [],
+    "import flax\nflax.config.update('x', 1)": [(2, "flax.config", "a setting of flax")],
+    "import_module('flax.nnx')": [(1, "'flax.nnx'", "a name in a text")],
+    "from flax import nnx\nnnx.Linear, nnx.Param.anything": [],
+    "nnx.merge": [],
+}
+
+
+@pytest.mark.parametrize("source", MARKS)
+def test_marks(source):
+    found = migrate(source.encode()).marks
+    assert [(m.line, m.name) for m in found] == [(line, name) for line, name, _ in MARKS[source]]
+    assert all(
+        m.text.startswith(text) for m, (_, _, text) in zip(found, MARKS[source], strict=True)
+    )
+
+
+def test_what_is_no_python():
+    with pytest.raises(SyntaxError, match="line 2: "):
+        migrate(b"x = 1\nif:\n")
