@@ -69,6 +69,23 @@ def test_the_deeper_path_counts_whatever_the_order(tmp_path):
     assert not found & {"a.0.norm.weight", "b.1.bias", "a.0.norm.bias"}
 
 
+@pytest.mark.parametrize("rules", [{"": "a"}, {"x": ""}, {"x": "a", "y": "b"}])
+def test_names_as_a_whole(rules, tmp_path):
+    source, model = ({"a": net(i), "b": linear()} for i in (0, 1))
+    if "" in rules:
+        source, model = {"a": source["a"]}, {"a": model["a"]}
+    file = saved(source, tmp_path, rules=rules)
+    starts = {name.split(".")[0] for name in names(file)}
+    assert (
+        starts
+        == {"": {"x"}, "a": {"blocks", "heads", "body", "scale"}, "b": {"x", "y"}}[
+            [*rules.values()][-1] if "" not in rules else "a"
+        ]
+    )
+    assert nnx.load_weights(model, file, rules).fits
+    assert equal(source["a"], model["a"])
+
+
 def test_splitting_and_joining(tmp_path):
     model = {x: nnx.Linear(2, n, rngs=nnx.Rngs(n)) for x, n in (("q", 2), ("kv", 4), ("o", 2))}
     rules = {("a.q", "a.k"): nnx.Into("kv", sizes=(3, 1)), "a.qo": ["q", "o"]}
