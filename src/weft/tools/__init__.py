@@ -1,1 +1,1 @@
-"""Tools around models: what shows a model. Nothing is imported here."""
+"""Tools around models: what shows a model, and weights of others. Nothing is imported here."""

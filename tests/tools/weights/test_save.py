@@ -69,6 +69,23 @@ def test_the_deeper_path_counts_whatever_the_order(tmp_path):
     assert not found & {"a.0.norm.weight", "b.1.bias", "a.0.norm.bias"}
 
 
+@pytest.mark.parametrize("rules", [{"": "a"}, {"x": ""}, {"x": "a", "y": "b"}])
+def test_names_as_a_whole(rules, tmp_path):
+    source, model = ({"a": net(i), "b": linear()} for i in (0, 1))
+    if "" in rules:
+        source, model = {"a": source["a"]}, {"a": model["a"]}
+    file = saved(source, tmp_path, rules=rules)
+    starts = {name.split(".")[0] for name in names(file)}
+    assert (
+        starts
+        == {"": {"x"}, "a": {"blocks", "heads", "body", "scale"}, "b": {"x", "y"}}[
+            [*rules.values()][-1] if "" not in rules else "a"
+        ]
+    )
+    assert nnx.load_weights(model, file, rules).fits
+    assert equal(source["a"], model["a"])
+
+
 def test_splitting_and_joining(tmp_path):
     model = {x: nnx.Linear(2, n, rngs=nnx.Rngs(n)) for x, n in (("q", 2), ("kv", 4), ("o", 2))}
     rules = {("a.q", "a.k"): nnx.Into("kv", sizes=(3, 1)), "a.qo": ["q", "o"]}
@@ -155,3 +172,65 @@ def test_sharded_models(tmp_path):
     place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("m"))
     model.kernel.set_value(jax.device_put(jnp.asarray(array(2, 3)), place))
     assert (nnx.load(saved(model, tmp_path))["weight"] == array(2, 3).T).all()
+
+
+def layers():
+    """A model of every layer with weights, in many ways of making it."""
+    rngs = nnx.Rngs(0)
+    linear = nnx.Linear(2, 3, rngs=rngs)
+    return {
+        "linear_general": nnx.LinearGeneral((2, 3), (4, 5), axis=(-2, -1), rngs=rngs),
+        "batched": nnx.LinearGeneral(2, 3, batch_axis={0: 4}, rngs=rngs),
+        "einsum": nnx.Einsum("ab,bc->ac", (2, 3), (3,), rngs=rngs),
+        "conv": nnx.Conv(4, 6, (3,), feature_group_count=2, rngs=rngs),
+        "transposed": nnx.ConvTranspose(4, 6, (3, 2, 4), rngs=rngs),
+        "turned": nnx.ConvTranspose(4, 6, 3, transpose_kernel=True, use_bias=False, rngs=rngs),
+        "embed": nnx.Embed(5, 2, rngs=rngs),
+        "norms": [
+            nnx.BatchNorm(3, use_bias=False, rngs=rngs),
+            nnx.LayerNorm(3, rngs=rngs),
+            nnx.RMSNorm(3, rngs=rngs),
+            nnx.GroupNorm(4, 2, rngs=rngs),
+            nnx.InstanceNorm(4, rngs=rngs),
+        ],
+        "around": [
+            nnx.WeightNorm(nnx.Linear(2, 3, rngs=rngs), rngs=rngs),
+            nnx.SpectralNorm(nnx.Linear(2, 3, rngs=rngs), rngs=rngs),
+            nnx.LoRALinear(2, 3, lora_rank=2, rngs=rngs),
+        ],
+        "attention": nnx.MultiHeadAttention(
+            4, 8, num_kv_heads=2, in_kv_features=6, normalize_qk=True, rngs=rngs
+        ),
+        "self_attention": nnx.MultiHeadAttention(2, 8, use_bias=False, rngs=rngs),
+        "cells": [
+            nnx.LSTMCell(2, 3, rngs=rngs),
+            nnx.OptimizedLSTMCell(2, 3, rngs=rngs),
+            nnx.GRUCell(2, 3, rngs=rngs),
+            nnx.SimpleCell(2, 3, rngs=rngs),
+        ],
+        "both": nnx.Bidirectional(
+            nnx.RNN(nnx.GRUCell(2, 3, rngs=rngs)), nnx.RNN(nnx.LSTMCell(2, 3, rngs=rngs))
+        ),
+        "prelu": nnx.PReLU(),
+        "stacks": nnx.Stack(
+            lambda rngs: nnx.Stack(
+                lambda rngs: nnx.MultiHeadAttention(2, 4, rngs=rngs), 2, rngs=rngs
+            ),
+            3,
+            rngs=rngs,
+        ),
+        "twice": [linear, linear],
+    }
+
+
+def test_every_layer_comes_back(tmp_path):
+    source = layers()
+    rng = np.random.default_rng(0)
+    weights = nnx.state(source, (nnx.Param, nnx.BatchStat))
+    drawn = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), weights)
+    nnx.update(source, drawn)
+    assert source["cells"][0].hi.bias.all()
+    file = saved(source, tmp_path)
+    for model in (layers(), nnx.eval_shape(layers)):
+        assert nnx.load_weights(model, file).fits
+        assert equal(source, model)
