@@ -235,7 +235,7 @@ def plot(history: train.History, bits: dict[str, float], file: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Learns Python from Python's own library.")
     parser.add_argument("--seed", type=int, default=0, help="decides all randomness")
-    parser.add_argument("--steps", type=int, default=1400)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--length", type=int, default=128, help="how many bytes it sees")
