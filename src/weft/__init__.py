@@ -97,6 +97,7 @@ __all__, __getattr__, __dir__ = _names_in(  # pyright: ignore[reportUnsupportedD
         """,
         "weft.nn.adapt": "lora",
         "weft.nn.restack": "stack",
+        "weft.tools": "debug",
         "weft.tools.display": "display",
         "weft.train.ema": "EMA",
         "weft.train.metrics": "Metric MultiMetric",

@@ -149,11 +149,10 @@ def linear_cross_entropy(
     operands = Operands(hidden, kernel, bias)
     if reduction == "none":
         return each(settings, operands, labels).reshape(tokens) * given
-    total = summed(settings, operands, labels, given.reshape(labels.shape))
-    if reduction == "sum":
-        return total
-    count = jnp.sum(given)
-    return total / jnp.where(count == 0, 1.0, count)
+    if reduction == "mean":  # so that nothing is left to do with the gradients afterwards
+        count = jnp.sum(given)
+        given = given / jnp.where(count == 0, 1.0, count)
+    return summed(settings, operands, labels, given.reshape(labels.shape))
 
 
 def _value(x: Any) -> Any:
