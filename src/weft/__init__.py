@@ -90,10 +90,10 @@ __all__, __getattr__, __dir__ = _names_in(  # pyright: ignore[reportUnsupportedD
             GlobalMaxPool glu GroupNorm GRUCell hard_sigmoid hard_silu hard_swish hard_tanh Identity
             identity Initializer InstanceNorm LayerNorm leaky_relu Linear linear_cross_entropy
             LinearGeneral log_sigmoid log_softmax logsumexp LoRA LoRALinear LoRAParam LSTMCell
-            make_attention_mask make_causal_mask max_pool MaxPool min_pool MinPool MultiHeadAttention one_hot
-            OptimizedLSTMCell pool PReLU relu relu6 RMSNorm RNN RNNCellBase RoPE selu sigmoid silu
-            SimpleCell soft_sign softmax softplus SpectralNorm Stack standardize swish tanh unstack
-            WeightNorm
+            make_attention_mask make_causal_mask max_pool MaxPool min_pool MinPool
+            MultiHeadAttention one_hot OptimizedLSTMCell pool PReLU relu relu6 RMSNorm RNN
+            RNNCellBase RoPE selu sigmoid silu SimpleCell soft_sign softmax softplus SpectralNorm
+            Stack standardize swish tanh unstack WeightNorm
         """,
         "weft.nn.adapt": "lora",
         "weft.nn.restack": "stack",

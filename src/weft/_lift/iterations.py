@@ -12,7 +12,6 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-
 order = itertools.count()
 """Numbers what is traced, for those who look on."""
 

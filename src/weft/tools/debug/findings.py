@@ -155,7 +155,9 @@ def _amount(nans: int, infinite: int) -> str:
 
 def _list_bad(told: Told, prefix: str = "") -> str:
     pairs = zip(told.site.names, told.counts, strict=True)
-    return ", ".join(f"{_amount(*counts)} in {prefix}{name}" for name, counts in pairs if any(counts))
+    return ", ".join(
+        f"{_amount(*counts)} in {prefix}{name}" for name, counts in pairs if any(counts)
+    )
 
 
 def _given(told: Told, run: list[Told]) -> str:
@@ -176,8 +178,12 @@ def _given(told: Told, run: list[Told]) -> str:
         f"{name} ({_amount(*counts)})" if any(counts) else name
         for name, counts in zip(first.site.names, first.counts, strict=True)
     ]
-    finite = "" if any(map(any, first.counts)) else ", which is finite" if len(names) == 1 else (
-        ", which are finite"
+    finite = (
+        ""
+        if any(map(any, first.counts))
+        else ", which is finite"
+        if len(names) == 1
+        else (", which are finite")
     )
     return f"from {gradients}{', '.join(names)}{finite}"
 

@@ -89,7 +89,7 @@ def _message(first: Draw, again: Draw, count: int) -> str:
     return (
         f"{text}{again.stream} draws the same one at {again.line}: they have the same base key and "
         "count. Make copies that draw others, `rngs.fork()`; give each its own seed, "
-        "`nnx.Rngs(params=0, dropout=1)`; and do not put counts back, `nnx.reseed(model, dropout=2)`"
+        "`nnx.Rngs(params=0, dropout=1)`; do not put counts back, `nnx.reseed(model, dropout=2)`"
     )
 
 

@@ -71,9 +71,7 @@ class nans:
       backward pass: Norm.__call__ gave 2 NaN in the gradient of x f32[2], from gradients of ...
     """
 
-    def __init__(
-        self, *objects: Any, backward: bool = True, infinities: bool = True, **named: Any
-    ):
+    def __init__(self, *objects: Any, backward: bool = True, infinities: bool = True, **named: Any):
         self._backward, self._infinities = backward, infinities
         several = {f"objects[{i}]": obj for i, obj in enumerate(objects)}
         self._given = ({"model": objects[0]} if len(objects) == 1 else several) | named
@@ -105,7 +103,10 @@ class nans:
         def looked_at(*args: Any, **kwargs: Any) -> Any:
             objects = self._given | _arguments(function, args, kwargs)
             with self._looking(objects):
-                return function(*args, **kwargs)
+                called = function
+                if isinstance(function, types.MethodType):  # which is of the class from before
+                    called = getattr(function.__self__, function.__name__)
+                return called(*args, **kwargs)
 
         return looked_at  # type: ignore[return-value]
 
@@ -148,7 +149,7 @@ def _arguments(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     bound = function.__self__ if isinstance(function, types.MethodType) else function
     found: dict[Any, Any] = {"model": bound} if isinstance(bound, Module) else {}
     names = argument_paths(function, len(args))
-    return found | {path: arg for path, arg in zip(names, args, strict=True)} | kwargs
+    return found | dict(zip(names, args, strict=True)) | kwargs
 
 
 def _placed(objects: Mapping[Any, Any]) -> list[tuple[Module, Place]]:
