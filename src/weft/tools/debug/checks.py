@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.custom_derivatives import SymbolicZero
 
 from weft._core.arguments import leaf_paths
@@ -232,7 +233,8 @@ def _tapped(
         if there:
             report(numbers, [gradients[i] for i in there], there)
         return None, [
-            jnp.zeros(x.shape, x.dtype) if isinstance(x, SymbolicZero) else x for x in gradients
+            jnp.zeros(x.aval.shape, x.aval.dtype) if isinstance(x, SymbolicZero) else x  # type: ignore[attr-defined]
+            for x in gradients
         ]
 
     same.defvjp(forward, backward, symbolic_zeros=True)
@@ -294,7 +296,7 @@ class Checker:
         if not arrays:
             return arrays
         _report(self._tell, site(Point(False, is_after)), numbers, arrays)
-        if not self._backward or not any(isinstance(x, jax.core.Tracer) for x in arrays):
+        if not self._backward or not any(isinstance(x, Tracer) for x in arrays):
             return arrays
         back = site(Point(True, not is_after))
 

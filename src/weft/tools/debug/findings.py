@@ -54,6 +54,7 @@ class Told(NamedTuple):
 
     @property
     def key(self) -> tuple[int, tuple[int, ...]]:
+        """What a program tells once each time that it runs."""
         return self.site.order, self.numbers
 
     def is_bad(self, infinities: bool) -> bool:
@@ -144,8 +145,9 @@ def end(session: Session) -> None:
 
 
 def _shown(path: Path, numbers: Sequence[int]) -> str:
-    keys = tuple(numbers[key.loop] if isinstance(key, Number) else key for key in path)
-    return format_path(keys[1:], keys[0])
+    root, *keys = path
+    shown = (numbers[key.loop] if isinstance(key, Number) else key for key in keys)
+    return format_path(tuple(shown), root)
 
 
 def _amount(nans: int, infinite: int) -> str:

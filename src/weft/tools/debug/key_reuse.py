@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from weft._core.errors import WeftError
 from weft._core.trace import find_place, frames
@@ -120,7 +121,7 @@ def _watch(stream: RngStream, key: jax.Array, count: jax.Array) -> None:
     name = f"stream {stream.tag!r}" + (f" ({place[0]})" if place is not None else "")
     where = _where()
     arrays = jax.random.key_data(key), count
-    if not any(isinstance(x, jax.core.Tracer) for x in arrays):
+    if not any(isinstance(x, Tracer) for x in arrays):
         _tell(Draw(name, where, 1), *arrays)
         _raise()
         return
