@@ -19,6 +19,7 @@ IMPLEMENTATION = {
     "weft.train.metrics": set(),
     "weft.tools": set(),
     "weft.tools.weights": set(),
+    "weft.tools.debug": set(),
     "weft.bridge": {"weft.bridge.wrappers"},
 }
 """Of these packages the files are public only as far as the packages hand their names on; but for

@@ -98,6 +98,7 @@ __all__, __getattr__, __dir__ = _names_in(  # pyright: ignore[reportUnsupportedD
         "weft.nn.adapt": "lora",
         "weft.nn.torch_weights": "Into",
         "weft.nn.restack": "stack",
+        "weft.tools": "debug",
         "weft.tools.display": "display",
         "weft.train.ema": "EMA",
         "weft.train.metrics": "Metric MultiMetric",

@@ -172,6 +172,7 @@ from weft.nn import WeightNorm as WeightNorm
 # Training, tools, bridges, and modules that hold the same names by area
 from weft import bridge as bridge
 from weft._flax_names.modules import compat as compat
+from weft.tools import debug as debug
 from weft.tools.display import display as display
 from weft.train.ema import EMA as EMA
 from weft._flax_names.modules import extract as extract, graph as graph, graphlib as graphlib

@@ -23,6 +23,7 @@ from weft._core.types import MISSING, Missing
 from weft._graph import prefix as prefixes
 from weft._graph.records import ArrayDef, NodeDef, VariableDef, iter_records
 from weft._graph.walk import items_of
+from weft._lift import iterations
 from weft._lift.carry import (
     Look,
     check_arrays_out,
@@ -171,7 +172,9 @@ class ScanLift(AxesLift):
             f"y`, or the carry alone with `out_axes=nnx.Carry`: {self.signature()}"
         )
 
-    def body(self, spec: Any, carried: Carried, xs: Groups) -> Any:
+    def body(
+        self, spec: Any, carried: Carried, xs: Groups, number: Any = None, is_reversed: bool = False
+    ) -> Any:
         """Runs one iteration: returns what goes on to the next, and what is stacked."""
         inside = self.rebuild(spec, self._groups(carried, xs))
         before = None
@@ -180,7 +183,12 @@ class ScanLift(AxesLift):
             first, *inner = self.carry_in
             carry_path = self.carry_path(len(inside.args) - self.bound)
             before = look_at(_get(inside.args[first + self.bound], tuple(inner)))
-        out = self.run(inside)
+        if number is None:
+            out = self.run(inside)
+        else:
+            at = next(iterations.order), number, is_reversed, self._sliced(spec, inside)
+            with iterations.running(iterations.Iteration(*at)):
+                out = self.run(inside)
         self._check_places(out)
         after = None
         if before is not None:
@@ -205,6 +213,16 @@ class ScanLift(AxesLift):
             origins.append(sources(self, spec, exit, out_groups, group, arrays))
             out_groups[group] = []
         return carried, (out_groups, exit, Static(tuple(origins)))
+
+    def _sliced(self, spec: Any, inside: Inside) -> list[Any]:
+        """Returns the objects of which an iteration has a slice, with those that they are in."""
+        leaves = zip(spec.entries, spec.grouping, strict=True)
+        paths = [entry.path for entry, group in leaves if isinstance(self.in_keys[group], int)]
+        return [
+            obj
+            for obj, spot in zip(inside.objects, inside.spots, strict=True)
+            if any(path[: len(spot.path)] == spot.path for path in paths)
+        ]
 
     def names(self, spec: Any) -> list[str]:
         """Returns the paths of what the body is given."""
@@ -398,8 +416,9 @@ def _scan(
         for axis, group in zip(axes, xs, strict=True)
     ]
 
-    def step(carried: Carried, xs: Groups) -> Any:
-        after, out = lift.body(spec, carried, xs)
+    def step(carried: Carried, given: tuple[Any, Groups]) -> Any:
+        number, xs = given
+        after, out = lift.body(spec, carried, xs, number, options.reverse)
         return placing.put(after, places), out
 
     def names(_: Any) -> list[str]:
@@ -412,10 +431,14 @@ def _scan(
 
     is_empty = any(x.shape[0] == 0 for x in jax.tree.leaves(xs))
     carried, places = (carried, None) if is_empty else placing.settle(once, carried)
+    numbers = None
+    if iterations.state.are_wanted:
+        lengths = [x.shape[0] for x in jax.tree.leaves(xs)]
+        numbers = jnp.arange(lengths[0] if lengths else options.length)
     last, (ys, exit, origins) = jax.lax.scan(
         shown_as(lift.f, step, names),
         carried,
-        xs,
+        (numbers, xs),
         length=options.length,
         reverse=options.reverse,
         unroll=options.unroll,

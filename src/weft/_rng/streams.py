@@ -6,6 +6,7 @@ Drawing folds the counter into the base key and adds one to it, so that the n-th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -26,6 +27,9 @@ from weft._rng.seeds import (
 from weft._variable.types import RngCount as RngCount
 from weft._variable.types import RngKey as RngKey
 from weft._variable.types import RngState as RngState
+
+watchers: list[Callable[[Any, jax.Array, jax.Array], None]] = []
+"""Are told of each draw: the stream, its base key and its count."""
 
 
 def require_scalar(stream: RngStream, where: str = "") -> None:
@@ -105,7 +109,10 @@ class RngStream(KeySource, Pytree):
         key = self.key.get_value()
         if key.shape:
             require_scalar(self)
-        drawn, count = draw(key, self.count.get_value())
+        before = self.count.get_value()
+        for watcher in watchers:
+            watcher(self, key, before)
+        drawn, count = draw(key, before)
         self.count.set_value(count)
         return drawn
 

@@ -152,8 +152,10 @@ def _differentiate(
 
     if count == 1:
         logits = logits_of(hidden, block(0), settings) if logits is None else logits
-        to_hidden, *found = parts(block(0), slope_at(block(0), logits))
-        return to_hidden, jax.tree.map(jnp.add, sums, tuple(found))
+        to_hidden, to_kernel, to_bias = parts(block(0), slope_at(block(0), logits))
+        if settings.chunks == 1:  # an array of the kernel's size less to go through
+            return to_hidden, (to_kernel, to_bias)
+        return to_hidden, jax.tree.map(jnp.add, sums, (to_kernel, to_bias))
 
     def add(i: Any, carry: Any) -> Any:
         to_hidden, sums = carry

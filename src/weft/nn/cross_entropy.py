@@ -115,9 +115,8 @@ def linear_cross_entropy(
     features, vocabulary = kernel.shape[::-1] if transposed else kernel.shape
     if chunk_size is None:
         chunk_size = min(max(512, 1 << (features - 1).bit_length()), 2048)
-    if vocab_chunk_size is None:
-        vocab_chunk_size = vocabulary
-    check_sizes(_NAME, chunk_size=chunk_size, vocab_chunk_size=vocab_chunk_size)
+    block = vocabulary if vocab_chunk_size is None else vocab_chunk_size
+    check_sizes(_NAME, chunk_size=chunk_size, vocab_chunk_size=block)
 
     tokens = hidden.shape[:-1]
     whole = vocabulary * (1 if axis_name is None else lax.axis_size(axis_name))
@@ -143,17 +142,16 @@ def linear_cross_entropy(
         wide,
         precision,
         chunks,
-        vocab_chunk_size,
+        block,
         axis_name,
     )
     operands = Operands(hidden, kernel, bias)
     if reduction == "none":
-        return each(settings, operands, labels).reshape(tokens) * given
-    total = summed(settings, operands, labels, given.reshape(labels.shape))
-    if reduction == "sum":
-        return total
-    count = jnp.sum(given)
-    return total / jnp.where(count == 0, 1.0, count)
+        return jnp.reshape(each(settings, operands, labels), tokens) * given
+    if reduction == "mean":  # so that nothing is left to do with the gradients afterwards
+        count = jnp.sum(given)
+        given = given / jnp.where(count == 0, 1.0, count)
+    return summed(settings, operands, labels, given.reshape(labels.shape))
 
 
 def _value(x: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import get_abstract_mesh
 
 
 class Settings(NamedTuple):
@@ -170,8 +171,11 @@ def with_block(
     shift = jnp.where(jnp.isfinite(largest), largest, 0.0)  # where every logit is minus infinity
     exponentials = known.exponentials * jnp.exp(known.largest - shift)
     exponentials = exponentials + jnp.sum(jnp.exp(present - shift[..., None]), -1)
-    chosen = _is_label(logits, labels, block)
-    label = known.label + jnp.sum(_masked(jnp.where(chosen, logits, 0.0), block, 0.0), -1)
+    if block.fresh is None and get_abstract_mesh().empty:
+        label = jnp.take_along_axis(logits, labels[..., None], -1, mode="clip")[..., 0]
+    else:  # devices look up what they have: a gather might bring all logits to all of them
+        chosen = _is_label(logits, labels, block)
+        label = known.label + jnp.sum(_masked(jnp.where(chosen, logits, 0.0), block, 0.0), -1)
     total = known.total
     if settings.label_smoothing:
         total = total + jnp.sum(_masked(logits, block, 0.0), -1)

@@ -1,0 +1,247 @@
+"""Findings: which of all that programs tell is the first, and what is said of it.
+
+*Sessions* listen to what programs tell. What a program tells may arrive in another order than it
+came about in, so a session takes what belongs together, one pass through one outermost call, and
+looks for the first there. A program has begun again when something is told a second time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from weft._core.errors import WeftError
+from weft._core.path import Path, format_path
+from weft.tools.debug.checks import Number, Point, Site
+
+_MOST = 100_000
+
+
+class NonFiniteError(WeftError, FloatingPointError):
+    """A module made NaN or an infinity, or was given one.
+
+    Attributes:
+      path: the path of the module in which it appeared first.
+      phase: "forward" or "backward".
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import weft as nnx
+      >>> class Root(nnx.Module):
+      ...     def __call__(self, x):
+      ...         return jnp.sqrt(x)
+      >>> model = nnx.Sequential(nnx.Identity(), Root())
+      >>> with nnx.debug.nans(model):
+      ...     y = model(jnp.array([1.0, -1.0]))
+      Traceback (most recent call last):
+        ...
+      weft.tools.debug.findings.NonFiniteError: model.layers[1] is the first to make NaN, in the
+      forward pass: Root.__call__ returned 1 NaN in output f32[2], from x f32[2], which is finite...
+    """
+
+    def __init__(self, message: str, path: str, phase: str):
+        super().__init__(message)
+        self.path, self.phase = path, phase
+
+
+class Told(NamedTuple):
+    """What a program told once: where, in which iterations, and the counts of each array."""
+
+    site: Site
+    numbers: tuple[int, ...]
+    counts: tuple[tuple[int, int], ...]
+
+    @property
+    def key(self) -> tuple[int, tuple[int, ...]]:
+        """What a program tells once each time that it runs."""
+        return self.site.order, self.numbers
+
+    def is_bad(self, infinities: bool) -> bool:
+        """Returns whether something is wrong here.
+
+        An infinite argument alone is not: masks have them.
+        """
+        number = len(self.counts) - self.site.variables
+        for i, (nans, infinite) in enumerate(self.counts):
+            may_be = self.site.point == Point(False, False) and i < number
+            if nans or (infinite and infinities and not may_be):
+                return True
+        return False
+
+    def when(self) -> tuple[int, ...]:
+        """Returns a key by which what one pass tells is in the order of the program."""
+        found: list[int] = []
+        for (entered, is_reversed), number in zip(self.site.loops, self.numbers, strict=True):
+            found += [entered, -number if is_reversed else number]
+        found.append(self.site.order)
+        return tuple(-x for x in found) if self.site.point.is_backward else tuple(found)
+
+
+class Session:
+    """Listens to what programs tell, until they have told what was first.
+
+    Args:
+      infinities: whether infinities count.
+    """
+
+    def __init__(self, infinities: bool):
+        self._infinities = infinities
+        self._lock = threading.Lock()
+        self._run: dict[Any, Told] = {}
+        self._bad: list[Told] = []
+        self._is_over = False
+
+    def note(self, told: Told) -> None:
+        """Takes in what a program told."""
+        with self._lock:
+            if self._is_over:
+                return
+            if told.key in self._run or len(self._run) >= _MOST:
+                if self._bad:
+                    self._is_over = True
+                    return
+                self._run.clear()
+            self._run[told.key] = told
+            if told.is_bad(self._infinities):
+                self._bad.append(told)
+
+    def error(self) -> NonFiniteError | None:
+        """Returns what is to be raised, None if all was well."""
+        with self._lock:
+            if not self._bad:
+                return None
+            began = self._bad[0].site
+            chosen = [
+                told
+                for told in self._bad
+                if told.site.root == began.root
+                and told.site.point.is_backward == began.point.is_backward
+            ]
+            return _error(min(chosen, key=Told.when), list(self._run.values()))
+
+
+_sessions: list[Session] = []
+
+
+def tell(site: Site, numbers: Sequence[Any], counts: Sequence[Any]) -> None:
+    """Tells all sessions; called by programs."""
+    told = Told(site, tuple(map(int, numbers)), tuple((int(a), int(b)) for a, b in counts))
+    for session in tuple(_sessions):
+        session.note(told)
+
+
+def begin(session: Session) -> None:
+    """Lets a session listen."""
+    _sessions.append(session)
+
+
+def end(session: Session) -> None:
+    """Ends that."""
+    _sessions.remove(session)
+
+
+# -- what is said
+
+
+def _shown(path: Path, numbers: Sequence[int]) -> str:
+    root, *keys = path
+    shown = (numbers[key.loop] if isinstance(key, Number) else key for key in keys)
+    return format_path(tuple(shown), root)
+
+
+def _amount(nans: int, infinite: int) -> str:
+    parts = [f"{nans} NaN"] * bool(nans) + [f"{infinite} infinite"] * bool(infinite)
+    return " and ".join(parts)
+
+
+def _list_bad(told: Told, prefix: str = "") -> str:
+    pairs = zip(told.site.names, told.counts, strict=True)
+    return ", ".join(
+        f"{_amount(*counts)} in {prefix}{name}" for name, counts in pairs if any(counts)
+    )
+
+
+def _given(told: Told, run: list[Told]) -> str:
+    """Returns what was there before a module made something bad, and what was bad of it."""
+    point = told.site.point._replace(is_after=False)
+    before = [
+        other
+        for other in run
+        if other.site.call == told.site.call
+        and other.numbers == told.numbers
+        and other.site.point == point
+    ]
+    if not before or not before[0].site.names:
+        return "from no floating-point arrays"
+    (first, *_) = before
+    gradients = "gradients of " * point.is_backward
+    names = [
+        f"{name} ({_amount(*counts)})" if any(counts) else name
+        for name, counts in zip(first.site.names, first.counts, strict=True)
+    ]
+    finite = (
+        ""
+        if any(map(any, first.counts))
+        else ", which is finite"
+        if len(names) == 1
+        else (", which are finite")
+    )
+    return f"from {gradients}{', '.join(names)}{finite}"
+
+
+_FORWARD = (
+    "Keep what it computes within bounds, as in `jnp.log(jnp.maximum(x, 1e-6))`, or compute it in "
+    "float32, `dtype=jnp.float32`"
+)
+_BACKWARD = (
+    "A function with an infinite slope there, as `jnp.sqrt` has at 0, needs another argument "
+    "before it, `jnp.sqrt(jnp.where(x > 0, x, 1.0))`: a `where` after it does not help"
+)
+_VARIABLES = (
+    "The step before wrote it: a lower learning rate may help, or `optax.clip_by_global_norm(1.0)`"
+)
+_DATA = "Look at the data and what is done with it before: `jnp.isfinite(x).all()`"
+_LOSS = "Look at the loss, and what else is done with the output: `jnp.log(x + 1e-6)`"
+
+
+def _error(told: Told, run: list[Told]) -> NonFiniteError:
+    site, numbers = told.site, told.numbers
+    path = _shown(site.path, numbers)
+    above = None if site.parent is None else _shown(site.parent, numbers)
+    phase = "backward" if site.point.is_backward else "forward"
+    kind = "NaN" if any(nans for nans, _ in told.counts) else "infinities"
+    where = path
+    if site.point.is_after:
+        verb = "returned" if phase == "forward" else "gave"
+        prefix = "" if phase == "forward" else "the gradient of "
+        text = (
+            f"{path} is the first to make {kind}, in the {phase} pass: {site.what} {verb} "
+            f"{_list_bad(told, prefix)}, {_given(told, run)}. "
+            + (_FORWARD if phase == "forward" else _BACKWARD)
+        )
+    elif phase == "forward" and any(map(any, told.counts[len(told.counts) - site.variables :])):
+        first = len(told.counts) - site.variables
+        pairs = list(zip(site.names, told.counts, strict=True))[first:]
+        name, counts = next(pair for pair in pairs if any(pair[1]))
+        where = f"{path}.{name.split(' ')[0]}"
+        text = (
+            f"{path}.{name} holds {_amount(*counts)} when the forward pass begins to use it. "
+            f"{_VARIABLES}"
+        )
+    elif above is not None:
+        where = above
+        what = _list_bad(told, "" if phase == "forward" else "the gradient of ")
+        how = "before it calls" if phase == "forward" else "after it has called"
+        text = (
+            f"{above} is the first to make {kind}, in the {phase} pass, {how} {path}: {what} of "
+            f"{site.what}. " + (_FORWARD if phase == "forward" else _BACKWARD)
+        )
+    elif phase == "forward":
+        text = f"{path} is given {kind}: {_list_bad(told)} of {site.what}. {_DATA}"
+    else:
+        text = (
+            f"the gradient that reaches {path} from outside has {kind}: "
+            f"{_list_bad(told, 'that of ')} of {site.what}, in the backward pass. {_LOSS}"
+        )
+    return NonFiniteError(text, where, phase)
