@@ -17,7 +17,6 @@ extensions = [
     "reference",
 ]
 nitpicky = True
-suppress_warnings = ["toc.empty_glob"]
 html_theme = "furo"
 html_title = "Weft"
 html_static_path = ["_static"]

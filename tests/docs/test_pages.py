@@ -1,6 +1,6 @@
 """What stands in the Markdown pages: links lead somewhere, names exist, code runs or is marked.
 
-The Python blocks themselves are run by `conftest.py`.
+The Python blocks themselves are run by `conftest.py`, which compares what they print.
 """
 
 import importlib
@@ -22,6 +22,8 @@ PAGES = sorted(
 REFERENCE = ROOT / "docs" / "reference"
 LANGUAGES = {"python", "sh", "text", "toml"}
 """Python runs in the tests; nothing else may be taken for a program of this library."""
+
+WRONG_ON_PURPOSE = {"nnx.Dense"}  # docs/errors.md shows how that is answered
 
 FENCE = re.compile(r"^(`{3,})(\S*)[^\n]*\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -95,7 +97,7 @@ def test_names_are_spelled_as_they_are(page):
         pytest.skip("tells what is left out; tests/test_api.py compares its tables")
     text = page.read_text(encoding="utf-8")
     wrong = sorted({name for name in mentioned(text) if not resolves(name)})
-    assert not wrong
+    assert not {*wrong} - WRONG_ON_PURPOSE
 
 
 def test_spelling_is_looked_at():
