@@ -7,7 +7,10 @@ programs shared by the processes of one run, but not kept for the next.
 """
 
 import contextlib
+import doctest
+import io
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -36,20 +39,31 @@ if NUMBER_OF_DEVICES not in os.environ.setdefault("XLA_FLAGS", ""):
 settings.register_profile("weft", deadline=None, database=None, derandomize="CI" in os.environ)
 settings.load_profile("weft")
 
+PRINTED = re.compile(r"\s*```text\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 MARKDOWN = Sybil(parsers=[PythonCodeBlockParser()], patterns=["*.md"])
 
 
 class Examples(pytest.Item):
     """The Python blocks of one document: one test, because each builds on those before it.
 
-    They run in an empty folder, in which they may leave files.
+    They run in an empty folder, in which they may leave files. A block of `text` right after one
+    says what it prints, however it is wrapped, with `...` for what differs from time to time.
     """
 
     def runtest(self) -> None:
         examples = list(MARKDOWN.parse(self.path).examples())
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
             for example in examples:
-                example.evaluate()
+                printed = io.StringIO()
+                with contextlib.redirect_stdout(printed):
+                    example.evaluate()
+                said = PRINTED.match(example.document.text, example.region.end)
+                if said and not doctest.OutputChecker().check_output(
+                    said[1], printed.getvalue(), doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+                ):
+                    raise AssertionError(
+                        f"{example.path}:{example.line} prints\n{printed.getvalue()}not\n{said[1]}"
+                    )
 
 
 class Document(pytest.File):

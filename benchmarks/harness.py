@@ -263,7 +263,7 @@ def make_parser(doc: str, **rounds: int) -> argparse.ArgumentParser:
         help="count the time of all threads, which other programs disturb less",
     )
     parser.add_argument(
-        "--readme", action="store_true", help="put the table into README.md as well"
+        "--publish", action="store_true", help="put the table into docs/benchmarks.md as well"
     )
     parser.add_argument(
         "--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the picture"
@@ -284,11 +284,11 @@ def read_options(
 
 
 def publish(heading: str, body: str, options: argparse.Namespace) -> None:
-    """Prints a section, and puts it into README.md if told to."""
+    """Prints a section, and puts it into docs/benchmarks.md if told to."""
     clock = "Seconds are processor time of all threads. " * options.processor_time
     body = f"{body}\n\n{clock}{machine()}"
     print(f"\n{heading}\n\n{body}")
-    if options.readme:
-        readme = ROOT / "README.md"
-        text = insert_section(readme.read_text(encoding="utf-8"), heading, body)
-        readme.write_text(text, encoding="utf-8")
+    if options.publish:
+        page = ROOT / "docs" / "benchmarks.md"
+        text = insert_section(page.read_text(encoding="utf-8"), heading, body)
+        page.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the benchmarks share: rounds, ratios, tables, the sections of README.md."""
+"""What the benchmarks share: rounds, ratios, tables, the sections of docs/benchmarks.md."""
 
 import argparse
 import importlib.util
@@ -104,12 +104,14 @@ def test_sections_of_a_document():
         harness.insert_section("# Title", "A", "a")
 
 
-def test_readme_takes_the_sections(monkeypatch, tmp_path, capsys):
-    (tmp_path / "README.md").write_text(f"{harness.BEGIN}\n{harness.END}\n", encoding="utf-8")
+def test_page_takes_the_sections(monkeypatch, tmp_path, capsys):
+    page = Path("docs", "benchmarks.md")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / page).write_text(f"{harness.BEGIN}\n{harness.END}\n", encoding="utf-8")
     monkeypatch.setattr(harness, "ROOT", tmp_path)
-    harness.publish("Graph", "| figures |", argparse.Namespace(readme=True, processor_time=True))
-    written = (tmp_path / "README.md").read_text(encoding="utf-8")
+    harness.publish("Graph", "| figures |", argparse.Namespace(publish=True, processor_time=True))
+    written = (tmp_path / page).read_text(encoding="utf-8")
     assert "### Graph\n\n| figures |\n\nSeconds are processor time" in written
     assert f"jax {jax.__version__}" in written and "| figures |" in capsys.readouterr().out
-    real = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    real = (FOLDER.parent / page).read_text(encoding="utf-8")
     assert harness.BEGIN in real and harness.END in real

@@ -1,4 +1,4 @@
-"""The program of docs/training.md is short, stands in the README, and goes on after a kill."""
+"""The program of docs/guides/training.md is short, stands in the README, and goes on after a kill."""
 
 import re
 import signal
@@ -10,7 +10,7 @@ from weft import train
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = re.search(
-    r"```python\n(.*?)```", (ROOT / "docs" / "training.md").read_text(encoding="utf-8"), re.DOTALL
+    r"```python\n(.*?)```", (ROOT / "docs" / "guides" / "training.md").read_text(encoding="utf-8"), re.DOTALL
 )[1]
 
 

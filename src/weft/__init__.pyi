@@ -114,6 +114,8 @@ from weft._rng.rekey import fork_rngs as fork_rngs
 from weft._rng.reseed import reseed as reseed
 from weft._rng.backups import restore_rngs as restore_rngs
 from weft._rng.rekey import split_rngs as split_rngs, with_rngs as with_rngs
+
+# Variables
 from weft._core.types import A as A, M as M
 from weft._variable.types import BatchStat as BatchStat, Cache as Cache
 from weft._variable.types import Intermediate as Intermediate, Param as Param

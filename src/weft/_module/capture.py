@@ -167,7 +167,7 @@ def capture(
         those of the first such argument are captured. If it is a Variable type, a decorator is
         returned.
       *var_types: the Variable types to return, one State each; a value goes to the
-    nearest type.
+        nearest type.
       init: values of perturbations, as an earlier call returned them.
       method_outputs: if given, the outputs of all public methods are sown in Variables of this
         type under the methods' names.

@@ -240,12 +240,12 @@ class Variable(VariableStorage, ValueOperators[A]):
 
     @property
     def hijax(self) -> bool:
-        """Always False: Weft does not use JAX's experimental boxes."""
+        """Always False, as Weft does not use JAX's experimental boxes."""
         return False
 
     @property
     def ref(self) -> bool:
-        """Always False: Weft does not use JAX references."""
+        """Always False, as Weft does not use JAX references."""
         return False
 
     @property
