@@ -1,4 +1,4 @@
-"""The program of docs/guides/training.md is short, stands in the README, and goes on after a kill."""
+"""The program of the guide to training is short, stands in the README, and survives a kill."""
 
 import re
 import signal
@@ -9,9 +9,8 @@ from pathlib import Path
 from weft import train
 
 ROOT = Path(__file__).parents[1]
-PROGRAM = re.search(
-    r"```python\n(.*?)```", (ROOT / "docs" / "guides" / "training.md").read_text(encoding="utf-8"), re.DOTALL
-)[1]
+PAGE = (ROOT / "docs" / "guides" / "training.md").read_text(encoding="utf-8")
+PROGRAM = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1]
 
 
 def start(folder):

@@ -258,8 +258,8 @@ class _Marks(cst.CSTVisitor):
         self.found: list[Mark] = []
 
     def _add(self, node: cst.CSTNode, name: str, text: str) -> None:
-        line = self.get_metadata(metadata.PositionProvider, node).start.line
-        self.found.append(Mark(line, name, text))
+        place: Any = self.get_metadata(metadata.PositionProvider, node)
+        self.found.append(Mark(place.start.line, name, text))
 
     def _imported(self, node: cst.CSTNode) -> str:
         """Returns the whole name of what was imported; empty for everything else."""
