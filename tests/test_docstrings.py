@@ -19,6 +19,7 @@ IMPLEMENTATION = {
     "weft.train.metrics": set(),
     "weft.tools": set(),
     "weft.tools.weights": set(),
+    "weft.migrate": set(),
     "weft.tools.debug": set(),
     "weft.bridge": {"weft.bridge.wrappers"},
 }

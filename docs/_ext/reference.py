@@ -31,7 +31,10 @@ PAGES = {  # file and title of what is no group of `__init__.pyi`
     "weft.train": ("train", "The training loop"),
     "weft.train.metrics": ("metrics", "Metrics"),
     "weft.train.optimizer": ("optimizers", "Optimizers"),
+    "weft.tools.debug": ("debug", "Debugging"),
     "weft.bridge": ("bridge", "Linen in Weft, and Weft in Linen"),
+    "weft.as_flax": ("as_flax", "Programs of flax.nnx as they are"),
+    "weft.migrate": ("migrate", "Programs of flax.nnx, changed"),
 }
 INDEX = """Every public name, by area. `nnx` is `import weft as nnx`. Each entry has an example that
 runs, and a link to its source."""
@@ -51,6 +54,7 @@ FAMILIES = {  # of layers, with their files; a file that is in none of these com
     "Dropout": "dropout",
     "Deep models": "stack restack",
     "Adapters": "lora adapt",
+    "Losses": "cross_entropy",
     "Activations": "activations",
     "Further": "",
 }

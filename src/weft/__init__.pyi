@@ -137,6 +137,10 @@ from weft._variable.sharding import logical_axis_rules as logical_axis_rules
 
 # Saving
 from weft._saving.save import SavedFile as SavedFile, load as load, restore as restore, save as save
+from weft.nn.torch_weights import Into as Into
+from weft.tools.weights.load import load_weights as load_weights
+from weft.tools.weights.save import save_weights as save_weights
+from weft.tools.weights.report import WeightReport as WeightReport, WeightRow as WeightRow
 
 # Layers
 from weft.nn import initializers as initializers, AdaptiveAvgPool as AdaptiveAvgPool
@@ -156,7 +160,6 @@ from weft.nn import linear_cross_entropy as linear_cross_entropy
 from weft.nn import LinearGeneral as LinearGeneral, log_sigmoid as log_sigmoid
 from weft.nn import log_softmax as log_softmax, logsumexp as logsumexp, LoRA as LoRA
 from weft.nn.adapt import lora as lora
-from weft.nn.torch_weights import Into as Into
 from weft.nn import LoRALinear as LoRALinear, LoRAParam as LoRAParam, LSTMCell as LSTMCell
 from weft.nn import make_attention_mask as make_attention_mask, make_causal_mask as make_causal_mask
 from weft.nn import max_pool as max_pool, MaxPool as MaxPool, min_pool as min_pool
@@ -192,9 +195,6 @@ from weft.train.opt_state import OptState as OptState, OptVariable as OptVariabl
 from weft._flax_names.modules import proxy_caller as proxy_caller, pytreelib as pytreelib
 from weft._flax_names.modules import rnglib as rnglib, spmd as spmd, summary as summary
 from weft.tools.summary import tabulate as tabulate
-from weft.tools.weights.load import load_weights as load_weights
-from weft.tools.weights.report import WeightReport as WeightReport, WeightRow as WeightRow
-from weft.tools.weights.save import save_weights as save_weights
 from weft._flax_names.modules import training as training
 from weft.train.train_state import TrainState as TrainState
 from weft._flax_names.modules import transforms as transforms, traversals as traversals

@@ -47,8 +47,16 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Takes `install` back, for what is imported from now on."""
-    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
+    """Takes `install` back, for what is imported from now on; without it nothing happens.
+
+    Example:
+      >>> from weft import as_flax
+      >>> as_flax.uninstall()
+    """
+    finders = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
+    if len(finders) == len(sys.meta_path):
+        return
+    sys.meta_path[:] = finders
     for name in [name for name in sys.modules if name == PEER or name.startswith(f"{PEER}.")]:
         del sys.modules[name]
     flax = sys.modules.get("flax")
@@ -105,8 +113,7 @@ def _module(fullname: str) -> types.ModuleType | None:
     return found if isinstance(found, types.ModuleType) else None
 
 
-def main() -> None:
-    """Runs a program."""
+def _main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m weft.as_flax",
         description="Runs a program written for flax.nnx on Weft, as it is.",
@@ -130,4 +137,4 @@ def main() -> None:
 if __name__ == "__main__":
     from weft import as_flax  # not `__main__`, so that the program finds it installed
 
-    as_flax.main()
+    as_flax._main()

@@ -29,6 +29,11 @@ class Migration:
       before: the program as it was.
       after: the program with its imports changed; the same where there is nothing to change.
       marks: places that want to be looked at, in the order of lines.
+
+    Example:
+      >>> from weft.migrate import migrate
+      >>> migrate(b"import flax.nnx as nnx")
+      Migration(before=b'import flax.nnx as nnx', after=b'import weft as nnx', marks=())
     """
 
     before: bytes
