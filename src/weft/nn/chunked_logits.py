@@ -184,10 +184,13 @@ def _placed(f: Callable[..., Any], *args: Any, outputs: Callable[..., Any]) -> A
       *args: its arguments.
       outputs: given the arguments, returns the arrays whose places the results are to have.
     """
-    if AxisType.Explicit not in get_abstract_mesh().axis_types:
+    mesh = get_abstract_mesh()
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    axes = tuple(name for name, kind in kinds if kind is AxisType.Explicit)
+    if not axes:
         return f(*args)
     specs = jax.tree.map(lambda x: jax.typeof(x).sharding.spec, outputs(*args))
-    return jax.sharding.auto_axes(f, out_sharding=specs)(*args)
+    return jax.sharding.auto_axes(f, axes=axes, out_sharding=specs)(*args)
 
 
 def _over_chunks(f: Callable[..., Any], carry: Any, xs: Any, settings: Settings) -> Any:

@@ -12,6 +12,7 @@ from weft._variable.variable import Variable
 from weft.nn.chunked_logits import each, number_of_chunks, summed
 from weft.nn.dtypes import Dtype, as_array, canonicalize_dtype
 from weft.nn.parameters import check_sizes
+from weft.nn.token_shards import over_devices, spec_of_tokens
 from weft.nn.vocabulary_blocks import Operands, Settings, axes_of, varying
 
 Reduction = Literal["mean", "sum", "none"]
@@ -36,6 +37,7 @@ def linear_cross_entropy(
     chunk_size: int | None = None,
     vocab_chunk_size: int | None = None,
     axis_name: str | None = None,
+    token_axes: str | tuple[str, ...] | None = None,
 ) -> jax.Array:
     """Returns the cross entropy of the logits `hidden @ kernel + bias`, which are never all there.
 
@@ -72,12 +74,15 @@ def linear_cross_entropy(
       dtype: the dtype of the factors of products, by default what `hidden` and `kernel` promote to.
         Products, sums and the result are in float32 at least.
       precision: the precision of products.
-      chunk_size: about how many tokens a chunk has. By default the power of two at or above
-        `features`, from 512 to 2048: then adding to the gradient of the kernel, which is done
-        for each chunk, takes less time than the logits do. Chunks are of one length and together
-        few tokens longer than all.
+      chunk_size: about how many tokens a chunk has. By default 1024, and 2048 for more than 1024
+        features: the gradient of the kernel is gone through once for each chunk, which takes little
+        time beside so many logits. Chunks are of one length, and together few tokens longer than
+        all.
       vocab_chunk_size: how many columns of the vocabulary to go through at a time; by default all.
         Not for kernels whose vocabulary is spread over devices.
+      token_axes: on a mesh of automatic axes, those that the first axis of `hidden` is spread over;
+        explicit axes are known. The devices then add up the gradient of the kernel once, not once
+        for each chunk, and bring kernels together that are spread over the same axes.
       axis_name: inside `jax.shard_map`, the axis that the vocabulary is spread over: `kernel` and
         `bias` are this device's part, `labels` and `hidden` are the same on all.
 
@@ -114,7 +119,7 @@ def linear_cross_entropy(
         wide = jnp.promote_types(dtype, jnp.float32)
     features, vocabulary = kernel.shape[::-1] if transposed else kernel.shape
     if chunk_size is None:
-        chunk_size = min(max(512, 1 << (features - 1).bit_length()), 2048)
+        chunk_size = 1024 if features <= 1024 else 2048
     block = vocabulary if vocab_chunk_size is None else vocab_chunk_size
     check_sizes(_NAME, chunk_size=chunk_size, vocab_chunk_size=block)
 
@@ -129,10 +134,6 @@ def linear_cross_entropy(
 
     if not tokens:  # one token
         hidden, labels = hidden[None], labels[None]
-    hidden, kernel, bias, labels, given = _vary_alike(
-        (hidden, kernel, bias, labels, given), axis_name
-    )
-    chunks = number_of_chunks(labels.shape, chunk_size)
     settings = Settings(
         float(label_smoothing),
         float(z_loss),
@@ -141,39 +142,53 @@ def linear_cross_entropy(
         dtype,
         wide,
         precision,
-        chunks,
+        chunk_size,
         block,
         axis_name,
     )
-    operands = Operands(hidden, kernel, bias)
-    if reduction == "none":
-        return jnp.reshape(each(settings, operands, labels), tokens) * given
     if reduction == "mean":  # so that nothing is left to do with the gradients afterwards
         count = jnp.sum(given)
         given = given / jnp.where(count == 0, 1.0, count)
-    return summed(settings, operands, labels, given.reshape(labels.shape))
+    arguments = Operands(hidden, kernel, bias), labels, given.reshape(labels.shape)
+    run = _losses if reduction == "none" else _sum
+    spec = spec_of_tokens(hidden, token_axes)
+    if spec is None:
+        found = run(settings, *arguments)
+    else:
+        found = over_devices(run, settings, spec, *arguments, is_sum=run is _sum)
+    return jnp.reshape(found, tokens) if run is _losses else found
+
+
+def _losses(
+    settings: Settings, operands: Operands, labels: jax.Array, weights: jax.Array
+) -> jax.Array:
+    settings, operands, labels, weights = _prepared(settings, operands, labels, weights)
+    return each(settings, operands, labels) * weights
+
+
+def _sum(
+    settings: Settings, operands: Operands, labels: jax.Array, weights: jax.Array
+) -> jax.Array:
+    return summed(*_prepared(settings, operands, labels, weights))
+
+
+def _prepared(
+    settings: Settings, operands: Operands, labels: jax.Array, weights: jax.Array
+) -> tuple[Settings, Operands, jax.Array, jax.Array]:
+    """Counts the chunks, and makes arrays differ along the same mapped axes.
+
+    What was the same on all devices then gets the sum of their gradients.
+    """
+    chunks = number_of_chunks(labels.shape, settings.chunks)
+    axes = axes_of(*operands, labels, weights)
+    own = axes & {settings.axis_name}  # tokens are the same on all devices of this one
+    operands = Operands(*(varying(x, axes) for x in operands))
+    labels, weights = (varying(x, axes - own) for x in (labels, weights))
+    return settings._replace(chunks=chunks), operands, labels, weights
 
 
 def _value(x: Any) -> Any:
     return x.get_value() if isinstance(x, Variable) else x
-
-
-def _vary_alike(arrays: Any, axis_name: str | None) -> Any:
-    """Returns arrays that differ along the same mapped axes; kernels along `axis_name` as well.
-
-    What was the same on all devices then gets the sum of their gradients.
-    """
-    hidden, kernel, bias, labels, weights = arrays
-    axes = axes_of(*arrays)
-    own = frozenset() if axis_name is None else axes & {axis_name}
-    tokens = axes - own
-    return (
-        varying(hidden, tokens | own),
-        varying(kernel, tokens | own),
-        varying(bias, tokens | own),
-        varying(labels, tokens),
-        varying(weights, tokens),
-    )
 
 
 def _check_options(

@@ -26,7 +26,7 @@ class Settings(NamedTuple):
       dtype: of the factors of products.
       wide: of logits, sums and losses.
       precision: of products.
-      chunks: how many chunks of tokens.
+      chunks: how many chunks of tokens; until that is known, of what size.
       block: how many columns of logits at a time.
       axis_name: the mapped axis that the vocabulary is spread over, or None.
     """

@@ -56,7 +56,7 @@ def test_arguments_variables_and_outputs_are_counted():
         "more[0] f32[3]",
         "scale f32[2]",
     )
-    assert before.variables == 3 and counted == [(1, 1)] + [(0, 0)] * 4
+    assert (before.variables, before.params) == (3, 2) and counted == [(1, 1)] + [(0, 0)] * 4
     assert after.names == ("output.y f32[2]",) and of_outputs == [(1, 1)]
     assert before.what == "Scaled.__call__" and before.call == after.call < before.order
     assert out["n"] == 3

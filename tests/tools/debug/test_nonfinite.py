@@ -150,7 +150,7 @@ def test_a_loss_with_bad_gradients() -> None:
     model = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
     bad = nnx.jit(nnx.grad(lambda model, x: jnp.sqrt(model(x) * 0.0).sum()))
     message = (
-        r"the gradient that reaches model from outside has NaN: 12 NaN in that of output "
+        r"the gradient that reaches model from outside has NaN: 12 NaN in the gradient of output "
         r"f32\[3,4\] of Linear\.__call__, in the backward pass\. Look at the loss"
     )
     with pytest.raises(NonFiniteError, match=message):
@@ -171,8 +171,9 @@ def test_a_variable_that_is_bad() -> None:
     model = nnx.Sequential(nnx.Linear(4, 4, rngs=nnx.Rngs(0)))
     model.layers[0].kernel[1, 2] = jnp.inf
     message = (
-        r"model\.layers\[0\]\.kernel f32\[4,4\] holds 1 infinite when the forward pass begins to "
-        r"use it\. The step before wrote it: .*`optax\.clip_by_global_norm\(1\.0\)`"
+        r"model\.layers\[0\]\.kernel holds infinities when the forward pass begins to use it: 1 "
+        r"infinite in kernel f32\[4,4\] of Linear\.__call__\. The step before wrote it: "
+        r".*`optax\.clip_by_global_norm\(1\.0\)`"
     )
     with pytest.raises(NonFiniteError, match=message) as caught, nnx.debug.nans(model):
         nnx.jit(forward)(model, X)
@@ -192,6 +193,19 @@ class Masked(nnx.Module):
 def test_masks_may_be_infinite() -> None:
     mask = jnp.where(jnp.arange(4) < 2, 0.0, -jnp.inf)
     nnx.debug.nans()(nnx.jit(lambda model, x: model(x, mask)))(Masked(), X)
+
+    class Holds(nnx.Module):
+        def __init__(self) -> None:
+            self.mask = nnx.Variable(mask)
+
+        def __call__(self, x: Any) -> Any:
+            return jax.nn.softmax(x + self.mask)
+
+    model = Holds()
+    nnx.debug.nans()(nnx.jit(forward))(model, X)
+    model.mask[0] = jnp.nan
+    with pytest.raises(NonFiniteError, match=r"model\.mask holds NaN when the forward pass"):
+        nnx.debug.nans()(nnx.jit(forward))(model, X)
 
 
 def test_infinities_may_be_left_out() -> None:

@@ -31,6 +31,7 @@ from weft._object.pytree import Pytree, attributes
 from weft._variable.keeper import is_part
 from weft._variable.reads import forget
 from weft._variable.storage import set_slot
+from weft._variable.types import Param
 from weft._variable.variable import Variable
 
 PLACE = "_place"
@@ -82,6 +83,7 @@ class Site(NamedTuple):
       what: the class and the method.
       names: what each array is called, with dtype and shape.
       variables: how many of them, the last ones, are Variables.
+      params: how many of these, the last ones, are Params.
     """
 
     point: Point
@@ -94,12 +96,16 @@ class Site(NamedTuple):
     what: str
     names: tuple[str, ...]
     variables: int = 0
+    params: int = 0
 
     def only(self, chosen: Sequence[int]) -> Site:
         """Returns the same of some of the arrays."""
-        first = len(self.names) - self.variables
+        variables, params = (
+            sum(i >= len(self.names) - number for i in chosen)
+            for number in (self.variables, self.params)
+        )
         names = tuple(self.names[i] for i in chosen)
-        return self._replace(names=names, variables=sum(i >= first for i in chosen))
+        return self._replace(names=names, variables=variables, params=params)
 
 
 class Frame(NamedTuple):
@@ -163,13 +169,14 @@ def _named(leaves: Sequence[tuple[Path, Any]]) -> tuple[list[str], list[Any]]:
 
 
 def _own_variables(module: Any) -> list[tuple[Path, Variable]]:
-    """Returns the Variables with a floating-point array that a module itself holds."""
+    """Returns the Variables with a floating-point array that a module itself holds, Params last."""
     own = {name: x for name, x in attributes(module).items() if name != PLACE}
-    return [
+    found = [
         (path, x)
         for path, x in _leaves(own)
         if isinstance(x, Variable) and not is_part(x) and _is_float(x.get_raw_value())
     ]
+    return sorted(found, key=lambda pair: isinstance(pair[1], Param))
 
 
 def _replaced(tree: Any, arrays: Sequence[Any]) -> Any:
@@ -263,28 +270,31 @@ class Checker:
         frame = Frame(path_now(module, loops), number if parent is None else parent.root)
         what = f"{original_class(type(module)).__qualname__}.{method}"
 
-        def around(is_after: bool, names: list[str], arrays: list[Any], variables: int) -> Any:
+        def around(is_after: bool, names: list[str], arrays: list[Any], own: list[Any]) -> Any:
+            params = sum(isinstance(v, Param) for v in own)
+
             def site(point: Point) -> Site:
                 of_loops = tuple((loop.entered, loop.is_reversed) for loop in loops)
                 at = (next(iterations.order), number, frame.root, of_loops, frame.path)
                 above = None if parent is None else parent.path
-                return Site(point, *at, above, what, tuple(names), variables)
+                return Site(point, *at, above, what, tuple(names), len(own), params)
 
             return self._around(site, is_after, [loop.number for loop in loops], arrays)
 
         names, arrays = _named(leaf_paths(call, args, kwargs, is_leaf=_is_opaque))
-        own = _own_variables(module)
-        of_own, values = _named([(path, v.get_raw_value()) for path, v in own])
-        tapped = around(False, names + of_own, arrays + values, len(own))
+        found = _own_variables(module)
+        own = [v for _, v in found]
+        of_own, values = _named([(path, v.get_raw_value()) for path, v in found])
+        tapped = around(False, names + of_own, arrays + values, own)
         args, kwargs = _replaced((args, kwargs), tapped[: len(arrays)])
-        with _holding([v for _, v in own], values, tapped[len(arrays) :]):
+        with _holding(own, values, tapped[len(arrays) :]):
             self._frames.append(frame)
             try:
                 output = call(*args, **kwargs)
             finally:
                 self._frames.pop()
         names, arrays = _named(_leaves(output, "output"))
-        output = _replaced(output, around(True, names, arrays, 0))
+        output = _replaced(output, around(True, names, arrays, []))
         if parent is None and is_outermost():
             self._finish()
         return output

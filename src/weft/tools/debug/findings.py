@@ -60,9 +60,9 @@ class Told(NamedTuple):
     def is_bad(self, infinities: bool) -> bool:
         """Returns whether something is wrong here.
 
-        An infinite argument alone is not: masks have them.
+        An infinite argument alone is not, nor a Variable that is no Param: masks have them.
         """
-        number = len(self.counts) - self.site.variables
+        number = len(self.counts) - self.site.params
         for i, (nans, infinite) in enumerate(self.counts):
             may_be = self.site.point == Point(False, False) and i < number
             if nans or (infinite and infinities and not may_be):
@@ -155,93 +155,87 @@ def _amount(nans: int, infinite: int) -> str:
     return " and ".join(parts)
 
 
-def _list_bad(told: Told, prefix: str = "") -> str:
+def _bad(told: Told, prefix: str = "") -> str:
+    """Lists the arrays that are not finite."""
     pairs = zip(told.site.names, told.counts, strict=True)
     return ", ".join(
         f"{_amount(*counts)} in {prefix}{name}" for name, counts in pairs if any(counts)
     )
 
 
-def _given(told: Told, run: list[Told]) -> str:
-    """Returns what was there before a module made something bad, and what was bad of it."""
+def _given(told: Told, run: Sequence[Told]) -> str:
+    """Lists what there was before a module made what is not finite, and what was bad of that."""
     point = told.site.point._replace(is_after=False)
-    before = [
-        other
-        for other in run
-        if other.site.call == told.site.call
-        and other.numbers == told.numbers
-        and other.site.point == point
-    ]
-    if not before or not before[0].site.names:
-        return "from no floating-point arrays"
-    (first, *_) = before
-    gradients = "gradients of " * point.is_backward
+    at = told.site.call, point, told.numbers
+    found = [other for other in run if (other.site.call, other.site.point, other.numbers) == at]
+    if not found:
+        return "no floating-point arrays"
+    (before, *_) = found
     names = [
         f"{name} ({_amount(*counts)})" if any(counts) else name
-        for name, counts in zip(first.site.names, first.counts, strict=True)
+        for name, counts in zip(before.site.names, before.counts, strict=True)
     ]
-    finite = (
-        ""
-        if any(map(any, first.counts))
-        else ", which is finite"
-        if len(names) == 1
-        else (", which are finite")
-    )
-    return f"from {gradients}{', '.join(names)}{finite}"
+    verb = "is" if len(names) == 1 else "are"
+    finite = "" if any(map(any, before.counts)) else f", which {verb} finite"
+    return f"{'gradients of ' * point.is_backward}{', '.join(names)}{finite}"
 
 
-_FORWARD = (
+_BOUNDS = (
     "Keep what it computes within bounds, as in `jnp.log(jnp.maximum(x, 1e-6))`, or compute it in "
     "float32, `dtype=jnp.float32`"
 )
-_BACKWARD = (
+_SLOPE = (
     "A function with an infinite slope there, as `jnp.sqrt` has at 0, needs another argument "
     "before it, `jnp.sqrt(jnp.where(x > 0, x, 1.0))`: a `where` after it does not help"
 )
-_VARIABLES = (
-    "The step before wrote it: a lower learning rate may help, or `optax.clip_by_global_norm(1.0)`"
-)
-_DATA = "Look at the data and what is done with it before: `jnp.isfinite(x).all()`"
-_LOSS = "Look at the loss, and what else is done with the output: `jnp.log(x + 1e-6)`"
+_FIRST = "{where} is the first to make {kind}, in the {phase} pass"
+_TEXTS = {
+    ("forward", "after"): f"{_FIRST}: {{what}} returned {{bad}}, from {{given}}. {_BOUNDS}",
+    ("backward", "after"): f"{_FIRST}: {{what}} gave {{gradients}}, from {{given}}. {_SLOPE}",
+    ("forward", "between"): f"{_FIRST}, before it calls {{path}}: {{bad}} of {{what}}. {_BOUNDS}",
+    ("backward", "between"): (
+        f"{_FIRST}, after it has called {{path}}: {{gradients}} of {{what}}. {_SLOPE}"
+    ),
+    ("forward", "variable"): (
+        "{where} holds {kind} when the forward pass begins to use it: {bad} of {what}. The step "
+        "before wrote it: a lower learning rate may help, or `optax.clip_by_global_norm(1.0)`"
+    ),
+    ("forward", "outside"): (
+        "{where} is given {kind}: {bad} of {what}. Look at the data and what is done with it "
+        "before: `jnp.isfinite(x).all()`"
+    ),
+    ("backward", "outside"): (
+        "the gradient that reaches {where} from outside has {kind}: {gradients} of {what}, in the "
+        "backward pass. Look at the loss, and what else is done with the output: "
+        "`jnp.log(x + 1e-6)`"
+    ),
+}
+"""What is said, by pass and by where something is not finite: after the call of a module, before it
+between calls in another one, in its Variables, or outside of all modules."""
 
 
-def _error(told: Told, run: list[Told]) -> NonFiniteError:
+def _error(told: Told, run: Sequence[Told]) -> NonFiniteError:
     site, numbers = told.site, told.numbers
-    path = _shown(site.path, numbers)
-    above = None if site.parent is None else _shown(site.parent, numbers)
+    path = where = _shown(site.path, numbers)
     phase = "backward" if site.point.is_backward else "forward"
-    kind = "NaN" if any(nans for nans, _ in told.counts) else "infinities"
-    where = path
+    pairs = list(zip(site.names, told.counts, strict=True))
+    bad_variables = [n for n, counts in pairs[len(pairs) - site.variables :] if any(counts)]
     if site.point.is_after:
-        verb = "returned" if phase == "forward" else "gave"
-        prefix = "" if phase == "forward" else "the gradient of "
-        text = (
-            f"{path} is the first to make {kind}, in the {phase} pass: {site.what} {verb} "
-            f"{_list_bad(told, prefix)}, {_given(told, run)}. "
-            + (_FORWARD if phase == "forward" else _BACKWARD)
-        )
-    elif phase == "forward" and any(map(any, told.counts[len(told.counts) - site.variables :])):
-        first = len(told.counts) - site.variables
-        pairs = list(zip(site.names, told.counts, strict=True))[first:]
-        name, counts = next(pair for pair in pairs if any(pair[1]))
-        where = f"{path}.{name.split(' ')[0]}"
-        text = (
-            f"{path}.{name} holds {_amount(*counts)} when the forward pass begins to use it. "
-            f"{_VARIABLES}"
-        )
-    elif above is not None:
-        where = above
-        what = _list_bad(told, "" if phase == "forward" else "the gradient of ")
-        how = "before it calls" if phase == "forward" else "after it has called"
-        text = (
-            f"{above} is the first to make {kind}, in the {phase} pass, {how} {path}: {what} of "
-            f"{site.what}. " + (_FORWARD if phase == "forward" else _BACKWARD)
-        )
-    elif phase == "forward":
-        text = f"{path} is given {kind}: {_list_bad(told)} of {site.what}. {_DATA}"
+        place = "after"
+    elif bad_variables and phase == "forward":
+        place, where = "variable", f"{path}.{bad_variables[0].partition(' ')[0]}"
+    elif site.parent is not None:
+        place, where = "between", _shown(site.parent, numbers)
     else:
-        text = (
-            f"the gradient that reaches {path} from outside has {kind}: "
-            f"{_list_bad(told, 'that of ')} of {site.what}, in the backward pass. {_LOSS}"
-        )
+        place = "outside"
+    text = _TEXTS[phase, place].format(
+        where=where,
+        path=path,
+        phase=phase,
+        kind="NaN" if any(nans for nans, _ in told.counts) else "infinities",
+        what=site.what,
+        bad=_bad(told),
+        gradients=_bad(told, "the gradient of "),
+        given=_given(told, run),
+    )
     return NonFiniteError(text, where, phase)
