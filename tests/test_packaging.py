@@ -220,7 +220,9 @@ def test_version_agrees_everywhere():
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     newest = re.search(r"^## (\S+)", changelog, flags=re.MULTILINE)
     assert newest is not None
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert nnx.__version__ == PROJECT["version"] == newest[1]
+    assert f"\nversion: {nnx.__version__}\n" in citation
 
 
 def test_lock_names_public_hosts_only():
