@@ -3,6 +3,8 @@
 import dataclasses
 import enum
 import functools
+import gc
+import json
 import math
 from typing import NamedTuple
 
@@ -119,7 +121,33 @@ def test_reading_imports_nothing_of_others():
         from_text('["name","this","s"]')
     with pytest.raises(nnx.StructureError, match=r"needs weft\.Nothing\.at\.all: import"):
         from_text('["name","weft","Nothing.at.all"]')
-    with pytest.raises(nnx.StructureError, match=r"builtins\.print is not made from what"):
-        from_text('["made",["builtins","print"],["text"]]')
     with pytest.raises(nnx.StructureError, match=r"kind 'new': a newer Weft wrote it"):
         from_text('["new",1]')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '["made",["builtins","print"],["text"]]',
+        '["made",["functools","partial"],["text"]]',
+        '["fields",["tempfile","_TemporaryFileCloser"],[["close_called",true],["name","x"]]]',
+        f'["fields",["{__name__}","Config"],[["sizes",1],["other",2]]]',  # which has no such field
+        f'["fields",["{__name__}","Color"],[]]',
+        f'["enum","{__name__}","Config","sizes"]',
+        '["enum","os","environ","PATH"]',
+    ],
+)
+def test_reading_makes_nothing_of_other_kinds(text):
+    with pytest.raises(nnx.StructureError, match=r"^[\w.]+ is not made from what"):
+        from_text(text)
+
+
+def test_reading_deletes_no_files(tmp_path):
+    file = tmp_path / "kept"
+    file.touch()
+    closer = '["fields",["tempfile","_TemporaryFileCloser"],[["close_called",true]]]'
+    fields = f'[["file",{closer}],["delete",true],["name",{json.dumps(str(file))}]]'
+    with pytest.raises(nnx.StructureError, match="not made"):
+        from_text(f'["fields",["tempfile","_TemporaryFileCloser"],{fields}]')
+    gc.collect()  # which ends what was made
+    assert file.exists()

@@ -125,8 +125,13 @@ def _read_pairs(pairs: list[Any]) -> list[tuple[Any, Any]]:
 
 def _read_fields(name: list[str], pairs: list[Any]) -> Any:
     kind, fields = _named(*name), dict(_read_pairs(pairs))
-    if hasattr(kind, "_make"):
+    if isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_make"):
         return kind._make(fields.values())
+    # Of other classes some act when they are collected: a temporary file deletes what it names.
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+        raise _not_made(*name)
+    if not fields.keys() <= {field.name for field in dataclasses.fields(kind)}:
+        raise _not_made(*name)
     new = object.__new__(kind)
     for key, value in fields.items():
         object.__setattr__(new, key, value)
@@ -135,9 +140,20 @@ def _read_fields(name: list[str], pairs: list[Any]) -> Any:
 
 def _read_made(name: list[str], parts: list[Any]) -> Any:
     kind = _named(*name)
-    if not hasattr(kind, "__nnx_parts__"):
-        raise StructureError(f"{'.'.join(name)} is not made from what was written of it")
+    if not (isinstance(kind, type) and hasattr(kind, "__nnx_parts__")):
+        raise _not_made(*name)
     return kind(*map(_decode, parts))
+
+
+def _read_member(home: str, name: str, member: str) -> Any:
+    kind = _named(home, name)
+    if not isinstance(kind, enum.EnumMeta):
+        raise _not_made(home, name)
+    return kind[member]
+
+
+def _not_made(home: str, name: str) -> StructureError:
+    return StructureError(f"{home}.{name} is not made from what was written of it")
 
 
 def _write_array(x: np.ndarray, path: Path) -> list[Any]:
@@ -194,7 +210,7 @@ _RULES: tuple[_Rule, ...] = (
     ((np.ndarray,), "array", _write_array, _read_array),
     (
         *((enum.Enum,), "enum", lambda x, path: [*_name(type(x), path), x.name]),
-        lambda home, name, member: _named(home, name)[member],
+        _read_member,
     ),
     (functools.partial, "partial", _write_partial, _read_partial),
 )
