@@ -8,10 +8,11 @@ import sys
 import threading
 from typing import Any
 
+import jax
 import pytest
 
 import weft as nnx
-from weft._core.config import Setting
+from weft._core.config import Setting, traced_apart
 
 SETTINGS = [nnx.set_graph_mode, nnx.set_graph_updates, nnx.use_eager_sharding]
 
@@ -150,3 +151,27 @@ def _run(code: str, **environment: str) -> Any:
         text=True,
         check=False,
     )
+
+
+def test_what_is_traced_apart() -> None:
+    traces: list[None] = []
+
+    @jax.jit
+    def double(x: Any) -> Any:
+        traces.append(None)
+        return 2 * x
+
+    for _ in range(2):
+        double(1.0)
+        assert len(traces) in (1, 3)
+        with traced_apart("a"):
+            double(1.0)
+            with traced_apart("b"):
+                double(1.0)
+            double(1.0)
+        double(1.0)
+    assert len(traces) == 3
+    with pytest.raises(KeyError), traced_apart("c"):
+        raise KeyError
+    double(1.0)
+    assert len(traces) == 3

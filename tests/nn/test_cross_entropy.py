@@ -217,6 +217,19 @@ def test_columns_may_be_masked_by_a_bias():
         assert_close(found, expected)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint32", "int32"])
+def test_labels_of_any_integers(dtype):
+    (hidden, kernel, _, _), labels = operands()
+    labels = jnp.abs(labels) % 16
+    assert_close(loss(hidden, kernel, labels.astype(dtype)), plain(hidden, kernel, labels))
+
+
+def test_numpy_and_lists():
+    (hidden, kernel, bias, _), labels = operands((3,))
+    given = (np.asarray(hidden), nnx.Param(kernel), labels.tolist(), nnx.Param(bias))
+    assert_close(loss(*given, weights=[1.0, 0.0, 1.0]), loss(*given, weights=[True, False, True]))
+
+
 # -- models
 
 

@@ -7,10 +7,11 @@ is in force during each call.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
@@ -165,3 +166,26 @@ class set_retrace_limit(Setting, environment="NNX_RETRACE_LIMIT", default=8, tra
       >>> with nnx.set_retrace_limit(20):
       ...     double = nnx.jit(lambda x: 2 * x)
     """
+
+
+# Made at import: what JAX keeps from before such a context is made, it does not find afterwards.
+_apart: Any = jax.make_user_context(())
+_reasons: contextvars.ContextVar[tuple[Hashable, ...]] = contextvars.ContextVar(
+    "reasons", default=()
+)
+
+
+@contextlib.contextmanager
+def traced_apart(reason: Hashable) -> Iterator[None]:
+    """Keeps what JAX traces in a block apart from what it traces outside.
+
+    Args:
+      reason: what is done otherwise; blocks with the same reasons share what they trace.
+    """
+    reasons = (*_reasons.get(), reason)
+    token = _reasons.set(reasons)
+    try:
+        with _apart(reasons):
+            yield
+    finally:
+        _reasons.reset(token)

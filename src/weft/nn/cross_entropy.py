@@ -124,6 +124,8 @@ def linear_cross_entropy(
     check_sizes(_NAME, chunk_size=chunk_size, vocab_chunk_size=block)
 
     tokens = hidden.shape[:-1]
+    if labels.dtype.itemsize < 4 or jnp.issubdtype(labels.dtype, jnp.unsignedinteger):
+        labels = labels.astype(jnp.int32)  # others have no place for a negative number
     whole = vocabulary * (1 if axis_name is None else lax.axis_size(axis_name))
     counts = labels != ignore_index
     given = jnp.ones((), wide) if weights is None else weights.astype(wide)

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
+from weft._core.config import traced_apart
 from weft._core.errors import WeftError
 from weft._core.trace import find_place, frames
 from weft._core.tracebacks import is_internal
@@ -24,7 +25,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 Drawn = tuple[bytes, int]
 """What a key is made from: the data of the base key, and the count."""
 
-_checking: Any = jax.make_user_context(None)
 _MAPPED = frozenset({"vmap", "pmap", "shard_map"})
 
 
@@ -200,7 +200,7 @@ class rng_reuse:
         if _watch not in watchers:
             watchers.append(_watch)
         try:
-            with _checking(True), jax.debug_key_reuse(self._keys):
+            with traced_apart("rng_reuse"), jax.debug_key_reuse(self._keys):
                 yield
             jax.effects_barrier()
         finally:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import jax
 
 from weft._core.arguments import argument_paths
+from weft._core.config import traced_apart
 from weft._core.path import Path
 from weft._lift import iterations
 from weft._module import Module
@@ -23,10 +24,6 @@ from weft.tools.debug import findings
 from weft.tools.debug.checks import PLACE, Checker, Place
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-# What JAX has traced with checks is not what it runs without them, also where it knows nothing of
-# the model, which a function may close over.
-_checking: Any = jax.make_user_context(None)
 
 
 class nans:
@@ -130,7 +127,8 @@ class nans:
             stack.callback(findings.end, session)
             stack.enter_context(observing([module for module, _ in modules], checker))
             stack.enter_context(iterations.wanted())
-            stack.enter_context(_checking(self._backward))
+            # Also where JAX knows nothing of the model, which a function may close over.
+            stack.enter_context(traced_apart(("nans", self._backward)))
             try:
                 yield
             except findings.NonFiniteError:
