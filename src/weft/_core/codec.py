@@ -125,8 +125,8 @@ def _read_pairs(pairs: list[Any]) -> list[tuple[Any, Any]]:
 
 def _read_fields(name: list[str], pairs: list[Any]) -> Any:
     kind, fields = _named(*name), dict(_read_pairs(pairs))
-    if isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_make"):
-        return kind._make(fields.values())
+    if isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields"):
+        return kind(*fields.values())
     # Of other classes some act when they are collected: a temporary file deletes what it names.
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         raise _not_made(*name)
