@@ -7,9 +7,9 @@ is to be twice as fast at least, and with a folder it saves once, at its end.
 
 Keras' `fit` on JAX and Lightning's `Trainer` on PyTorch train the same network on the same batches,
 as plain as they can be made: without a bar, a log or checkpoints. Their own steps are part of what
-is timed. No group installs them, as nothing else needs them:
+is timed. A group of their own installs them, as nothing else needs them:
 
-    uv run --group bench --with keras --with lightning==2.6.6 python benchmarks/loop.py
+    uv run --group loops python benchmarks/loop.py
 
     python benchmarks/loop.py            # three minutes
     python benchmarks/loop.py --quick    # half a minute
