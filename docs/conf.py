@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "_ext")]
 
 project = "Weft"
 author = "the authors of Weft"
@@ -14,11 +14,13 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "notebooks",
     "reference",
 ]
 nitpicky = True
 html_theme = "furo"
 html_title = "Weft"
+pygments_dark_style = "monokai"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False

@@ -247,7 +247,7 @@ def user_name(name: str) -> str:
 
 def written(page: Page) -> str:
     """Returns the text of a page."""
-    parts = [underlined(page.title, "="), marked(page.text)]
+    parts = [underlined(page.title, "="), marked(introduction(page.text))]
     for heading, entries in page.sections.items():
         if heading:
             parts.append(underlined(user_name(heading), "-"))
@@ -260,6 +260,13 @@ def written(page: Page) -> str:
             parts.append(summary(entries))
         parts += map(directive, entries)
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def introduction(text: str) -> str:
+    """Returns what of the docstring of a module is for users: not how to read its source."""
+    about_source = ("Reading order", "Each name is imported")
+    parts = [part for part in text.split("\n\n") if not part.startswith(about_source)]
+    return "\n\n".join(parts)
 
 
 def underlined(title: str, line: str) -> str:
@@ -319,8 +326,10 @@ def marked(text: str) -> str:
     """Turns the plain text of a docstring, with `code` and *terms*, into reStructuredText."""
     pieces = re.split(r"(`[^`]+`)", text)
     for i, piece in enumerate(pieces):
-        if i % 2:  # a letter may follow it, as in `Rngs`es
-            pieces[i] = f"\\ `{piece}`\\ "
+        if i % 2:  # a letter may stand beside it, as in `Rngs`es
+            before = "\\ " * (re.search(r"[\w)]$", pieces[i - 1]) is not None)
+            after = "\\ " * (re.match(r"[\w(]", pieces[i + 1]) is not None)
+            pieces[i] = f"{before}`{piece}`{after}"
         else:
             piece = re.sub(r"(?<![*\w])\*([\w -]+)\*(?!\w)", "\0\\1\0", piece)
             pieces[i] = re.sub(r"([*|]|(?<=\w)_(?!\w))", r"\\\1", piece).replace("\0", "*")

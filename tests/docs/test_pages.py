@@ -23,7 +23,7 @@ REFERENCE = ROOT / "docs" / "reference"
 LANGUAGES = {"python", "sh", "text", "toml"}
 """Python runs in the tests; nothing else may be taken for a program of this library."""
 
-WRONG_ON_PURPOSE = {"nnx.Dense"}  # docs/errors.md shows how that is answered
+WRONG_ON_PURPOSE = {"nnx.Dense", "nnx.new", "nnx.old"}  # in examples of messages
 
 FENCE = re.compile(r"^(`{3,})(\S*)[^\n]*\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")

@@ -75,7 +75,12 @@ def test_pages_are_written(reference, tmp_path):
 
 def test_docstrings_become_markup(reference):
     marked = reference.marked("A *term*, `code`s, *args and |x|, a_.")
-    assert marked == "A *term*, \\ ``code``\\ s, \\*args and \\|x\\|, a\\_."
+    assert marked == "A *term*, ``code``\\ s, \\*args and \\|x\\|, a\\_."
+
+
+def test_how_to_read_the_source_is_left_out(reference):
+    text = "What it is.\n\nReading order: a, b.\n\nMore."
+    assert reference.introduction(text) == "What it is.\n\nMore."
 
 
 def test_code_is_linked_where_it_is_a_name(reference):

@@ -35,6 +35,13 @@ def test_rich_draws_the_same_content():
     assert table.splitlines()[0].strip() == "Title" and "Caption" in table
 
 
+def test_a_notebook_gets_the_same_text_and_nothing_is_shown(monkeypatch):
+    console = pytest.importorskip("rich.console", reason="rich is not installed")
+    table = draw("Title", ["name", "size"], ROWS, "Caption", **OPTIONS)
+    monkeypatch.setattr(console, "_is_jupyter", lambda: True)
+    assert draw("Title", ["name", "size"], ROWS, "Caption", **OPTIONS) == table
+
+
 def test_options_of_rich():
     pytest.importorskip("rich", reason="rich is not installed")
     options = {
