@@ -165,7 +165,8 @@ def _losses(
     settings: Settings, operands: Operands, labels: jax.Array, weights: jax.Array
 ) -> jax.Array:
     settings, operands, labels, weights = _prepared(settings, operands, labels, weights)
-    return each(settings, operands, labels) * weights
+    losses: Any = each(settings, operands, labels)
+    return losses * weights
 
 
 def _sum(

@@ -484,3 +484,11 @@ def test_nothing_to_look_at() -> None:
     message = r"looks at Modules, and found none among x, y: name the model, `nnx\.debug\.nans\("
     with pytest.raises(ValueError, match=message):
         nnx.debug.nans()(lambda x, y: x)(1, y=2)
+
+
+def test_a_function_in_place_of_a_model() -> None:
+    message = (
+        r"expects models, found a function, 'forward': decorate it with `nnx\.debug\.nans\(\)\("
+    )
+    with pytest.raises(TypeError, match=message):
+        nnx.debug.nans(forward)
