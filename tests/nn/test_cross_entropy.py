@@ -105,7 +105,7 @@ def test_is_the_loss_of_logits(options, reduction):
         assert_close(value, plain(*arrays[:2], labels, reduction=reduction, **options))
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(
     tokens=st.lists(st.integers(1, 7), max_size=3),
     features=st.integers(1, 5),
@@ -307,7 +307,7 @@ def test_remat():
     assert_close(*grads)
 
 
-@pytest.mark.parametrize("sizes", [{}, {"chunk_size": 2}, {"chunk_size": 2, "vocab_chunk_size": 3}])
+@pytest.mark.parametrize("sizes", [{}, {"chunk_size": 2, "vocab_chunk_size": 3}])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_second_derivatives(sizes, reduction):
     (hidden, kernel, _, _), labels = operands((4,), 3, 5)
@@ -357,10 +357,10 @@ def test_meshes(of_kernel, kind):
     }
     mesh = make_mesh((2, 2), ("data", "model"), axis_types=(kind,) * 2)
     kernel, bias = KERNELS[of_kernel]
-    for hidden in HIDDEN.values():
-        # Sharding every way of cutting would take minutes: the cut that is awkward for one device
-        # goes with the first placement alone.
+    for name, hidden in HIDDEN.items():
+        # All ways of cutting with all placements would take minutes.
         sizes: dict[str, int] = {"chunk_size": 5} if hidden[0] else {"chunk_size": 8}
+        reductions = expected if name == "over the batch" else ["mean"]
         with jax.set_mesh(mesh):
             places = (hidden, kernel, bias, hidden[:2])
             put = [
@@ -368,17 +368,17 @@ def test_meshes(of_kernel, kind):
                 for x, place in zip(arrays, places, strict=True)
             ]
             given = jax.device_put(labels, NamedSharding(mesh, P(*hidden[:2])))
-            for reduction, right in expected.items():
+            for reduction in reductions:
                 run = functools.partial(results, loss, reduction=reduction, **OPTIONS["all"])
                 found = jax.jit(functools.partial(run, **sizes))(put, given)
-                assert_close(found, right, 3e-5)
+                assert_close(found, expected[reduction], 3e-5)
                 if kind is AxisType.Explicit:
                     specs = [jax.typeof(x).sharding.spec for x in found[1]]
                     assert specs == [jax.typeof(x).sharding.spec for x in put]
 
 
 @pytest.mark.parametrize("checked", [True, False])
-@pytest.mark.parametrize("sizes", [{}, {"chunk_size": 4}, {"chunk_size": 5, "vocab_chunk_size": 5}])
+@pytest.mark.parametrize("sizes", [{}, {"chunk_size": 5, "vocab_chunk_size": 5}])
 @pytest.mark.parametrize("reduction", ["sum", "none"])
 def test_shard_map(reduction, sizes, checked):
     """Tokens over one axis, and the vocabulary over another."""

@@ -9,8 +9,11 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from jax.sharding import AxisType
 
 import weft as nnx
+from tests.devices import make_mesh
+from tests.nn import test_meshes as layers
 from tests.tools.debug.trunks import AT, MODELS, PATH, Plain, X, plant
 from weft.tools.debug.checks import PLACE
 
@@ -250,6 +253,25 @@ def test_values_of_eight_bits() -> None:
         nnx.debug.nans()(jax.jit(forward))(Cast(), jnp.array([0.0, 1.0]))
 
 
+@pytest.mark.parametrize("name", ["attention with dropout", "BatchNorm", "LSTMCell", "loops"])
+def test_healthy_layers(name: str) -> None:
+    layer, x = layers.make(name)
+    expected = layers.results(nnx.clone(layer), x)
+    layers.assert_close(nnx.debug.nans()(layers.results)(layer, x), expected)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_meshes(kind: Any) -> None:
+    mesh = make_mesh((4,), ("data",), axis_types=(kind,))
+    with jax.set_mesh(mesh):
+        model = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+        x = jax.device_put(jnp.ones((4, 4)), jax.NamedSharding(mesh, jax.P("data")))
+        step = nnx.debug.nans()(nnx.jit(gradients))
+        step(model, x)
+        with pytest.raises(NonFiniteError, match=r"given NaN: 16 NaN in inputs f32\[4,4\]"):
+            step(model, x * jnp.nan)
+
+
 # -- transformations
 
 
@@ -484,3 +506,11 @@ def test_nothing_to_look_at() -> None:
     message = r"looks at Modules, and found none among x, y: name the model, `nnx\.debug\.nans\("
     with pytest.raises(ValueError, match=message):
         nnx.debug.nans()(lambda x, y: x)(1, y=2)
+
+
+def test_a_function_in_place_of_a_model() -> None:
+    message = (
+        r"expects models, found a function, 'forward': decorate it with `nnx\.debug\.nans\(\)\("
+    )
+    with pytest.raises(TypeError, match=message):
+        nnx.debug.nans(forward)

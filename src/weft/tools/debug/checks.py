@@ -231,7 +231,7 @@ def _tapped(
 
     def forward(numbers: list[Any], arrays: list[Any]) -> tuple[list[Any], Any]:
         # The gradient of what nobody differentiates may be what it likes.
-        chosen = [i for i, x in enumerate(arrays) if x.perturbed]
+        chosen = tuple(i for i, x in enumerate(arrays) if x.perturbed)
         return [x.value for x in arrays], ([x.value for x in numbers], Static(chosen))
 
     def backward(kept: Any, gradients: list[Any]) -> tuple[None, list[Any]]:

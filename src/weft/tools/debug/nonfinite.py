@@ -14,7 +14,7 @@ from weft._core.arguments import argument_paths
 from weft._core.config import traced_apart
 from weft._core.path import Path
 from weft._lift import iterations
-from weft._module import Module
+from weft._module import Module, Pytree
 from weft._module.containers import Dict, List
 from weft._module.module import iter_modules
 from weft._module.observe import observing
@@ -49,6 +49,7 @@ class nans:
     Raises:
       NonFiniteError: at the end, if a module made NaN or an infinity, or was given one.
       ValueError: if there is no Module to look at.
+      TypeError: if a function stands in place of a model.
 
     Example:
       >>> import jax.numpy as jnp
@@ -69,6 +70,13 @@ class nans:
     """
 
     def __init__(self, *objects: Any, backward: bool = True, infinities: bool = True, **named: Any):
+        for obj in objects:
+            if callable(obj) and not isinstance(obj, Pytree):
+                raise TypeError(
+                    "nnx.debug.nans expects models, found a function, "
+                    f"{getattr(obj, '__qualname__', obj)!r}: decorate it with "
+                    "`nnx.debug.nans()(function)`, or `@nnx.debug.nans()` above it"
+                )
         self._backward, self._infinities = backward, infinities
         several = {f"objects[{i}]": obj for i, obj in enumerate(objects)}
         self._given = ({"model": objects[0]} if len(objects) == 1 else several) | named
