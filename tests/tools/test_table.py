@@ -1,7 +1,5 @@
 """Tables as text."""
 
-import builtins
-
 import pytest
 
 from weft.tools.table import draw, draw_plainly
@@ -47,14 +45,3 @@ def test_options_of_rich():
     table = draw("Title", ["name", "size"], ROWS, "Caption", **options)
     assert "Mine" in table and "Title" not in table and "│    a │" in table
     assert "[bold]" in draw("T", ["a"], [["[bold]"]], "", **OPTIONS)  # cells are no markup
-
-
-def test_a_notebook_gets_the_same_text(monkeypatch):
-    pytest.importorskip("rich", reason="rich is not installed")
-    table = draw("Title", ["name", "size"], ROWS, "Caption", **OPTIONS)
-
-    class ZMQInteractiveShell:
-        """By this name rich knows a notebook."""
-
-    monkeypatch.setattr(builtins, "get_ipython", ZMQInteractiveShell, raising=False)
-    assert draw("Title", ["name", "size"], ROWS, "Caption", **OPTIONS) == table

@@ -43,9 +43,7 @@ def draw(
         table.add_column(header, **column_options)
     for row in rows:
         table.add_row(*map(Text, row))
-    # In a notebook rich would show the table itself, besides returning it.
-    options: dict[str, Any] = {"file": io.StringIO(), "width": _WIDTH, "force_jupyter": False}
-    console = Console(**{**options, **console_options})
+    console = Console(**{"file": io.StringIO(), "width": _WIDTH, **console_options})
     with console.capture() as capture:
         console.print(table)
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
