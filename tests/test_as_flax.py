@@ -1,22 +1,15 @@
 """Programs written for `flax.nnx` run as they are, and print what they print on flax."""
 
-import contextlib
 import importlib
 import importlib.machinery
-import io
-import runpy
 import subprocess
 import sys
-import warnings
-from pathlib import Path
 
-import jax
 import pytest
 
 import weft
+from tests.migrate.shown import PROGRAMS, shown_by
 from weft import as_flax
-
-PROGRAMS = sorted((Path(__file__).parent / "migrate" / "programs").glob("*.py"))
 
 
 def take_out_flax():
@@ -37,17 +30,6 @@ def installed(without_peer):
     as_flax.install()
     yield
     as_flax.uninstall()
-
-
-def shown_by(program):
-    with (
-        contextlib.redirect_stdout(io.StringIO()) as out,
-        jax.numpy_dtype_promotion("standard"),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore", DeprecationWarning)  # flax's, of its own names
-        runpy.run_path(str(program), run_name="__main__")
-    return out.getvalue()
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda file: file.stem)

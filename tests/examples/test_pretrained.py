@@ -4,7 +4,6 @@ The files of tests/data/pretrained are written by tests/parity/golden.py; more i
 tests/parity/test_transformers.py.
 """
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 import safetensors.numpy
 
 import weft as nnx
+from tests.examples.programs import load
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE, DATA = ROOT / "examples" / "pretrained", ROOT / "tests" / "data" / "pretrained"
@@ -24,10 +24,7 @@ EXAMPLE, DATA = ROOT / "examples" / "pretrained", ROOT / "tests" / "data" / "pre
 @pytest.fixture
 def example(monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLE))
-    spec = importlib.util.spec_from_file_location("pretrained", EXAMPLE / "__main__.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("pretrained/__main__")
 
 
 def test_each_model_is_short():

@@ -1,28 +1,9 @@
 """Migrated programs print what they print on flax, and keep their comments and their form."""
 
-import contextlib
-import io
-import runpy
-import warnings
-from pathlib import Path
-
-import jax
 import pytest
 
+from tests.migrate.shown import PROGRAMS, shown_by
 from weft.migrate import migrate
-
-PROGRAMS = sorted((Path(__file__).parent / "programs").glob("*.py"))
-
-
-def shown_by(file):
-    with (
-        contextlib.redirect_stdout(io.StringIO()) as out,
-        jax.numpy_dtype_promotion("standard"),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore", DeprecationWarning)  # flax's, of its own names
-        runpy.run_path(str(file), run_name="__main__")
-    return out.getvalue()
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda file: file.stem)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import weft as nnx
+from tests.examples.programs import load
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: its group is `torch`")
 transformers = pytest.importorskip(
@@ -57,12 +58,7 @@ def llama(**options):
 @pytest.fixture
 def example(monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLE))
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("pretrained", EXAMPLE / "__main__.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("pretrained/__main__")
 
 
 def make(kind, config, folder, **options):

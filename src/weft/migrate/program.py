@@ -279,13 +279,15 @@ class _Marks(cst.CSTVisitor):
         if name == "flax.config" or name.startswith("flax.config."):
             self._add(node, "flax.config", SETTINGS)
             return False
-        if not _is_peer(name) or name == PEER:
-            return True
+        self._look_at(node, name)
+        return not _is_peer(name) or name == PEER
+
+    def _look_at(self, node: cst.CSTNode, name: str) -> None:
+        """Marks a place where a whole name is used, if there is something to say of it."""
         short = name.removeprefix(f"{PEER}.")
-        text = text_of(short)
+        text = text_of(short) if _is_peer(name) and name != PEER else None
         if text is not None:
             self._add(node, f"nnx.{short}", text)
-        return False
 
     def visit_Attribute(self, node: cst.Attribute) -> bool:
         return self._look(node)
@@ -294,23 +296,14 @@ class _Marks(cst.CSTVisitor):
         self._look(node)
 
     def visit_ImportFrom(self, node: cst.ImportFrom) -> bool:
-        module = _dotted(node.module)
-        if _is_peer(module) and not node.relative and not isinstance(node.names, cst.ImportStar):
+        if not node.relative and not isinstance(node.names, cst.ImportStar):
             for alias in node.names:
-                short = f"{module}.{_dotted(alias.name)}".removeprefix(f"{PEER}.")
-                text = text_of(short)
-                if text is not None:
-                    self._add(alias, f"nnx.{short}", text)
+                self._look_at(alias, f"{_dotted(node.module)}.{_dotted(alias.name)}")
         return False
 
     def visit_Import(self, node: cst.Import) -> bool:
         for alias in node.names:
-            name = _dotted(alias.name)
-            if _is_peer(name) and name != PEER:
-                short = name.removeprefix(f"{PEER}.")
-                text = text_of(short)
-                if text is not None:
-                    self._add(alias, f"nnx.{short}", text)
+            self._look_at(alias, _dotted(alias.name))
         return False
 
     def visit_Call(self, node: cst.Call) -> None:
