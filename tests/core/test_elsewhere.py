@@ -32,7 +32,7 @@ def test_a_first_program_loads_what_it_uses() -> None:
         f"weft.nn.{name}"
         for name in (
             *("dtypes", "initializers", "linear", "nnx_names"),
-            *("one_program", "padding", "parameters"),
+            *("one_program", "padding", "parameters", "torch_weights"),
         )
     }
     transforms = {"map", "loop", "branch", "repeat", "vjp", "custom_vjp", "abstract", "partial"}
