@@ -65,6 +65,16 @@ def test_no_steps_are_an_error():
         train.Run(None, state={}, data=[1], steps=0)
 
 
+def test_fewer_steps_than_are_done_are_an_error(tmp_path):
+    go(tmp_path, steps=10)
+    state = counter()
+    with pytest.raises(ValueError, match=r"is at step 10 already, and steps=6 is less: give as many"):
+        go(tmp_path, state, steps=6)
+    assert int(state["count"][...]) == 0
+    assert go(tmp_path, state, steps=10).step == 10 and int(state["count"][...]) == 10
+    assert go(tmp_path, state, steps=12).step == 12
+
+
 def test_data_that_ends_too_early_warns_and_is_saved(tmp_path):
     message = "the data ended after 4 of 10 steps: give data that can be gone through again"
     with pytest.warns(UserWarning, match=message):

@@ -61,6 +61,7 @@ class Run(Generic[B]):
 
     Raises:
       FolderInUseError: if another run has the folder.
+      ValueError: if an option is out of range, or the folder is further than `steps`.
       StructureError: if the checkpoint does not fit the state, the data or the facts; nothing is
         changed. Of several processes in all, if state, data, facts or settings differ.
 
@@ -162,10 +163,18 @@ class Run(Generic[B]):
                 shown = sinks if is_first_process() else []
                 self._outlets = Outlets([self.history.append, *shown])
             with agreement(self._resumed_notes):
+                self._check_steps(self._commits.latest or 0)
                 if meta := self._commits.resume():
                     self.step, self.stopped = meta["step"], meta["stopped"]
                     self._logged.means = {name: Mean(*mean) for name, mean in meta["means"].items()}
             failed.pop_all()
+
+    def _check_steps(self, latest: int) -> None:
+        if self.steps is not None and latest > self.steps:
+            raise ValueError(
+                f"{self.folder} is at step {latest} already, and steps={self.steps} is less: give as "
+                f"many or more, `steps={latest}`, or another folder"
+            )
 
     def _begin_notes(self) -> dict[str, Any]:
         """Returns what several processes must have in common, for resuming not to hang."""
