@@ -6,14 +6,25 @@ The site has them, executed if this was run before, and links to them at the top
 
 from __future__ import annotations
 
+import ast
+import os
 import re
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 FOLDER = HERE / "notebooks"
-CHAPTERS = ("objects", "variables", "jit", "gradients", "vmap")
+CHAPTERS = {
+    "objects": None,  # which prints its model
+    "variables": "model",
+    "jit": "model",
+    "gradients": "optimizer",
+    "vmap": "models",
+}
+"""By chapter, the name of what a further cell shows, after the one that first makes it."""
+
 OUTPUT = re.compile(r"(^```python\n.*?^```$)\s*^```text\n.*?^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[([^\]]+)\]\((?!https?:)[^)]*\)")  # to pages that are not beside the notebook
 
@@ -28,14 +39,50 @@ def source(chapter: str) -> str:
 def made(chapter: str) -> Any:
     """Returns the notebook of a chapter, not executed."""
     import jupytext
+    import nbformat
 
     notebook = jupytext.reads(source(chapter), fmt="md")
+    if shown := CHAPTERS[chapter]:
+        place = next(i for i, cell in enumerate(notebook.cells) if shown in assigned(cell)) + 1
+        notebook.cells.insert(place, nbformat.v4.new_code_cell(f"nnx.display({shown})"))
     notebook.metadata = {
         "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
     }
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"  # the same each time
     return notebook
+
+
+def assigned(cell: Any) -> set[str]:
+    """Returns the names that the statements of a cell assign to."""
+    if cell["cell_type"] != "code":
+        return set()
+    return {
+        target.id
+        for statement in ast.parse(cell["source"]).body
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    }
+
+
+def executed(notebook: Any) -> Any:
+    """Returns a notebook with what its cells show, run in an empty folder.
+
+    Raises:
+      nbclient.exceptions.CellExecutionError: if a cell raises.
+    """
+    from nbclient import NotebookClient
+    from traitlets.config import Config
+
+    with tempfile.TemporaryDirectory() as folder:
+        # The kernel is spoken to by sockets in that folder, and so has no open ports.
+        config = Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
+        resources = {"metadata": {"path": folder}}
+        client = NotebookClient(
+            notebook, config=config, resources=resources, timeout=120, record_timing=False
+        )
+        return client.execute(env=os.environ | {"IPYTHONDIR": f"{folder}/.ipython"})
 
 
 def cells(notebook: Any) -> list[tuple[str, str]]:
@@ -48,9 +95,7 @@ def write(chapter: str, *, execute: bool = False) -> None:
 
     notebook, file = made(chapter), FOLDER / f"{chapter}.ipynb"
     if execute:
-        from nbclient import NotebookClient
-
-        NotebookClient(notebook, timeout=120).execute()
+        notebook = executed(notebook)
     elif file.exists() and cells(nbformat.read(file, as_version=4)) == cells(notebook):
         return
     FOLDER.mkdir(exist_ok=True)
