@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import gpt2
+import gpt2_step
 import harness
 import jax
 import jax.numpy as jnp
@@ -149,11 +149,11 @@ def time_rows(name: str, samples: Samples) -> list[list[str]]:
     return rows
 
 
-def train_steps(size: gpt2.Size, options: Any) -> str:
+def train_steps(size: gpt2_step.Size, options: Any) -> str:
     """Measures a train step with either loss; returns a table."""
-    steps = {name: gpt2.Step(size, loss) for name, loss in gpt2.LOSSES.items()}
+    steps = {name: gpt2_step.Step(size, loss) for name, loss in gpt2_step.LOSSES.items()}
     peaks = {name: step.peak() for name, step in steps.items()}
-    first, second = gpt2.LOSSES
+    first, second = gpt2_step.LOSSES
     named = {first: PLAIN, second: CHUNKED}
     made = [Variant(named[name], step) for name, step in steps.items()]
     made.append(Variant(TWIN, steps[first]))
@@ -176,7 +176,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--gpu", action="store_true", help="a whole train step of GPT-2 instead")
     options = harness.read_options(parser, arguments)
     if options.gpu:
-        size = gpt2.TINY if options.quick else gpt2.Size()
+        size = gpt2_step.TINY if options.quick else gpt2_step.Size()
         harness.publish("Cross entropy, a train step", train_steps(size, options), options)
         return
     of_memory, of_time = sizes(options.quick)

@@ -24,9 +24,10 @@ try:
         "dispatch dispatch_cases depth depth_cases graph memory train startup "
         "startup_process".split(),
     )
-    transformer, digits, instructions, harness, loop, saving, cross_entropy, gpt2 = map(
+    transformer, digits, instructions, harness, loop, saving, cross_entropy, gpt2_step = map(
         importlib.import_module,
-        "transformer digits_network instructions harness loop saving cross_entropy gpt2".split(),
+        "transformer digits_network instructions harness loop saving cross_entropy "
+        "gpt2_step".split(),
     )
 finally:
     sys.path.remove(str(FOLDER))
@@ -436,16 +437,16 @@ def test_cross_entropy_needs_a_fraction_of_the_bytes():
 
 
 def test_cross_entropy_train_steps_do_the_same(monkeypatch, capsys):
-    monkeypatch.setattr(gpt2.optax, "adamw", lambda rate: optax.sgd(0.1))
+    monkeypatch.setattr(gpt2_step.optax, "adamw", lambda rate: optax.sgd(0.1))
     losses = []
-    for loss in gpt2.LOSSES.values():
-        step = gpt2.Step(gpt2.TINY, loss)
+    for loss in gpt2_step.LOSSES.values():
+        step = gpt2_step.Step(gpt2_step.TINY, loss)
         losses.append([float(step()) for _ in range(2)])
-        assert gpt2.TINY.parameters() == sum(
+        assert gpt2_step.TINY.parameters() == sum(
             x.size for x in jax.tree.leaves(nnx.state(step.model, nnx.Param))
         )
     np.testing.assert_allclose(*losses, rtol=0.01)
     assert losses[0][1] < losses[0][0]
-    assert 123e6 < gpt2.Size().parameters() < 125e6
+    assert 123e6 < gpt2_step.Size().parameters() < 125e6
     cross_entropy.main(["--gpu", "--quick", "--rounds", "1"])
     assert "| nnx.linear_cross_entropy |" in capsys.readouterr().out

@@ -68,7 +68,7 @@ def test_no_steps_are_an_error():
 def test_fewer_steps_than_are_done_are_an_error(tmp_path):
     go(tmp_path, steps=10)
     state = counter()
-    with pytest.raises(ValueError, match=r"is at step 10 already, and steps=6 is less: give as many"):
+    with pytest.raises(ValueError, match=r"at step 10 already, and steps=6 is less: give as many"):
         go(tmp_path, state, steps=6)
     assert int(state["count"][...]) == 0
     assert go(tmp_path, state, steps=10).step == 10 and int(state["count"][...]) == 10

@@ -172,8 +172,8 @@ class Run(Generic[B]):
     def _check_steps(self, latest: int) -> None:
         if self.steps is not None and latest > self.steps:
             raise ValueError(
-                f"{self.folder} is at step {latest} already, and steps={self.steps} is less: give as "
-                f"many or more, `steps={latest}`, or another folder"
+                f"{self.folder} is at step {latest} already, and steps={self.steps} is less: give "
+                f"as many or more, `steps={latest}`, or another folder"
             )
 
     def _begin_notes(self) -> dict[str, Any]:
