@@ -2,7 +2,7 @@
 
     python tests/parity/golden.py     # with the groups `torch` and `transformers`
 
-They are read where neither is installed, by tests/test_pretrained.py.
+They are read where neither is installed, by tests/examples/test_pretrained.py.
 """
 
 from pathlib import Path
