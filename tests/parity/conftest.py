@@ -20,4 +20,5 @@ def all_optimizations() -> Iterator[None]:
     jax.clear_caches()
     jax.config.update("jax_disable_most_optimizations", True)
 
+
 collect_ignore = ["golden.py"]  # which needs PyTorch, to write what tests read
