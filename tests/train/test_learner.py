@@ -235,6 +235,17 @@ def test_a_step_that_overflows_changes_the_scale_and_random_streams_alone(accumu
     assert float(step(learner, x, y)["skipped"]) == 0
 
 
+def test_what_is_new_in_a_model_after_a_step_stays():
+    class Sowing(Net):
+        def __call__(self, x):
+            self.seen = nnx.BatchStat(jnp.float32(1))
+            return super().__call__(x)
+
+    learner = train.Learner(Sowing(), ADAMW, loss_scale=True)
+    nnx.jit(train_step)(learner, *batches()[0])
+    assert float(learner.model.seen[...]) == 1
+
+
 def test_small_gradients_in_float16_need_a_scale():
     class Tiny(nnx.Module):
         def __init__(self):

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import optax
 
 from weft._core.filters import All, Filter, Not, filter_text
-from weft._core.path import Path
 from weft._graph import State, state, to_flat_state
 from weft._lift.autodiff import DiffState, value_and_grad
 from weft._lift.branch import cond
@@ -131,11 +130,11 @@ class Learner(Pytree, Generic[M]):
         Returns:
           What `loss_fn` returned, and norms as of `update`.
         """
-        before = self._own() if self.loss_scale else {}
+        before = self._own_values() if self.loss_scale else []
         values, grads = self.value_and_grad(loss_fn, has_aux=has_aux)(*args, **kwargs)
         norms = self.update(grads)
-        for path, variable in self._variables().items() if before else ():
-            old, new = before[path], variable.get_raw_value()
+        for variable, old in before:
+            new = variable.get_raw_value()
             if new is not old:
                 variable.set_raw_value(
                     jax.tree.map(lambda a, b: jnp.where(norms["skipped"], a, b), old, new)
@@ -211,13 +210,11 @@ class Learner(Pytree, Generic[M]):
             raise ValueError("the Learner keeps no average: `train.Learner(model, tx, ema=0.999)`")
         return self.ema.apply_to(self.model)
 
-    def _variables(self) -> dict[Path, Variable]:
-        """Returns by path what the model itself may write: what is neither trained nor random."""
+    def _own_values(self) -> list[tuple[Variable, Any]]:
+        """Returns what the model itself may write, neither trained nor random, and its values."""
         rest = state(self.model, Not((self.trained, RngState)))
-        return {path: x for path, x in to_flat_state(rest) if isinstance(x, Variable)}
-
-    def _own(self) -> dict[Path, Any]:
-        return {path: variable.get_raw_value() for path, variable in self._variables().items()}
+        leaves = [leaf for _, leaf in to_flat_state(rest)]
+        return [(leaf, leaf.get_raw_value()) for leaf in leaves if isinstance(leaf, Variable)]
 
 
 def _apply(learner: Learner[Any], grads: Any) -> jax.Array:
