@@ -18,7 +18,7 @@ def opened(folder, count=0, facts=None):
 
 def test_objects_data_and_rows_come_back_together(tmp_path):
     commits, state, feed = opened(tmp_path)
-    assert commits.resume() is None and commits.where() == "There is no checkpoint."
+    assert commits.resume(None) is None and commits.where() == "There is no checkpoint."
     for step in (1, 2, 3):
         feed.draw()
         state["count"][...] += 1
@@ -30,7 +30,7 @@ def test_objects_data_and_rows_come_back_together(tmp_path):
     commits.close()
 
     commits, state, feed = opened(tmp_path, count=7)
-    meta = commits.resume()
+    meta = commits.resume(None)
     assert meta["step"] == commits.last == 2 and meta["more"] == [2]
     assert int(state["count"][...]) == 2
     assert feed.draw() == 2
@@ -53,8 +53,20 @@ def test_other_facts_change_nothing(tmp_path):
     commits.close()
     commits, state, feed = opened(tmp_path, count=7, facts={"seed": 2, "sizes": [1, 2]})
     with pytest.raises(StructureError, match=r"other facts:\n  seed: then 1, now 2\ngive the same"):
-        commits.resume()
+        commits.resume(0)  # which are too few besides, and no cure
     assert int(state["count"][...]) == 7 and feed.drawn == 0 and commits.last is None
+    commits.close()
+
+
+def test_a_folder_that_is_further_changes_nothing(tmp_path):
+    commits, *_ = opened(tmp_path, count=1)
+    commits.save(3)
+    commits.close()
+    commits, state, feed = opened(tmp_path, count=7)
+    with pytest.raises(ValueError, match=r"at step 3 already, and steps=2 is less.*`steps=3`"):
+        commits.resume(2)
+    assert int(state["count"][...]) == 7 and feed.drawn == 0 and commits.last is None
+    assert (commits.resume(3) or {})["step"] == 3 and int(state["count"][...]) == 1
     commits.close()
 
 
@@ -62,7 +74,7 @@ def test_without_a_folder_nothing_is_kept():
     commits, *_ = opened(None)
     commits.take_lock()
     commits.save(1)
-    assert commits.resume() is None and commits.last is None
+    assert commits.resume(None) is None and commits.last is None
     commits.close()
 
 

@@ -83,14 +83,18 @@ class Commits:
         """The step that `resume` goes back to, or None."""
         return None if self._checkpoints is None else self._checkpoints.latest
 
-    def resume(self) -> dict[str, Any] | None:
+    def resume(self, steps: int | None) -> dict[str, Any] | None:
         """Goes back to the last commit.
+
+        Args:
+          steps: how many the run is to have, if that is known.
 
         Returns:
           What was given to `save` besides; None if there is no commit.
 
         Raises:
           StructureError: if objects, data or facts are of another kind; nothing is changed.
+          ValueError: if there are more steps already; nothing is changed.
         """
         if self._checkpoints is None or self.latest is None:
             self.history.cut(0)
@@ -99,6 +103,7 @@ class Commits:
         try:
             meta = self._checkpoints.restore(**self._objects)
             self._check_facts(meta["facts"])
+            self._check_steps(meta["step"], steps)
             self._feed.restore(meta["data"])
         except BaseException:
             undo.put_back()
@@ -176,6 +181,13 @@ class Commits:
                 f"{self._folder} holds a run of other facts:\n  "
                 + "\n  ".join(faults)
                 + "\ngive the same, or begin in another folder"
+            )
+
+    def _check_steps(self, then: int, steps: int | None) -> None:
+        if steps is not None and then > steps:
+            raise ValueError(
+                f"{self._folder} is at step {then} already, and steps={steps} is less: give "
+                f"as many or more, `steps={then}`, or another folder"
             )
 
 

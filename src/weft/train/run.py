@@ -163,18 +163,10 @@ class Run(Generic[B]):
                 shown = sinks if is_first_process() else []
                 self._outlets = Outlets([self.history.append, *shown])
             with agreement(self._resumed_notes):
-                self._check_steps(self._commits.latest or 0)
-                if meta := self._commits.resume():
+                if meta := self._commits.resume(steps):
                     self.step, self.stopped = meta["step"], meta["stopped"]
                     self._logged.means = {name: Mean(*mean) for name, mean in meta["means"].items()}
             failed.pop_all()
-
-    def _check_steps(self, latest: int) -> None:
-        if self.steps is not None and latest > self.steps:
-            raise ValueError(
-                f"{self.folder} is at step {latest} already, and steps={self.steps} is less: give "
-                f"as many or more, `steps={latest}`, or another folder"
-            )
 
     def _begin_notes(self) -> dict[str, Any]:
         """Returns what several processes must have in common, for resuming not to hang."""
