@@ -34,6 +34,8 @@ def save(file: str | os.PathLike[str], /, *, meta: Any = None, **objects: Any) -
     readable names: `nnx.save(file, model=model)` writes `model.kernel`. What the format of
     safetensors does not have (typed PRNG keys, Python numbers, exact keys and dtypes, what is
     shared, checksums) stands as JSON in its metadata. A Variable that is met twice is written once.
+    Every reader of the format opens the file; float8 arrays need one that has them (`nnx.load`,
+    `safetensors.torch`; not `safetensors.numpy`, as NumPy itself has no such dtype).
 
     Args:
       file: its name; the folder must exist.
