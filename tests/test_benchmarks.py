@@ -383,9 +383,7 @@ def test_saving_ways_write_the_same(tmp_path):
                 way.call(*arguments)
         ways[0].arguments(1)
         assert (tmp_path / "copy").read_bytes() == (tmp_path / "source").read_bytes()
-        found, expected = (dict(nnx.load(tmp_path / name)) for name in ("saved", "source"))
-        assert found.keys() == expected.keys()
-        assert all((found[name] == array).all() for name, array in expected.items())
+        assert (tmp_path / "saved").read_bytes() == (tmp_path / "source").read_bytes()
     models = [saving.Weights(0.1) for _ in range(2)]
     for model, folder in zip(models, ("steps", "waits"), strict=True):
         model.kernels[0][...] = 0.0

@@ -254,3 +254,9 @@ def test_a_header_that_is_written_in_another_way(tmp_path, monkeypatch):
     objects["a"].value = jnp.zeros(3)
     nnx.restore(tmp_path / "a", **objects)
     assert (objects["a"][...] == jnp.arange(3.0)).all()
+
+
+def test_equal_states_make_equal_files(tmp_path):
+    for i in range(16):  # the package hands out texts in an order of chance
+        nnx.save(tmp_path / str(i), meta={"epoch": 7}, **small())
+    assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1

@@ -11,6 +11,7 @@ they can be computed while the disk works, and once more when they are known.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
 import re
@@ -124,17 +125,22 @@ def write_arrays(
 
 
 def _replace_metadata(file: FilePath, old: Mapping[str, str], new: Mapping[str, str]) -> bool:
-    """Writes texts of the same lengths into a header, if they stand there as JSON is written."""
+    """Writes texts of the same lengths into a header, if they stand there as JSON is written.
+
+    They stood in any order, and stand in that of `new`: equal states make equal files.
+    """
+    before, after = (
+        [f'"{name}":{json.dumps(text)}'.encode() for name, text in texts.items()]
+        for texts in (old, new)
+    )
     with file.open("r+b") as stream:
         header = stream.read(int.from_bytes(stream.read(8), "little"))
-        for name in old:
-            before, after = (f'"{name}":{json.dumps(x[name])}'.encode() for x in (old, new))
-            if header.count(before) != 1:
-                return False
-            header = header.replace(before, after)
-        stream.seek(8)
-        stream.write(header)
-    return True
+        for order in itertools.permutations(before):
+            if header.count(found := b",".join(order)) == 1:
+                stream.seek(8)
+                stream.write(header.replace(found, b",".join(after)))
+                return True
+    return False
 
 
 class TensorFile:
