@@ -119,6 +119,15 @@ def test_as_a_command(tmp_path):
     assert run("-m", "main", "--x", "1", cwd=tmp_path).stdout == expected
 
 
+def test_the_folders_that_modules_come_from(tmp_path):
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "helper.py").write_text("where = 'the folder that the command began in'\n")
+    (tmp_path / "inner" / "main.py").write_text("import sys\nprint(sys.path[0])\nimport helper\n")
+    found = run("inner/main.py", cwd=tmp_path)  # as by `python inner/main.py`
+    assert found.stdout == f"{tmp_path.resolve() / 'inner'}\n"
+    assert "No module named 'helper'" in found.stderr
+
+
 def test_a_file_that_is_missing_and_a_program_that_fails(tmp_path):
     found = run(tmp_path / "main.py")
     assert found.returncode == 2 and "there is no file" in found.stderr

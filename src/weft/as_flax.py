@@ -125,12 +125,13 @@ def _main() -> None:
     install()
     sys.argv[:] = [options.program, *options.arguments]
     if options.is_module:
-        sys.path.insert(0, "")
         runpy.run_module(options.program, run_name="__main__", alter_sys=True)
         return
-    if not Path(options.program).exists():
-        parser.error(f"there is no file {options.program}; a module's name comes after -m")
-    sys.path.insert(0, str(Path(options.program).resolve().parent))
+    program = Path(options.program)
+    if not program.exists():
+        parser.error(f"there is no file {program}; a module's name comes after -m")
+    if not sys.flags.safe_path:  # its own folder is first, and not the one that Python began in
+        sys.path[0] = str(program.resolve().parent)
     runpy.run_path(options.program, run_name="__main__")
 
 

@@ -43,6 +43,38 @@ CHANGES = {
     "flax = Other()\nflax.nnx.Param": "flax = Other()\nflax.nnx.Param",
     "def f():\n    import flax.nnx\nimport flax.nnx": "def f():\n    import weft\nimport weft",
     "import flax\r\nflax.nnx.relu\r\n": "import weft\r\nweft.relu\r\n",
+    "\ufeffimport flax.nnx as nnx\n": "\ufeffimport weft as nnx\n",
+    # In one line with what it belongs to:
+    "try: import flax.nnx as n\nexcept ImportError: n = None": (
+        "try: import weft as n\nexcept ImportError: n = None"
+    ),
+    "def f(): from flax import nnx, struct; return nnx": (
+        "def f(): import weft as nnx; from flax import struct; return nnx"
+    ),
+    "class A: x = 1;  import flax.nnx as n": "class A: x = 1;  import weft as n",
+    "import flax.nnx as n\nif n: x = 1 ;y = 2": "import weft as n\nif n: x = 1 ;y = 2",
+    # flax by another name:
+    "import flax as f\nf.nnx.Param": "import weft\nweft.Param",
+    "import flax as f\nf.nnx.Param, f.core": "import weft\nimport flax as f\nweft.Param, f.core",
+    "import flax as f, flax.nnx\nf.nnx.Param, flax.nnx.Param": (
+        "import weft\nweft.Param, weft.Param"
+    ),
+    "import flax as f\ng.nnx, f.core": "import flax as f\ng.nnx, f.core",
+    # Annotations in texts:
+    "import flax.nnx\ndef f(m: 'list[flax.nnx.Module]') -> 'flax.nnx.State': ...": (
+        "import weft\ndef f(m: 'list[weft.Module]') -> 'weft.State': ..."
+    ),
+    "import flax as f\nx: 'f.nnx.State | f.core.Scope'": (
+        "import weft\nimport flax as f\nx: 'weft.State | f.core.Scope'"
+    ),
+    "from flax import nnx\nx: 'nnx.State | my.nnx.State'": (
+        "import weft as nnx\nx: 'nnx.State | my.nnx.State'"
+    ),
+    # What was there already stays where something is said of it:
+    "import flax.nnx\nimport flax\nflax.nnx.Param": "import weft\nweft.Param",
+    "import flax.nnx\n# why\nimport flax\nflax.nnx.Param": (
+        "import weft\n# why\nimport weft\nweft.Param"
+    ),
 }
 
 
@@ -70,6 +102,13 @@ MARKS = {
     "from flax import nnx\nnnx.Param(1, ref=False)": [],
     "import flax\nflax.config.update('x', 1)": [(2, "flax.config", "a setting of flax")],
     "import_module('flax.nnx')": [(1, "'flax.nnx'", "a name in a text")],
+    "cast('list[flax.nnx.Param]', x)": [(1, "'list[flax.nnx.Param]'", "a name in a text")],
+    "import_module(f'flax.nnx.{name}')": [(1, "'flax.nnx.'", "a name in a text")],
+    "def f():\n    'Uses flax.nnx.'\n    print('of flax.nnx:')": [],
+    "x: 'flax.nnx.Param'": [(1, "'flax.nnx.Param'", "a name in a text")],
+    "import flax.nnx\nx: 'flax.nnx.Param'": [],
+    "import flax.nnx\nweft = flax.nnx.Param": [(2, "weft", "the program has a `weft` of its own")],
+    "from flax import nnx\nweft = nnx.Param": [],
     "from flax import nnx\nnnx.Linear, nnx.Param.anything": [],
     "nnx.merge": [],
 }

@@ -18,11 +18,13 @@ class Mark(NamedTuple):
       line: where, from 1.
       name: what is used.
       text: what about it.
+      cell: in a notebook, in which cell, from 1.
     """
 
     line: int
     name: str
     text: str
+    cell: int | None = None
 
 
 LEFT_OUT = 'left out: see "Left out" in docs/differences.md'
@@ -52,6 +54,8 @@ SETTINGS = (
     "`nnx.set_graph_updates(False)`, `nnx.use_eager_sharding(False)`"
 )
 TEXT = "a name in a text, which is not changed: write `weft` where it is imported by it"
+
+TAKEN = "the program has a `weft` of its own, and whole names are written with that: rename it"
 
 
 def text_of(name: str) -> str | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
 try:
     import libcst as cst
-    from libcst import metadata
+    from libcst import matchers, metadata
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "weft.migrate needs libcst, which changes programs and leaves their formatting: "
@@ -16,9 +18,11 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-from weft.migrate.marks import HIJAX, SETTINGS, TEXT, Mark, differs, text_of
+from weft.migrate.marks import HIJAX, SETTINGS, TAKEN, TEXT, Mark, differs, text_of
 
 PEER = "flax.nnx"
+IN_TEXT = re.compile(r"(?<![\w.])(\w+)\.nnx(?!\w)")
+"""A whole name in a text, such as an annotation; its group is what flax is called there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +63,14 @@ def migrate(source: bytes) -> Migration:
       nnx.ids
       <BLANKLINE>
       >>> found.marks
-      (Mark(line=2, name='nnx.ids', text='left out: see "Left out" in docs/differences.md'),)
+      (Mark(line=2, name='nnx.ids', text='left out: see "Left out" in ...', cell=None),)
     """
     try:
         module = cst.parse_module(source)
     except cst.ParserSyntaxError as error:
         raise SyntaxError(f"line {error.raw_line}: {error.message}") from error
+    except LookupError as error:  # of a codec
+        raise SyntaxError(str(error)) from error
     wrapper = metadata.MetadataWrapper(module)
     marks = _Marks()
     wrapper.visit(marks)
@@ -104,6 +110,7 @@ class _Imports(cst.CSTTransformer):
         super().__init__()
         self._uses = _Uses()
         self._depth = 0
+        self._annotations = 0
         self._made: set[str] = set()
 
     def visit_Module(self, node: cst.Module) -> None:
@@ -119,7 +126,7 @@ class _Imports(cst.CSTTransformer):
         return updated_node
 
     def leave_Attribute(self, original_node: cst.Attribute, updated_node: cst.Attribute) -> Any:
-        if _dotted(original_node) != PEER:
+        if not isinstance(original_node.value, cst.Name):  # `flax.nnx`, however flax is called
             return updated_node
         names = self.get_metadata(metadata.QualifiedNameProvider, original_node, set())
         is_import = any(
@@ -127,6 +134,33 @@ class _Imports(cst.CSTTransformer):
             for name in names
         )
         return cst.Name("weft") if is_import else updated_node
+
+    def visit_Annotation(self, node: cst.Annotation) -> None:
+        self._annotations += 1
+
+    def leave_Annotation(self, original_node: cst.Annotation, updated_node: cst.Annotation) -> Any:
+        self._annotations -= 1
+        return updated_node
+
+    def leave_SimpleString(
+        self, original_node: cst.SimpleString, updated_node: cst.SimpleString
+    ) -> Any:
+        if not self._annotations:
+            return updated_node
+        change = lambda found: "weft" if found[1] in self._uses.bound else found[0]  # noqa: E731
+        return updated_node.with_changes(value=IN_TEXT.sub(change, updated_node.value))
+
+    def leave_SimpleStatementSuite(
+        self, original_node: cst.SimpleStatementSuite, updated_node: cst.SimpleStatementSuite
+    ) -> Any:
+        body: list[cst.BaseSmallStatement] = []
+        spaced = cst.Semicolon(whitespace_after=cst.SimpleWhitespace(" "))
+        for part, kept in zip(original_node.body, updated_node.body, strict=True):
+            own, rest = self._changed(part) or ([], kept)
+            group = own if rest is None else [*own, rest]
+            body += [statement.with_changes(semicolon=spaced) for statement in group[:-1]]
+            body.append(group[-1].with_changes(semicolon=kept.semicolon))
+        return updated_node.with_changes(body=body)
 
     def leave_SimpleStatementLine(
         self, original_node: cst.SimpleStatementLine, updated_node: cst.SimpleStatementLine
@@ -138,7 +172,7 @@ class _Imports(cst.CSTTransformer):
         for part, kept in zip(parts, updated_node.body, strict=True):
             own, rest = ([], kept) if part is None else part
             for statement in own:  # a line of its own each, as formatters write them
-                if self._is_new(statement):
+                if self._is_new(statement) or _has_comment(updated_node):
                     lines.insert(len(lines) - 1, [statement])
             if rest is not None:
                 lines[-1].append(rest)
@@ -178,11 +212,11 @@ class _Imports(cst.CSTTransformer):
             name = _dotted(alias.name)
             if _is_peer(name):
                 own.append(_import(_own_name(name), _as(alias)))
-                if _as(alias) is None and self._uses.other:
+                if _as(alias) is None and "flax" in self._uses.other:
                     rest.append(alias.with_changes(name=_node_of("flax")))
-            elif name == "flax" and _as(alias) is None and self._uses.whole:
+            elif name == "flax" and (_as(alias) or name) in self._uses.whole:
                 own.append(_import("weft", None))
-                if self._uses.other:
+                if (_as(alias) or name) in self._uses.other:
                     rest.append(alias)
             else:
                 rest.append(alias)
@@ -196,26 +230,39 @@ class _Imports(cst.CSTTransformer):
 
 
 class _Uses(cst.CSTVisitor):
-    """Looks whether `flax` is used for anything but `flax.nnx`."""
+    """Looks what flax is called, and which names are used for `.nnx` and for anything else."""
 
     def __init__(self) -> None:
-        self.other = False
-        self.whole = False
+        self.bound: set[str] = set()
+        self.whole: set[str] = set()
+        self.other: set[str] = set()
 
     def visit_Import(self, node: cst.Import) -> bool:
+        for alias in node.names:
+            if _dotted(alias.name) == "flax" and _as(alias):
+                self.bound.add(_as(alias) or "")
+            elif _dotted(alias.name).partition(".")[0] == "flax" and _as(alias) is None:
+                self.bound.add("flax")
         return False
 
     def visit_ImportFrom(self, node: cst.ImportFrom) -> bool:
         return False
 
     def visit_Attribute(self, node: cst.Attribute) -> bool | None:
-        if _dotted(node) == PEER:
-            self.whole = True
+        if isinstance(node.value, cst.Name) and node.attr.value == "nnx":
+            self.whole.add(node.value.value)
             return False
-        return None
+        node.value.visit(self)
+        return False
 
     def visit_Name(self, node: cst.Name) -> None:
-        self.other = self.other or node.value == "flax"
+        self.other.add(node.value)
+
+    def visit_Annotation(self, node: cst.Annotation) -> None:
+        texts = [part.value for part in matchers.findall(node, matchers.SimpleString())]
+        for text in texts:
+            self.whole.update(IN_TEXT.findall(text))
+            self.other.update(re.findall(r"(?<![\w.])\w+(?=\.(?!nnx\b))", text))
 
 
 def _as(alias: cst.ImportAlias) -> str | None:
@@ -225,6 +272,10 @@ def _as(alias: cst.ImportAlias) -> str | None:
 def _import(name: str, asname: str | None) -> cst.Import:
     as_ = None if asname is None else cst.AsName(cst.Name(asname))
     return cst.Import([cst.ImportAlias(_node_of(name), as_)])
+
+
+def _has_comment(line: cst.SimpleStatementLine) -> bool:
+    return bool(line.trailing_whitespace.comment) or any(x.comment for x in line.leading_lines)
 
 
 def _with_names(part: Any, names: Sequence[cst.ImportAlias]) -> Any:
@@ -261,6 +312,11 @@ class _Marks(cst.CSTVisitor):
     def __init__(self) -> None:
         super().__init__()
         self.found: list[Mark] = []
+        self._uses = _Uses()
+        self._annotations = 0
+
+    def visit_Module(self, node: cst.Module) -> None:
+        node.visit(self._uses)
 
     def _add(self, node: cst.CSTNode, name: str, text: str) -> None:
         place: Any = self.get_metadata(metadata.PositionProvider, node)
@@ -294,6 +350,14 @@ class _Marks(cst.CSTVisitor):
 
     def visit_Name(self, node: cst.Name) -> None:
         self._look(node)
+        if node.value == "weft" and self._uses.whole & self._uses.bound:
+            self._add(node, "weft", TAKEN)
+
+    def visit_Annotation(self, node: cst.Annotation) -> None:
+        self._annotations += 1
+
+    def leave_Annotation(self, original_node: cst.Annotation) -> None:
+        self._annotations -= 1
 
     def visit_ImportFrom(self, node: cst.ImportFrom) -> bool:
         if not node.relative and not isinstance(node.names, cst.ImportStar):
@@ -317,5 +381,21 @@ class _Marks(cst.CSTVisitor):
 
     def visit_SimpleString(self, node: cst.SimpleString) -> None:
         value = node.evaluated_value
-        if isinstance(value, str) and _is_peer(value):
+        is_changed = self._annotations and "flax" in self._uses.bound
+        if isinstance(value, str) and _names_peer(value) and not is_changed:
             self._add(node, repr(value), TEXT)
+
+    def visit_FormattedStringText(self, node: cst.FormattedStringText) -> None:
+        if _is_peer(node.value.rstrip(".")):
+            self._add(node, repr(node.value), TEXT)
+
+
+def _names_peer(text: str) -> bool:
+    """Says whether a text is code that names the peer, such as `list[flax.nnx.Param]`."""
+    if PEER not in text or "flax" not in IN_TEXT.findall(text):
+        return False
+    try:
+        ast.parse(text, mode="eval")
+    except (SyntaxError, ValueError):
+        return False
+    return True
