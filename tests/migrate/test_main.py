@@ -55,7 +55,7 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_done(folder, capsys):
 BAD = {
     "codec.py": (b"# coding: nonsense\nimport flax", "unknown encoding: nonsense"),
     "text.py": (b"import flax\nx = '\xff'", "'utf-8' codec can't decode byte 0xff"),
-    "null.py": (b"import flax\n\0\n", "line 1: "),
+    "null.py": (b"import flax\n\0\n", "source code string cannot contain null bytes"),
     "long.py": (b"import flax\nx = " + b"+".join([b"1"] * 3000), "maximum recursion depth"),
     "cells.ipynb": (b'{"flax": 1}', "no notebook with cells: "),
 }

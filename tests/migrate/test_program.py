@@ -1,5 +1,6 @@
 """Migrated programs print what they print on flax, and keep their comments and their form."""
 
+import libcst as cst
 import pytest
 
 from tests.migrate.shown import PROGRAMS, shown_by
@@ -123,6 +124,25 @@ def test_marks(source):
     )
 
 
-def test_what_is_no_python():
-    with pytest.raises(SyntaxError, match="line 2: "):
-        migrate(b"x = 1\nif:\n")
+BAD = {
+    b"x = 1\nif:\n": "line 2: invalid syntax",
+    b"import flax\nclass A(B) if C else D: pass\n\nx = 1\n": "line 2: ",
+    b"import flax\nprint 'x'\n": "line 2: Missing parentheses in call to 'print'",
+    b"import flax\n\0": "null byte",
+    b"# coding: nonsense\nimport flax": "unknown encoding: nonsense",
+}
+
+
+@pytest.mark.parametrize("source", BAD)
+def test_what_is_no_python(source):
+    with pytest.raises(SyntaxError, match=BAD[source]):
+        migrate(source)
+
+
+def test_what_libcst_does_not_read(monkeypatch):
+    def fail(source):
+        raise cst.ParserSyntaxError("what", lines=["x"], raw_line=1, raw_column=0)
+
+    monkeypatch.setattr(cst, "parse_module", fail)
+    with pytest.raises(SyntaxError, match="line 1: what"):
+        migrate(b"x = 1")

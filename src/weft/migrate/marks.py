@@ -44,6 +44,7 @@ ENTRIES: dict[str, str] = {
     "iter_graph": "`iter_graph`",
     "logical_axis_rules": "Two `logical_axis_rules` for one name",
     "EMA": "`EMA` of bfloat16 and float16",
+    "WeightNorm": "The scales of `WeightNorm`",
     "scan": "A broadcast Variable that the body of `scan` writes",
     "bridge.ToLinen": "`bridge.ToLinen` that draws from a stream for which Linen was given no key",
     "metrics.Accuracy": "`metrics.Accuracy` of logits of one column, without a threshold",

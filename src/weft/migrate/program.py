@@ -68,7 +68,7 @@ def migrate(source: bytes) -> Migration:
     try:
         module = cst.parse_module(source)
     except cst.ParserSyntaxError as error:
-        raise SyntaxError(f"line {error.raw_line}: {error.message}") from error
+        raise SyntaxError(_fault(source) or f"line {error.raw_line}: {error.message}") from error
     except LookupError as error:  # of a codec
         raise SyntaxError(str(error)) from error
     wrapper = metadata.MetadataWrapper(module)
@@ -76,6 +76,16 @@ def migrate(source: bytes) -> Migration:
     wrapper.visit(marks)
     after = wrapper.visit(_Imports()).bytes
     return Migration(source, after, tuple(sorted(set(marks.found))))
+
+
+def _fault(source: bytes) -> str | None:
+    """Returns where a program is no Python and why, in the words of the running Python."""
+    try:
+        ast.parse(source)
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)  # there is none for zero bytes
+        return f"line {line}: {error.args[0]}" if line else str(error)
+    return None  # it is of a newer version than what libcst knows
 
 
 def _dotted(node: cst.CSTNode | None) -> str:
