@@ -43,6 +43,16 @@ def test_it_writes(folder, capsys):
     assert capsys.readouterr().out.startswith("0 files changed; 0 with places")
 
 
+def test_lines_are_those_of_the_file_as_it_is_then(tmp_path, capsys):
+    source = "from flax import nnx, struct\n\nimport flax\nx = 1\nm = flax.nnx.merge(a, b)\n"
+    (tmp_path / "a.py").write_text(source)
+    assert main([str(tmp_path)]) == 0
+    assert "a.py:5: nnx.merge" in capsys.readouterr().out
+    assert main([str(tmp_path), "--write"]) == 0
+    assert "a.py:6: nnx.merge" in capsys.readouterr().out
+    assert (tmp_path / "a.py").read_text().splitlines()[5] == "m = weft.merge(a, b)"
+
+
 def test_what_cannot_be_read_is_said_and_the_rest_is_done(folder, capsys):
     (folder / "0.py").write_text("import flax\nif:\n")
     assert main([str(folder), str(folder / "no.py"), "--write"]) == 1

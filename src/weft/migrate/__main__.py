@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         marked += bool(found.marks)
         if not options.write:
             sys.stdout.writelines(_difference(file, found))
-        for line in _lines(found.marks):
+        is_moved = options.write and file.suffix != ".ipynb"  # there, lines are those of cells
+        for line in _lines(_moved(found) if is_moved else found.marks):
             print(f"{file}:{line}")
     done = "changed" if options.write else "to be changed, by `--write`"
     print(f"{changed} files {done}; {marked} with places to look at; {failed} failed")
@@ -90,6 +91,16 @@ def _difference(file: Path, found: Migration) -> Iterator[str]:
     before, after = (_lines_of(source) for source in (found.before, found.after))
     for line in difflib.unified_diff(before, after, str(file), str(file)):
         yield line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
+
+
+def _moved(found: Migration) -> Iterator[Mark]:
+    """Yields the marks with the lines that they have in the changed program."""
+    matcher = difflib.SequenceMatcher(None, _lines_of(found.before), _lines_of(found.after))
+    blocks = matcher.get_opcodes()
+    for mark in found.marks:
+        for _, begin, end, new_begin, new_end in blocks:
+            if begin < mark.line <= end:
+                yield mark._replace(line=min(mark.line - begin + new_begin, max(new_end, 1)))
 
 
 def _lines_of(source: bytes) -> list[str]:
