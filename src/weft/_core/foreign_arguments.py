@@ -61,8 +61,7 @@ _BY_POSITION = {
         "arguments go to the function that it returns, `nnx.grad(f)(model, x)`",
     ),
     **{
-        name: f"objects go by name, `nnx.{name}(file, model=model)`"
-        for name in ("save", "restore")
+        name: f"objects go by name, `nnx.{name}(file, model=model)`" for name in ("save", "restore")
     },
     **dict.fromkeys(
         ("Module.train", "Module.eval"),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import re
 from collections.abc import Sequence
 from typing import Any
 
 try:
     import libcst as cst
-    from libcst import matchers, metadata
+    from libcst import metadata
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "weft.migrate needs libcst, which changes programs and leaves their formatting: "
@@ -18,11 +17,9 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-from weft.migrate.marks import HIJAX, SETTINGS, TAKEN, TEXT, Mark, differs, text_of
-
-PEER = "flax.nnx"
-IN_TEXT = re.compile(r"(?<![\w.])(\w+)\.nnx(?!\w)")
-"""A whole name in a text, such as an annotation; its group is what flax is called there."""
+from weft.migrate.marks import Mark
+from weft.migrate.places import Marks
+from weft.migrate.uses import IN_TEXT, PEER, Uses, as_name, dotted, is_peer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +69,7 @@ def migrate(source: bytes) -> Migration:
     except LookupError as error:  # of a codec
         raise SyntaxError(str(error)) from error
     wrapper = metadata.MetadataWrapper(module)
-    marks = _Marks()
+    marks = Marks()
     wrapper.visit(marks)
     after = wrapper.visit(_Imports()).bytes
     return Migration(source, after, tuple(sorted(set(marks.found))))
@@ -88,23 +85,9 @@ def _fault(source: bytes) -> str | None:
     return None  # it is of a newer version than what libcst knows
 
 
-def _dotted(node: cst.CSTNode | None) -> str:
-    """Returns the text of a name with dots; empty if it is none."""
-    if isinstance(node, cst.Name):
-        return node.value
-    if isinstance(node, cst.Attribute):
-        base = _dotted(node.value)
-        return base and f"{base}.{node.attr.value}"
-    return ""
-
-
 def _own_name(name: str) -> str:
     """Returns the module of Weft that a module of the peer is."""
     return "weft" + name.removeprefix(PEER)
-
-
-def _is_peer(name: str) -> bool:
-    return name == PEER or name.startswith(f"{PEER}.")
 
 
 def _node_of(name: str) -> Any:
@@ -118,7 +101,7 @@ class _Imports(cst.CSTTransformer):
 
     def __init__(self) -> None:
         super().__init__()
-        self._uses = _Uses()
+        self._uses = Uses()
         self._depth = 0
         self._annotations = 0
         self._made: set[str] = set()
@@ -205,28 +188,28 @@ class _Imports(cst.CSTTransformer):
         return None
 
     def _changed_from(self, part: cst.ImportFrom) -> Any:
-        module = _dotted(part.module)
-        if _is_peer(module):
+        module = dotted(part.module)
+        if is_peer(module):
             return [part.with_changes(module=_node_of(_own_name(module)))], None
         if module != "flax" or isinstance(part.names, cst.ImportStar):
             return None
-        own = [alias for alias in part.names if _dotted(alias.name) == "nnx"]
+        own = [alias for alias in part.names if dotted(alias.name) == "nnx"]
         rest = [alias for alias in part.names if alias not in own]
-        imports = [_import("weft", _as(alias) or "nnx") for alias in own]
+        imports = [_import("weft", as_name(alias) or "nnx") for alias in own]
         return (imports, _with_names(part, rest)) if own else None
 
     def _changed_import(self, part: cst.Import) -> Any:
         own: list[cst.BaseSmallStatement] = []
         rest = []
         for alias in part.names:
-            name = _dotted(alias.name)
-            if _is_peer(name):
-                own.append(_import(_own_name(name), _as(alias)))
-                if _as(alias) is None and "flax" in self._uses.other:
+            name = dotted(alias.name)
+            if is_peer(name):
+                own.append(_import(_own_name(name), as_name(alias)))
+                if as_name(alias) is None and "flax" in self._uses.other:
                     rest.append(alias.with_changes(name=_node_of("flax")))
-            elif name == "flax" and (_as(alias) or name) in self._uses.whole:
+            elif name == "flax" and (as_name(alias) or name) in self._uses.whole:
                 own.append(_import("weft", None))
-                if (_as(alias) or name) in self._uses.other:
+                if (as_name(alias) or name) in self._uses.other:
                     rest.append(alias)
             else:
                 rest.append(alias)
@@ -237,46 +220,6 @@ class _Imports(cst.CSTTransformer):
 
     def visit_ImportFrom(self, node: cst.ImportFrom) -> bool:
         return False
-
-
-class _Uses(cst.CSTVisitor):
-    """Looks what flax is called, and which names are used for `.nnx` and for anything else."""
-
-    def __init__(self) -> None:
-        self.bound: set[str] = set()
-        self.whole: set[str] = set()
-        self.other: set[str] = set()
-
-    def visit_Import(self, node: cst.Import) -> bool:
-        for alias in node.names:
-            if _dotted(alias.name) == "flax" and _as(alias):
-                self.bound.add(_as(alias) or "")
-            elif _dotted(alias.name).partition(".")[0] == "flax" and _as(alias) is None:
-                self.bound.add("flax")
-        return False
-
-    def visit_ImportFrom(self, node: cst.ImportFrom) -> bool:
-        return False
-
-    def visit_Attribute(self, node: cst.Attribute) -> bool | None:
-        if isinstance(node.value, cst.Name) and node.attr.value == "nnx":
-            self.whole.add(node.value.value)
-            return False
-        node.value.visit(self)
-        return False
-
-    def visit_Name(self, node: cst.Name) -> None:
-        self.other.add(node.value)
-
-    def visit_Annotation(self, node: cst.Annotation) -> None:
-        texts = [part.value for part in matchers.findall(node, matchers.SimpleString())]
-        for text in texts:
-            self.whole.update(IN_TEXT.findall(text))
-            self.other.update(re.findall(r"(?<![\w.])\w+(?=\.(?!nnx\b))", text))
-
-
-def _as(alias: cst.ImportAlias) -> str | None:
-    return None if alias.asname is None else _dotted(alias.asname.name)
 
 
 def _import(name: str, asname: str | None) -> cst.Import:
@@ -312,100 +255,3 @@ def _lines(line: cst.SimpleStatementLine, groups: Sequence[Sequence[Any]]) -> An
             new = new.with_changes(trailing_whitespace=cst.TrailingWhitespace())
         made.append(new)
     return made[0] if len(made) == 1 else cst.FlattenSentinel(made)
-
-
-class _Marks(cst.CSTVisitor):
-    """Looks for what is left out or different."""
-
-    METADATA_DEPENDENCIES = (metadata.QualifiedNameProvider, metadata.PositionProvider)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[Mark] = []
-        self._uses = _Uses()
-        self._annotations = 0
-
-    def visit_Module(self, node: cst.Module) -> None:
-        node.visit(self._uses)
-
-    def _add(self, node: cst.CSTNode, name: str, text: str) -> None:
-        place: Any = self.get_metadata(metadata.PositionProvider, node)
-        self.found.append(Mark(place.start.line, name, text))
-
-    def _imported(self, node: cst.CSTNode) -> str:
-        """Returns the whole name of what was imported; empty for everything else."""
-        for name in self.get_metadata(metadata.QualifiedNameProvider, node, set()):
-            if name.source is metadata.QualifiedNameSource.IMPORT:
-                return name.name
-        return ""
-
-    def _look(self, node: cst.Name | cst.Attribute) -> bool:
-        """Marks a name, and says whether to look further inside of it."""
-        name = self._imported(node)
-        if name == "flax.config" or name.startswith("flax.config."):
-            self._add(node, "flax.config", SETTINGS)
-            return False
-        self._look_at(node, name)
-        return not _is_peer(name) or name == PEER
-
-    def _look_at(self, node: cst.CSTNode, name: str) -> None:
-        """Marks a place where a whole name is used, if there is something to say of it."""
-        short = name.removeprefix(f"{PEER}.")
-        text = text_of(short) if _is_peer(name) and name != PEER else None
-        if text is not None:
-            self._add(node, f"nnx.{short}", text)
-
-    def visit_Attribute(self, node: cst.Attribute) -> bool:
-        return self._look(node)
-
-    def visit_Name(self, node: cst.Name) -> None:
-        self._look(node)
-        if node.value == "weft" and self._uses.whole & self._uses.bound:
-            self._add(node, "weft", TAKEN)
-
-    def visit_Annotation(self, node: cst.Annotation) -> None:
-        self._annotations += 1
-
-    def leave_Annotation(self, original_node: cst.Annotation) -> None:
-        self._annotations -= 1
-
-    def visit_ImportFrom(self, node: cst.ImportFrom) -> bool:
-        if not node.relative and not isinstance(node.names, cst.ImportStar):
-            for alias in node.names:
-                self._look_at(alias, f"{_dotted(node.module)}.{_dotted(alias.name)}")
-        return False
-
-    def visit_Import(self, node: cst.Import) -> bool:
-        for alias in node.names:
-            self._look_at(alias, _dotted(alias.name))
-        return False
-
-    def visit_Call(self, node: cst.Call) -> None:
-        if not _is_peer(self._imported(node.func)):
-            return
-        for argument in node.args:
-            if argument.keyword is None or argument.keyword.value not in ("hijax", "ref"):
-                continue
-            if isinstance(argument.value, cst.Name) and argument.value.value == "True":
-                self._add(argument, f"{argument.keyword.value}=True", differs(HIJAX))
-
-    def visit_SimpleString(self, node: cst.SimpleString) -> None:
-        value = node.evaluated_value
-        is_changed = self._annotations and "flax" in self._uses.bound
-        if isinstance(value, str) and _names_peer(value) and not is_changed:
-            self._add(node, repr(value), TEXT)
-
-    def visit_FormattedStringText(self, node: cst.FormattedStringText) -> None:
-        if _is_peer(node.value.rstrip(".")):
-            self._add(node, repr(node.value), TEXT)
-
-
-def _names_peer(text: str) -> bool:
-    """Says whether a text is code that names the peer, such as `list[flax.nnx.Param]`."""
-    if PEER not in text or "flax" not in IN_TEXT.findall(text):
-        return False
-    try:
-        ast.parse(text, mode="eval")
-    except (SyntaxError, ValueError):
-        return False
-    return True
