@@ -94,8 +94,10 @@ def test_without_flax(without_peer, monkeypatch):
         from flax import nnx
 
         assert nnx is weft
-        with pytest.raises(ImportError):
+        with pytest.raises(ImportError, match=r"not installed.*`flax.struct` takes `pip install"):
             from flax import struct  # noqa: F401
+        with pytest.raises(ModuleNotFoundError, match=r"`flax.linen` takes `pip install flax`"):
+            import flax.linen  # noqa: F401
         with pytest.raises(AttributeError, match=r"`flax.struct` takes `pip install flax`"):
             sys.modules["flax"].struct  # noqa: B018
     finally:

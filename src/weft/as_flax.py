@@ -66,16 +66,20 @@ def uninstall() -> None:
         vars(flax).pop("nnx", None)
 
 
+def _missing(name: str) -> str:
+    return (
+        f"flax is not installed, and Weft stands for flax.nnx alone: `{name}` takes "
+        "`pip install flax`"
+    )
+
+
 class _Flax(types.ModuleType):
     """What `flax` is where it is not installed."""
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise AttributeError(
-            f"flax is not installed, and Weft stands for flax.nnx alone: `flax.{name}` takes "
-            "`pip install flax`"
-        )
+        raise AttributeError(_missing(f"flax.{name}"))
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -88,6 +92,8 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             is_missing = importlib.machinery.PathFinder.find_spec("flax") is None
             return ModuleSpec("flax", self, is_package=True) if is_missing else None
         if fullname != PEER and not fullname.startswith(f"{PEER}."):
+            if fullname.startswith("flax.") and isinstance(sys.modules.get("flax"), _Flax):
+                raise ModuleNotFoundError(_missing(fullname), name="flax")
             return None
         return ModuleSpec(fullname, self) if _module(fullname) is not None else None
 
@@ -120,7 +126,9 @@ def _main() -> None:
     )
     parser.add_argument("-m", dest="is_module", action="store_true", help="it is a module's name")
     parser.add_argument("program", help="a file, or with -m the name of a module")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="those of the program")
+    parser.add_argument(
+        "arguments", nargs=argparse.REMAINDER, help="those of the program", default=[]
+    )
     options = parser.parse_args()
     install()
     sys.argv[:] = [options.program, *options.arguments]
