@@ -71,6 +71,32 @@ CHANGES = {
     "from flax import nnx\nx: 'nnx.State | my.nnx.State'": (
         "import weft as nnx\nx: 'nnx.State | my.nnx.State'"
     ),
+    # Further forms:
+    "from flax import nnx, struct  # noqa: E402": (
+        "import weft as nnx  # noqa: E402\nfrom flax import struct  # noqa: E402"
+    ),
+    "from flax import nnx, struct  # both": "import weft as nnx\nfrom flax import struct  # both",
+    "from flax import nnx; from flax.nnx import Param": "import weft as nnx\nfrom weft import Param",
+    "import flax.nnx as n, flax.nnx.bridge as b, os": (
+        "import weft as n\nimport weft.bridge as b\nimport os"
+    ),
+    "from flax import \\\n    nnx": "import weft as nnx",
+    "from flax import \\\n    struct, nnx": "import weft as nnx\nfrom flax import \\\n    struct",
+    "from flax import (nnx)": "import weft as nnx",
+    "from flax import (\n    nnx,\n    struct,\n)": (
+        "import weft as nnx\nfrom flax import (\n    struct,\n)"
+    ),
+    "from flax.nnx import (\n    Linear,  # one\n)": "from weft import (\n    Linear,  # one\n)",
+    "import flax.nnx.nn.linear\nflax.nnx.nn.linear.Linear": (
+        "import weft.nn.linear\nweft.nn.linear.Linear"
+    ),
+    "try:\n    import flax.nnx\nexcept ImportError:\n    flax = None\nif flax: flax.nnx.relu": (
+        "try:\n    import weft\n    import flax\nexcept ImportError:\n    flax = None\n"
+        "if flax: weft.relu"
+    ),
+    "import flax.nnx\n@flax.nnx.jit\ndef f(): del flax": (
+        "import weft\nimport flax\n@weft.jit\ndef f(): del flax"
+    ),
     # What was there already stays where something is said of it:
     "import flax.nnx\nimport flax\nflax.nnx.Param": "import weft\nweft.Param",
     "import flax.nnx\n# why\nimport flax\nflax.nnx.Param": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,9 @@ except ModuleNotFoundError as error:
 from weft.migrate.marks import Mark
 from weft.migrate.places import Marks
 from weft.migrate.uses import IN_TEXT, PEER, Uses, as_name, dotted, is_peer
+
+_PRAGMA = re.compile(r"#\s*(noqa|type:|pyright:|mypy:|pylint:|isort:|fmt:|ruff:)")
+"""Comments for tools, which speak of each import of a line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,8 +231,13 @@ def _import(name: str, asname: str | None) -> cst.Import:
     return cst.Import([cst.ImportAlias(_node_of(name), as_)])
 
 
+def _comment(line: cst.SimpleStatementLine) -> str:
+    comment = line.trailing_whitespace.comment
+    return comment.value if comment else ""
+
+
 def _has_comment(line: cst.SimpleStatementLine) -> bool:
-    return bool(line.trailing_whitespace.comment) or any(x.comment for x in line.leading_lines)
+    return bool(_comment(line)) or any(empty.comment for empty in line.leading_lines)
 
 
 def _with_names(part: Any, names: Sequence[cst.ImportAlias]) -> Any:
@@ -242,7 +251,10 @@ def _with_names(part: Any, names: Sequence[cst.ImportAlias]) -> Any:
 
 
 def _lines(line: cst.SimpleStatementLine, groups: Sequence[Sequence[Any]]) -> Any:
-    """Returns lines of statements; comments above are the first's, those behind the last's."""
+    """Returns lines of statements; comments above are the first's, those behind the last's.
+
+    Those that speak to tools, such as `# noqa`, are for all.
+    """
     if not groups:
         return cst.RemoveFromParent()
     made = []
@@ -251,7 +263,7 @@ def _lines(line: cst.SimpleStatementLine, groups: Sequence[Sequence[Any]]) -> An
         new = line.with_changes(body=body)
         if i:
             new = new.with_changes(leading_lines=())
-        if i < len(groups) - 1:
+        if i < len(groups) - 1 and not _PRAGMA.match(_comment(line)):
             new = new.with_changes(trailing_whitespace=cst.TrailingWhitespace())
         made.append(new)
     return made[0] if len(made) == 1 else cst.FlattenSentinel(made)
