@@ -23,7 +23,8 @@ PEER = "flax.nnx"
 def install() -> None:
     """Makes `flax.nnx` mean Weft, in this process from now on; twice is as once.
 
-    Call it before anything imports `flax.nnx`, as in the first lines of a `conftest.py`.
+    Call it before anything imports `flax.nnx`, as in the first lines of a `conftest.py`. Processes
+    that `multiprocessing` starts from then on have it too.
 
     Raises:
       RuntimeError: if `flax.nnx` has been imported already.
@@ -44,6 +45,7 @@ def install() -> None:
             "`python -m weft.as_flax script.py`"
         )
     sys.meta_path.insert(0, _Finder())
+    sys.argv = _Arguments(sys.argv)
 
 
 def uninstall() -> None:
@@ -57,6 +59,7 @@ def uninstall() -> None:
     if len(finders) == len(sys.meta_path):
         return
     sys.meta_path[:] = finders
+    sys.argv = list(sys.argv)
     for name in [name for name in sys.modules if name == PEER or name.startswith(f"{PEER}.")]:
         del sys.modules[name]
     flax = sys.modules.get("flax")
@@ -64,6 +67,21 @@ def uninstall() -> None:
         del sys.modules["flax"]
     elif flax is not None:
         vars(flax).pop("nnx", None)
+
+
+class _Arguments(list[str]):
+    """The arguments of a program, which `multiprocessing` sends to processes that it spawns.
+
+    They are the first that such a process reads, before it imports the program.
+    """
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _arrived, (list(self),)
+
+
+def _arrived(arguments: list[str]) -> list[str]:
+    install()
+    return arguments
 
 
 def _missing(name: str) -> str:
