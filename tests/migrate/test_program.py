@@ -76,7 +76,9 @@ CHANGES = {
         "import weft as nnx  # noqa: E402\nfrom flax import struct  # noqa: E402"
     ),
     "from flax import nnx, struct  # both": "import weft as nnx\nfrom flax import struct  # both",
-    "from flax import nnx; from flax.nnx import Param": "import weft as nnx\nfrom weft import Param",
+    "from flax import nnx; from flax.nnx import Param": (
+        "import weft as nnx\nfrom weft import Param"
+    ),
     "import flax.nnx as n, flax.nnx.bridge as b, os": (
         "import weft as n\nimport weft.bridge as b\nimport os"
     ),
