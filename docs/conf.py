@@ -1,5 +1,6 @@
 """How the site is built: `uv run --group docs sphinx-build -W docs site`, without the network."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -38,3 +39,16 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 python_display_short_literal_types = True
 toc_object_entries_show_parents = "hide"
+
+
+def mark_columns(app, doctree):
+    """Marks output that stands in columns, the lines of which must not wrap."""
+    from docutils.nodes import literal_block
+
+    for block in doctree.findall(literal_block):
+        if block.get("language") == "text" and re.search(r"│|\S {2,}\S", block.astext()):
+            block["classes"].append("columns")
+
+
+def setup(app):
+    app.connect("doctree-read", mark_columns)

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.machinery
+import multiprocessing
 import subprocess
 import sys
 
@@ -76,6 +77,7 @@ def test_installing_twice_and_taking_it_back(installed):
     assert flax.nnx is weft
     as_flax.uninstall()
     assert "flax.nnx" not in sys.modules and len(sys.meta_path) == len(finders) - 1
+    assert type(sys.argv) is list
 
 
 def test_it_refuses_where_the_peer_is_imported(without_peer):
@@ -94,8 +96,10 @@ def test_without_flax(without_peer, monkeypatch):
         from flax import nnx
 
         assert nnx is weft
-        with pytest.raises(ImportError):
+        with pytest.raises(ImportError, match=r"not installed.*`flax.struct` takes `pip install"):
             from flax import struct  # noqa: F401
+        with pytest.raises(ModuleNotFoundError, match=r"`flax.linen` takes `pip install flax`"):
+            import flax.linen  # noqa: F401
         with pytest.raises(AttributeError, match=r"`flax.struct` takes `pip install flax`"):
             sys.modules["flax"].struct  # noqa: B018
     finally:
@@ -117,6 +121,31 @@ def test_as_a_command(tmp_path):
     expected = "__main__ ['--x', '1'] True weft.nn.linear\n"
     assert run(tmp_path / "main.py", "--x", "1").stdout == expected
     assert run("-m", "main", "--x", "1", cwd=tmp_path).stdout == expected
+
+
+def test_the_folders_that_modules_come_from(tmp_path):
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "helper.py").write_text("where = 'the folder that the command began in'\n")
+    (tmp_path / "inner" / "main.py").write_text("import sys\nprint(sys.path[0])\nimport helper\n")
+    found = run("inner/main.py", cwd=tmp_path)  # as by `python inner/main.py`
+    assert found.stdout == f"{tmp_path.resolve() / 'inner'}\n"
+    assert "No module named 'helper'" in found.stderr
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("way", [["main.py"], ["-m", "main"]])
+def test_processes_that_a_program_starts(method, way, tmp_path):
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"there is no {method} here")
+    (tmp_path / "main.py").write_text(
+        "import multiprocessing\nfrom flax import nnx\n"
+        "def name(_): return nnx.__name__\n"
+        "if __name__ == '__main__':\n"
+        f"    with multiprocessing.get_context('{method}').Pool(1) as pool:\n"
+        "        print(pool.map(name, [0]))\n"
+    )
+    found = run(*way, cwd=tmp_path, timeout=60)
+    assert found.stdout == "['weft']\n", found.stderr
 
 
 def test_a_file_that_is_missing_and_a_program_that_fails(tmp_path):

@@ -103,5 +103,18 @@ def test_program_runs(name, environment, tmp_path):
         assert "Warning" not in done.stderr, done.stderr
 
 
+def test_all_names_and_programs_of_flax_nnx(environment, tmp_path):
+    program = """
+from weft import as_flax
+as_flax.install()
+from flax.nnx import *
+import flax.nnx.bridge.wrappers
+model = Linear(2, 3, rngs=Rngs(0))
+print(type(model).__module__, model([[1.0, 2.0]]).shape)
+"""
+    done = run(environment, program, tmp_path)
+    assert done.stdout == "weft.nn.linear (1, 3)\n", done.stderr
+
+
 def test_chapters_that_need_an_extra_are_there():
     assert not CHAPTERS or NEEDS.keys() <= CHAPTERS.keys()

@@ -36,8 +36,8 @@ PAGES = {  # file and title of what is no group of `__init__.pyi`
     "weft.as_flax": ("as_flax", "Programs of flax.nnx as they are"),
     "weft.migrate": ("migrate", "Programs of flax.nnx, changed"),
 }
-INDEX = """Every public name, by area. `nnx` is `import weft as nnx`. Each entry has an example that
-runs, and a link to its source."""
+INDEX = """Every public name, by area. ``nnx`` is ``import weft as nnx``. Each entry has an example
+that runs, and a link to its source."""
 INTRODUCTIONS = {
     "Layers": "By family. The same names stand in `weft.nn`.",
     PEERS: """New code does not need these. The modules have the names of modules of that library;

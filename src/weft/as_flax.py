@@ -23,7 +23,8 @@ PEER = "flax.nnx"
 def install() -> None:
     """Makes `flax.nnx` mean Weft, in this process from now on; twice is as once.
 
-    Call it before anything imports `flax.nnx`, as in the first lines of a `conftest.py`.
+    Call it before anything imports `flax.nnx`, as in the first lines of a `conftest.py`. Processes
+    that `multiprocessing` starts from then on have it too.
 
     Raises:
       RuntimeError: if `flax.nnx` has been imported already.
@@ -44,6 +45,7 @@ def install() -> None:
             "`python -m weft.as_flax script.py`"
         )
     sys.meta_path.insert(0, _Finder())
+    sys.argv = _Arguments(sys.argv)
 
 
 def uninstall() -> None:
@@ -57,6 +59,7 @@ def uninstall() -> None:
     if len(finders) == len(sys.meta_path):
         return
     sys.meta_path[:] = finders
+    sys.argv = list(sys.argv)
     for name in [name for name in sys.modules if name == PEER or name.startswith(f"{PEER}.")]:
         del sys.modules[name]
     flax = sys.modules.get("flax")
@@ -66,16 +69,35 @@ def uninstall() -> None:
         vars(flax).pop("nnx", None)
 
 
+class _Arguments(list[str]):
+    """The arguments of a program, which `multiprocessing` sends to processes that it spawns.
+
+    They are the first that such a process reads, before it imports the program.
+    """
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _arrived, (list(self),)
+
+
+def _arrived(arguments: list[str]) -> list[str]:
+    install()
+    return arguments
+
+
+def _missing(name: str) -> str:
+    return (
+        f"flax is not installed, and Weft stands for flax.nnx alone: `{name}` takes "
+        "`pip install flax`"
+    )
+
+
 class _Flax(types.ModuleType):
     """What `flax` is where it is not installed."""
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise AttributeError(
-            f"flax is not installed, and Weft stands for flax.nnx alone: `flax.{name}` takes "
-            "`pip install flax`"
-        )
+        raise AttributeError(_missing(f"flax.{name}"))
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -88,6 +110,8 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             is_missing = importlib.machinery.PathFinder.find_spec("flax") is None
             return ModuleSpec("flax", self, is_package=True) if is_missing else None
         if fullname != PEER and not fullname.startswith(f"{PEER}."):
+            if fullname.startswith("flax.") and isinstance(sys.modules.get("flax"), _Flax):
+                raise ModuleNotFoundError(_missing(fullname), name="flax")
             return None
         return ModuleSpec(fullname, self) if _module(fullname) is not None else None
 
@@ -120,17 +144,20 @@ def _main() -> None:
     )
     parser.add_argument("-m", dest="is_module", action="store_true", help="it is a module's name")
     parser.add_argument("program", help="a file, or with -m the name of a module")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="those of the program")
+    parser.add_argument(
+        "arguments", nargs=argparse.REMAINDER, help="those of the program", default=[]
+    )
     options = parser.parse_args()
     install()
     sys.argv[:] = [options.program, *options.arguments]
     if options.is_module:
-        sys.path.insert(0, "")
         runpy.run_module(options.program, run_name="__main__", alter_sys=True)
         return
-    if not Path(options.program).exists():
-        parser.error(f"there is no file {options.program}; a module's name comes after -m")
-    sys.path.insert(0, str(Path(options.program).resolve().parent))
+    program = Path(options.program)
+    if not program.exists():
+        parser.error(f"there is no file {program}; a module's name comes after -m")
+    if not sys.flags.safe_path:  # its own folder is first, and not the one that Python began in
+        sys.path[0] = str(program.resolve().parent)
     runpy.run_path(options.program, run_name="__main__")
 
 

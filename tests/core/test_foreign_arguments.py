@@ -41,6 +41,11 @@ CALLS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: nnx.Linear(4, 2, 3),
         "by name: use_bias=, dtype=, param_dtype=, precision",
     ),
+    "objects to save": (lambda: nnx.save("file", nnx.Dict()), "`nnx.save(file, model=model)`"),
+    "objects to restore": (
+        lambda: nnx.restore("file", nnx.Dict()),
+        "objects go by name, `nnx.restore(file, model=model)`",
+    ),
     "metrics": (lambda: nnx.metrics.Accuracy().update(X, X), "by name: logits=, labels=, mask="),
     "a cell": (lambda: nnx.LSTMCell(4, 2, rngs=rngs())(X), "`carry, y = cell(carry, x)`"),
     "scan": (lambda: nnx.scan(abs, 0.0, X), "`nnx.scan(f)(carry, xs)`"),

@@ -4,6 +4,7 @@ The Python blocks themselves are run by `conftest.py`, which compares what they 
 """
 
 import importlib
+import pkgutil
 import re
 from pathlib import Path
 
@@ -62,10 +63,7 @@ def test_links_lead_to_files_and_headings(page):
 def test_code_is_python_that_runs_or_something_else(page):
     text = page.read_text(encoding="utf-8")
     for _, language, _ in FENCE.findall(text):
-        assert language.startswith("{") or language in LANGUAGES | {""}, f"{page}: {language}"
-    for _, language, code in FENCE.findall(text):
-        if not language:
-            assert "import weft" not in code, f"{page}: a program without a language is not run"
+        assert language.startswith("{") or language in LANGUAGES, f"{page}: {language!r}"
 
 
 def resolves(name):
@@ -106,6 +104,15 @@ def test_spelling_is_looked_at():
     found = {*mentioned("`nnx.Liner(1)`, nnx.jit and `train.Run`; `nnx.Pretty*`")}
     assert found == {"nnx.Liner", "nnx.jit", "train.Run"}
     assert [resolves(name) for name in sorted(found)] == [False, True, True]
+
+
+def test_every_class_of_errors_is_explained():
+    modules = [info.name for info in pkgutil.walk_packages(nnx.__path__, "weft.")]
+    found = [v for name in modules for v in vars(importlib.import_module(name)).values()]
+    errors = {v.__name__ for v in found if isinstance(v, type) and issubclass(v, nnx.WeftError)}
+    assert {"TraceContextError", "KeyReuseError"} <= errors
+    text = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    assert {name for name in errors if name not in text} == set()
 
 
 def test_readme_is_short():

@@ -102,6 +102,17 @@ def test_other_rngs_are_refused():
         nnx.Stack(Block, N, rngs=0)
 
 
+def test_what_does_not_make_a_block_of_streams_is_refused():
+    made = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+    remedy = r"Write `nnx.Stack\(lambda rngs: Linear\(..., rngs=rngs\), n, rngs=rngs\)`"
+    with pytest.raises(TypeError, match=rf"found Linear: a block that is made already. {remedy}"):
+        nnx.Stack(made, N, rngs=nnx.Rngs(0))
+    with pytest.raises(TypeError, match=rf"found Linear: missing a required argument.*{remedy}"):
+        nnx.Stack(nnx.Linear, N, rngs=nnx.Rngs(0))
+    with pytest.raises(TypeError, match=r"`f\(rngs\)`, found Block: too many positional"):
+        nnx.Stack(lambda: made, N, rngs=nnx.Rngs(0))
+
+
 def test_what_is_no_module_is_refused():
     with pytest.raises(TypeError, match=r"must return a Module that can be called, found tuple"):
         nnx.Stack(lambda rngs: (linear(rngs),), N, rngs=nnx.Rngs(0))

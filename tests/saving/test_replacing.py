@@ -50,6 +50,7 @@ def failed(file, code):
     with pytest.raises(OSError, match=os.strerror(code)) as caught:
         nnx.save(file, x=model)
     assert (caught.value.errno, caught.value.filename) == (code, str(file))
+    assert str(caught.value).endswith(f": {str(file)!r}")
     assert file.read_bytes() == before and os.listdir(file.parent) == [file.name]
     assert (model == 0).all()
     return model

@@ -60,6 +60,9 @@ _BY_POSITION = {
         ("grad", "value_and_grad"),
         "arguments go to the function that it returns, `nnx.grad(f)(model, x)`",
     ),
+    **{
+        name: f"objects go by name, `nnx.{name}(file, model=model)`" for name in ("save", "restore")
+    },
     **dict.fromkeys(
         ("Module.train", "Module.eval"),
         "`model.train()` switches training on, `model.eval()` off, and `model(x)` calls the model",

@@ -47,7 +47,8 @@ def replacing(file: Path) -> Iterator[Path]:
             remove_folder(folder)
         sync_folder(file.parent)
     except OSError as error:
-        error.filename, error.filename2 = str(file), None
+        error.filename = str(file)
+        del error.filename2  # or the message has an arrow to it
         raise
 
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
+import os
+import stat
 import sys
+import tokenize
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from weft._saving.replacing import replacing
 from weft.migrate import Migration, migrate
 from weft.migrate.marks import Mark
+from weft.migrate.notebooks import migrate_notebook
+
+SUFFIXES = (".py", ".pyi", ".ipynb")
+PASSED_OVER = ("__pycache__", "site-packages", "node_modules")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,17 +27,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m weft.migrate",
         description="Changes imports of flax.nnx to Weft, and says what wants to be looked at.",
     )
-    parser.add_argument("paths", nargs="+", type=Path, help="files, or folders with Python files")
+    parser.add_argument(
+        "paths", nargs="+", type=Path, help="files, or folders with Python files and notebooks"
+    )
     parser.add_argument("--write", action="store_true", help="change the files; else show how")
     options = parser.parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # of a console that cannot show all texts
+        sys.stdout.reconfigure(errors="backslashreplace")
     changed = marked = failed = 0
     for file in _files(options.paths):
         try:
-            found = migrate(file.read_bytes())
+            source = file.read_bytes()
+            if b"flax" not in source:
+                continue  # whatever else it is
+            found = (migrate_notebook if file.suffix == ".ipynb" else migrate)(source)
             if options.write and found.after != found.before:
-                with replacing(file) as new:
-                    new.write_bytes(found.after)
-        except (OSError, SyntaxError, UnicodeDecodeError) as error:
+                _write(file, found.after)
+        except (OSError, SyntaxError, ValueError, RecursionError) as error:
             print(f"{file}: {error}", file=sys.stderr)
             failed += 1
             continue
@@ -37,31 +51,71 @@ def main(arguments: Sequence[str] | None = None) -> int:
         marked += bool(found.marks)
         if not options.write:
             sys.stdout.writelines(_difference(file, found))
-        for line in _lines(found.marks):
+        is_moved = options.write and file.suffix != ".ipynb"  # there, lines are those of cells
+        for line in _lines(_moved(found) if is_moved else found.marks):
             print(f"{file}:{line}")
     done = "changed" if options.write else "to be changed, by `--write`"
-    print(f"{changed} files {done}; {marked} with places to look at; {failed} not readable")
+    print(f"{changed} files {done}; {marked} with places to look at; {failed} failed")
     return 1 if failed else 0
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
-        yield from sorted(path.rglob("*.py")) if path.is_dir() else [path]
+        if not path.is_dir():
+            yield path
+            continue
+        for folder, folders, names in os.walk(path):
+            folders[:] = sorted(name for name in folders if _is_own(Path(folder, name)))
+            for name in sorted(names):
+                file = Path(folder, name)
+                if name.endswith(SUFFIXES) and file.is_file():  # no link to nowhere
+                    yield file
+
+
+def _is_own(folder: Path) -> bool:
+    """Says whether what is in a folder is the project's, and not of an environment or a tool."""
+    is_hidden = folder.name.startswith(".") or folder.name in PASSED_OVER
+    return not is_hidden and not (folder / "pyvenv.cfg").exists()
+
+
+def _write(file: Path, content: bytes) -> None:
+    mode = stat.S_IMODE(file.stat().st_mode)
+    if not mode & 0o222:  # it could be replaced, but is not meant to be
+        raise PermissionError(13, "the file is read-only")
+    with replacing(file) as new:
+        new.write_bytes(content)
+    file.chmod(mode)  # scripts stay executable
 
 
 def _difference(file: Path, found: Migration) -> Iterator[str]:
-    texts = [text.decode("utf-8", "replace") for text in (found.before, found.after)]
-    before, after = (text.splitlines(keepends=True) for text in texts)
-    return difflib.unified_diff(before, after, str(file), str(file))
+    before, after = (_lines_of(source) for source in (found.before, found.after))
+    for line in difflib.unified_diff(before, after, str(file), str(file)):
+        yield line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
+
+
+def _moved(found: Migration) -> Iterator[Mark]:
+    """Yields the marks with the lines that they have in the changed program."""
+    matcher = difflib.SequenceMatcher(None, _lines_of(found.before), _lines_of(found.after))
+    blocks = matcher.get_opcodes()
+    for mark in found.marks:
+        for _, begin, end, new_begin, new_end in blocks:
+            if begin < mark.line <= end:
+                yield mark._replace(line=min(mark.line - begin + new_begin, max(new_end, 1)))
+
+
+def _lines_of(source: bytes) -> list[str]:
+    encoding = tokenize.detect_encoding(io.BytesIO(source).readline)[0]
+    return io.StringIO(source.decode(encoding, "replace").replace("\r\n", "\n")).readlines()
 
 
 def _lines(marks: Iterable[Mark]) -> Iterator[str]:
     """Yields what is to be said, once for each name, with all lines where it is used."""
-    places: dict[tuple[str, str], list[int]] = {}
+    places: dict[tuple[str, str], list[str]] = {}
     for mark in marks:
-        places.setdefault((mark.name, mark.text), []).append(mark.line)
+        cell = "" if mark.cell is None else f"cell {mark.cell}:"
+        places.setdefault((mark.name, mark.text), []).append(f"{cell}{mark.line}")
     for (name, text), (first, *others) in places.items():
-        more = f" (and in line {', '.join(map(str, others))})" if others else ""
+        more = f" (and in line {', '.join(others)})" if others else ""
         yield f"{first}: {name}: {text}{more}"
 
 

@@ -18,11 +18,13 @@ class Mark(NamedTuple):
       line: where, from 1.
       name: what is used.
       text: what about it.
+      cell: in a notebook, in which cell, from 1.
     """
 
     line: int
     name: str
     text: str
+    cell: int | None = None
 
 
 LEFT_OUT = 'left out: see "Left out" in docs/differences.md'
@@ -42,6 +44,7 @@ ENTRIES: dict[str, str] = {
     "iter_graph": "`iter_graph`",
     "logical_axis_rules": "Two `logical_axis_rules` for one name",
     "EMA": "`EMA` of bfloat16 and float16",
+    "WeightNorm": "The scales of `WeightNorm`",
     "scan": "A broadcast Variable that the body of `scan` writes",
     "bridge.ToLinen": "`bridge.ToLinen` that draws from a stream for which Linen was given no key",
     "metrics.Accuracy": "`metrics.Accuracy` of logits of one column, without a threshold",
@@ -52,6 +55,8 @@ SETTINGS = (
     "`nnx.set_graph_updates(False)`, `nnx.use_eager_sharding(False)`"
 )
 TEXT = "a name in a text, which is not changed: write `weft` where it is imported by it"
+
+TAKEN = "the program has a `weft` of its own, and whole names are written with that: rename it"
 
 
 def text_of(name: str) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +18,12 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-from weft.migrate.marks import HIJAX, SETTINGS, TEXT, Mark, differs, text_of
+from weft.migrate.marks import Mark
+from weft.migrate.places import Marks
+from weft.migrate.uses import IN_TEXT, PEER, Uses, as_name, dotted, is_peer
 
-PEER = "flax.nnx"
+_PRAGMA = re.compile(r"#\s*(noqa|type:|pyright:|mypy:|pylint:|isort:|fmt:|ruff:)")
+"""Comments for tools, which speak of each import of a line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,36 +64,34 @@ def migrate(source: bytes) -> Migration:
       nnx.ids
       <BLANKLINE>
       >>> found.marks
-      (Mark(line=2, name='nnx.ids', text='left out: see "Left out" in docs/differences.md'),)
+      (Mark(line=2, name='nnx.ids', text='left out: see "Left out" in ...', cell=None),)
     """
     try:
         module = cst.parse_module(source)
     except cst.ParserSyntaxError as error:
-        raise SyntaxError(f"line {error.raw_line}: {error.message}") from error
+        raise SyntaxError(_fault(source) or f"line {error.raw_line}: {error.message}") from error
+    except LookupError as error:  # of a codec
+        raise SyntaxError(str(error)) from error
     wrapper = metadata.MetadataWrapper(module)
-    marks = _Marks()
+    marks = Marks()
     wrapper.visit(marks)
     after = wrapper.visit(_Imports()).bytes
     return Migration(source, after, tuple(sorted(set(marks.found))))
 
 
-def _dotted(node: cst.CSTNode | None) -> str:
-    """Returns the text of a name with dots; empty if it is none."""
-    if isinstance(node, cst.Name):
-        return node.value
-    if isinstance(node, cst.Attribute):
-        base = _dotted(node.value)
-        return base and f"{base}.{node.attr.value}"
-    return ""
+def _fault(source: bytes) -> str | None:
+    """Returns where a program is no Python and why, in the words of the running Python."""
+    try:
+        ast.parse(source)
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)  # there is none for zero bytes
+        return f"line {line}: {error.args[0]}" if line else str(error)
+    return None  # it is of a newer version than what libcst knows
 
 
 def _own_name(name: str) -> str:
     """Returns the module of Weft that a module of the peer is."""
     return "weft" + name.removeprefix(PEER)
-
-
-def _is_peer(name: str) -> bool:
-    return name == PEER or name.startswith(f"{PEER}.")
 
 
 def _node_of(name: str) -> Any:
@@ -102,8 +105,9 @@ class _Imports(cst.CSTTransformer):
 
     def __init__(self) -> None:
         super().__init__()
-        self._uses = _Uses()
+        self._uses = Uses()
         self._depth = 0
+        self._annotations = 0
         self._made: set[str] = set()
 
     def visit_Module(self, node: cst.Module) -> None:
@@ -119,7 +123,7 @@ class _Imports(cst.CSTTransformer):
         return updated_node
 
     def leave_Attribute(self, original_node: cst.Attribute, updated_node: cst.Attribute) -> Any:
-        if _dotted(original_node) != PEER:
+        if not isinstance(original_node.value, cst.Name):  # `flax.nnx`, however flax is called
             return updated_node
         names = self.get_metadata(metadata.QualifiedNameProvider, original_node, set())
         is_import = any(
@@ -127,6 +131,33 @@ class _Imports(cst.CSTTransformer):
             for name in names
         )
         return cst.Name("weft") if is_import else updated_node
+
+    def visit_Annotation(self, node: cst.Annotation) -> None:
+        self._annotations += 1
+
+    def leave_Annotation(self, original_node: cst.Annotation, updated_node: cst.Annotation) -> Any:
+        self._annotations -= 1
+        return updated_node
+
+    def leave_SimpleString(
+        self, original_node: cst.SimpleString, updated_node: cst.SimpleString
+    ) -> Any:
+        if not self._annotations:
+            return updated_node
+        change = lambda found: "weft" if found[1] in self._uses.bound else found[0]  # noqa: E731
+        return updated_node.with_changes(value=IN_TEXT.sub(change, updated_node.value))
+
+    def leave_SimpleStatementSuite(
+        self, original_node: cst.SimpleStatementSuite, updated_node: cst.SimpleStatementSuite
+    ) -> Any:
+        body: list[cst.BaseSmallStatement] = []
+        spaced = cst.Semicolon(whitespace_after=cst.SimpleWhitespace(" "))
+        for part, kept in zip(original_node.body, updated_node.body, strict=True):
+            own, rest = self._changed(part) or ([], kept)
+            group = own if rest is None else [*own, rest]
+            body += [statement.with_changes(semicolon=spaced) for statement in group[:-1]]
+            body.append(group[-1].with_changes(semicolon=kept.semicolon))
+        return updated_node.with_changes(body=body)
 
     def leave_SimpleStatementLine(
         self, original_node: cst.SimpleStatementLine, updated_node: cst.SimpleStatementLine
@@ -138,7 +169,7 @@ class _Imports(cst.CSTTransformer):
         for part, kept in zip(parts, updated_node.body, strict=True):
             own, rest = ([], kept) if part is None else part
             for statement in own:  # a line of its own each, as formatters write them
-                if self._is_new(statement):
+                if self._is_new(statement) or _has_comment(updated_node):
                     lines.insert(len(lines) - 1, [statement])
             if rest is not None:
                 lines[-1].append(rest)
@@ -161,28 +192,28 @@ class _Imports(cst.CSTTransformer):
         return None
 
     def _changed_from(self, part: cst.ImportFrom) -> Any:
-        module = _dotted(part.module)
-        if _is_peer(module):
+        module = dotted(part.module)
+        if is_peer(module):
             return [part.with_changes(module=_node_of(_own_name(module)))], None
         if module != "flax" or isinstance(part.names, cst.ImportStar):
             return None
-        own = [alias for alias in part.names if _dotted(alias.name) == "nnx"]
+        own = [alias for alias in part.names if dotted(alias.name) == "nnx"]
         rest = [alias for alias in part.names if alias not in own]
-        imports = [_import("weft", _as(alias) or "nnx") for alias in own]
+        imports = [_import("weft", as_name(alias) or "nnx") for alias in own]
         return (imports, _with_names(part, rest)) if own else None
 
     def _changed_import(self, part: cst.Import) -> Any:
         own: list[cst.BaseSmallStatement] = []
         rest = []
         for alias in part.names:
-            name = _dotted(alias.name)
-            if _is_peer(name):
-                own.append(_import(_own_name(name), _as(alias)))
-                if _as(alias) is None and self._uses.other:
+            name = dotted(alias.name)
+            if is_peer(name):
+                own.append(_import(_own_name(name), as_name(alias)))
+                if as_name(alias) is None and "flax" in self._uses.other:
                     rest.append(alias.with_changes(name=_node_of("flax")))
-            elif name == "flax" and _as(alias) is None and self._uses.whole:
+            elif name == "flax" and (as_name(alias) or name) in self._uses.whole:
                 own.append(_import("weft", None))
-                if self._uses.other:
+                if (as_name(alias) or name) in self._uses.other:
                     rest.append(alias)
             else:
                 rest.append(alias)
@@ -195,36 +226,18 @@ class _Imports(cst.CSTTransformer):
         return False
 
 
-class _Uses(cst.CSTVisitor):
-    """Looks whether `flax` is used for anything but `flax.nnx`."""
-
-    def __init__(self) -> None:
-        self.other = False
-        self.whole = False
-
-    def visit_Import(self, node: cst.Import) -> bool:
-        return False
-
-    def visit_ImportFrom(self, node: cst.ImportFrom) -> bool:
-        return False
-
-    def visit_Attribute(self, node: cst.Attribute) -> bool | None:
-        if _dotted(node) == PEER:
-            self.whole = True
-            return False
-        return None
-
-    def visit_Name(self, node: cst.Name) -> None:
-        self.other = self.other or node.value == "flax"
-
-
-def _as(alias: cst.ImportAlias) -> str | None:
-    return None if alias.asname is None else _dotted(alias.asname.name)
-
-
 def _import(name: str, asname: str | None) -> cst.Import:
     as_ = None if asname is None else cst.AsName(cst.Name(asname))
     return cst.Import([cst.ImportAlias(_node_of(name), as_)])
+
+
+def _comment(line: cst.SimpleStatementLine) -> str:
+    comment = line.trailing_whitespace.comment
+    return comment.value if comment else ""
+
+
+def _has_comment(line: cst.SimpleStatementLine) -> bool:
+    return bool(_comment(line)) or any(empty.comment for empty in line.leading_lines)
 
 
 def _with_names(part: Any, names: Sequence[cst.ImportAlias]) -> Any:
@@ -238,7 +251,10 @@ def _with_names(part: Any, names: Sequence[cst.ImportAlias]) -> Any:
 
 
 def _lines(line: cst.SimpleStatementLine, groups: Sequence[Sequence[Any]]) -> Any:
-    """Returns lines of statements; comments above are the first's, those behind the last's."""
+    """Returns lines of statements; comments above are the first's, those behind the last's.
+
+    Those that speak to tools, such as `# noqa`, are for all.
+    """
     if not groups:
         return cst.RemoveFromParent()
     made = []
@@ -247,75 +263,7 @@ def _lines(line: cst.SimpleStatementLine, groups: Sequence[Sequence[Any]]) -> An
         new = line.with_changes(body=body)
         if i:
             new = new.with_changes(leading_lines=())
-        if i < len(groups) - 1:
+        if i < len(groups) - 1 and not _PRAGMA.match(_comment(line)):
             new = new.with_changes(trailing_whitespace=cst.TrailingWhitespace())
         made.append(new)
     return made[0] if len(made) == 1 else cst.FlattenSentinel(made)
-
-
-class _Marks(cst.CSTVisitor):
-    """Looks for what is left out or different."""
-
-    METADATA_DEPENDENCIES = (metadata.QualifiedNameProvider, metadata.PositionProvider)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[Mark] = []
-
-    def _add(self, node: cst.CSTNode, name: str, text: str) -> None:
-        place: Any = self.get_metadata(metadata.PositionProvider, node)
-        self.found.append(Mark(place.start.line, name, text))
-
-    def _imported(self, node: cst.CSTNode) -> str:
-        """Returns the whole name of what was imported; empty for everything else."""
-        for name in self.get_metadata(metadata.QualifiedNameProvider, node, set()):
-            if name.source is metadata.QualifiedNameSource.IMPORT:
-                return name.name
-        return ""
-
-    def _look(self, node: cst.Name | cst.Attribute) -> bool:
-        """Marks a name, and says whether to look further inside of it."""
-        name = self._imported(node)
-        if name == "flax.config" or name.startswith("flax.config."):
-            self._add(node, "flax.config", SETTINGS)
-            return False
-        self._look_at(node, name)
-        return not _is_peer(name) or name == PEER
-
-    def _look_at(self, node: cst.CSTNode, name: str) -> None:
-        """Marks a place where a whole name is used, if there is something to say of it."""
-        short = name.removeprefix(f"{PEER}.")
-        text = text_of(short) if _is_peer(name) and name != PEER else None
-        if text is not None:
-            self._add(node, f"nnx.{short}", text)
-
-    def visit_Attribute(self, node: cst.Attribute) -> bool:
-        return self._look(node)
-
-    def visit_Name(self, node: cst.Name) -> None:
-        self._look(node)
-
-    def visit_ImportFrom(self, node: cst.ImportFrom) -> bool:
-        if not node.relative and not isinstance(node.names, cst.ImportStar):
-            for alias in node.names:
-                self._look_at(alias, f"{_dotted(node.module)}.{_dotted(alias.name)}")
-        return False
-
-    def visit_Import(self, node: cst.Import) -> bool:
-        for alias in node.names:
-            self._look_at(alias, _dotted(alias.name))
-        return False
-
-    def visit_Call(self, node: cst.Call) -> None:
-        if not _is_peer(self._imported(node.func)):
-            return
-        for argument in node.args:
-            if argument.keyword is None or argument.keyword.value not in ("hijax", "ref"):
-                continue
-            if isinstance(argument.value, cst.Name) and argument.value.value == "True":
-                self._add(argument, f"{argument.keyword.value}=True", differs(HIJAX))
-
-    def visit_SimpleString(self, node: cst.SimpleString) -> None:
-        value = node.evaluated_value
-        if isinstance(value, str) and _is_peer(value):
-            self._add(node, repr(value), TEXT)

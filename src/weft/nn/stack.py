@@ -9,6 +9,7 @@ Variable has the n blocks on axis 0, so that tracing and compiling cost the same
 from __future__ import annotations
 
 import functools
+import inspect
 import operator
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar, overload
@@ -90,6 +91,7 @@ class Stack(Module, Generic[B]):
             raise ValueError(
                 f"Stack needs at least one block, found n={n!r}: `nnx.Stack(f, 12, rngs=rngs)`"
             )
+        _check_maker(block)
         if not isinstance(rngs, (Rngs, RngStream)):
             raise TypeError(
                 "Stack takes `rngs` as an nnx.Rngs or an nnx.RngStream, found "
@@ -193,6 +195,28 @@ def make_stack(stacked: B, n: int, **options: Any) -> Stack[B]:
     new: Stack[B] = Stack.__new__(Stack)
     new._set_up(stacked, n, **options)
     return new
+
+
+def _check_maker(block: object) -> None:
+    """Raises a TypeError for what cannot be called with random streams alone, to make a block."""
+    if isinstance(block, Module):
+        name, found = type(block).__name__, "a block that is made already"
+    else:
+        try:
+            inspect.signature(block).bind(None)  # type: ignore[arg-type]
+        except ValueError:  # it has no signature that Python knows
+            return
+        except TypeError as error:
+            name, found = (
+                getattr(block, "__name__", "Block").replace("<lambda>", "Block"),
+                str(error),
+            )
+        else:
+            return
+    raise TypeError(
+        f"Stack takes a function that makes a block of random streams, `f(rngs)`, found {name}: "
+        f"{found}. Write `nnx.Stack(lambda rngs: {name}(..., rngs=rngs), n, rngs=rngs)`"
+    )
 
 
 def _make_blocks(
