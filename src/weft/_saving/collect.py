@@ -10,6 +10,7 @@ from jax.core import Tracer
 
 from weft._core.errors import StructureError
 from weft._core.path import Path, format_path
+from weft._saving import names
 from weft._saving.facts import Fact, fact_of
 from weft._saving.fit import match
 from weft._saving.leaves import Objects, Shared
@@ -32,11 +33,8 @@ def collect(
     for name in sorted(objects.keys() & options):
         raise TypeError(f"{name!r} is an option of `{restore}`: save the object by another name")
     found = Objects(objects)
-    for path in found.stray():
-        raise TypeError(
-            f"{format_path(path)} is a plain number or text, which is no state: give it as "
-            f"`meta={{{path[-1]!r}: ...}}`, or hold it in an `nnx.Variable`"
-        )
+    for path, fault in found.stray():
+        raise TypeError(f"{format_path(path)} is {fault}")
     facts = [fact_of(path, value) for path, value in found.leaves.items()]
     for path, value in found.leaves.items():
         check_value(format_path(path), value)
@@ -89,11 +87,18 @@ def match_objects(
     """
     given = {name: x for name, x in objects.items() if x is not None}
     found = Objects(given)
-    for name in found.fixed():
+    for path in (path for path in found.fixed() if path in saved):
         raise TypeError(
-            f"{name} is an array, which cannot be changed in place: hold it in an `nnx.Variable`"
-            + load.format(name)
+            f"{format_path(path)} is an array, which cannot be changed in place"
+            + (" where it is" if len(path) > 1 else "")
+            + ": hold it in an `nnx.Variable`"
+            + load.format(names.name_of(path))
         )
+    for path, value in found.leaves.items():
+        if isinstance(value, Tracer):
+            raise TypeError(
+                f"cannot restore {format_path(path)}: it is traced: restore outside of `nnx.jit`"
+            )
     wanted = {path: fact_of(path, value) for path, value in found.leaves.items()}
     sources, faults = match(
         saved,
@@ -121,7 +126,7 @@ def _misfit(
     text += "\nrestore into objects made as those that were saved"
     if not strict:
         return text
-    names = sorted({str(path[0]) for path in saved} - objects.keys())
-    leave = ", ".join(f"{name}=None" for name in names if name.isidentifier())
+    unwanted = sorted({str(path[0]) for path in saved} - objects.keys())
+    leave = ", ".join(f"{name}=None" for name in unwanted if name.isidentifier())
     hint = f"; leave out what is not wanted: `{call}..., {leave})`" if leave else ""
     return f"{text}, or `strict=False` takes what is in both{hint}"

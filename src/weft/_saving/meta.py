@@ -31,5 +31,6 @@ def check_meta(value: Any, where: str = "meta", around: tuple[int, ...] = ()) ->
     else:
         raise TypeError(
             f"{where} is of type {type(value).__name__}: expected what JSON says, which are "
-            "numbers, texts, lists and dicts: `float(x)`, `x.tolist()`; arrays are saved as objects"
+            "numbers, texts, lists and dicts: `float(x)`, `str(x)`, `x.tolist()`; arrays are saved "
+            "as objects"
         )

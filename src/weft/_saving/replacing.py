@@ -8,11 +8,13 @@ Folders that come to their place as a whole use the same temporary ones.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import re
 import shutil
 import socket
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -33,22 +35,38 @@ def replacing(file: Path) -> Iterator[Path]:
     """
     try:
         file = Path(os.path.realpath(file))  # a link stays one
-        if file.is_dir():
-            raise IsADirectoryError(21, os.strerror(21))
+        mode = _mode_of(file)
         remove_leftovers(file.parent, re.escape(file.name))
         folder = make_folder(file)
         try:
             part = folder / "data"
             yield part
-            os.chmod(part, folder.stat().st_mode & 0o666)
+            os.chmod(part, folder.stat().st_mode & 0o666 if mode is None else mode)
             sync_file(part)
             os.replace(part, file)
         finally:
             remove_folder(folder)
         sync_folder(file.parent)
     except OSError as error:
-        error.filename, error.filename2 = str(file), None
+        error.filename = str(file)
+        del error.filename2  # None would be shown as a second name
         raise
+
+
+def _mode_of(file: Path) -> int | None:
+    """Returns the permissions that a file has and keeps; None if there is none.
+
+    Raises:
+      OSError: if it is none, or not to be written to: a folder that can be written to would let it
+        be replaced all the same.
+    """
+    if file.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not file.exists():
+        return None
+    if not os.access(file, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return stat.S_IMODE(file.stat().st_mode)
 
 
 def remove_leftovers(folder: Path, names: str) -> None:
