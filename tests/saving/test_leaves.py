@@ -32,7 +32,7 @@ def test_some_leaves_are_written():
 
 def test_numbers_outside_of_variables_are_found():
     objects = {"a": {"b": 3, "c": [np.float32(1), "x"]}, "m": nnx.Dict(n=3), "v": nnx.Variable(3)}
-    paths = [path for path, _ in Objects(objects).stray()]
+    paths = [path for path, _ in Objects(objects).stray("meta")]
     assert paths == [("a", "b"), ("a", "c", 0), ("a", "c", 1)]
 
 
@@ -51,7 +51,7 @@ def test_objects_of_which_nothing_would_be_saved_are_found():
         "empty": [],
         "stateless": nnx.Dropout(0.5),
     }
-    found = dict(Objects(objects).stray())
+    found = dict(Objects(objects).stray("meta"))
     assert found.keys() == {("function",), ("tx",), ("opaque", "x", 0)}
     assert found["function",].startswith("a function, in which nothing can be saved: give models")
     assert found["opaque", "x", 0] == (
@@ -62,14 +62,14 @@ def test_objects_of_which_nothing_would_be_saved_are_found():
 
 def test_dicts_of_names_and_numbers_are_looked_into():
     objects = {"d": {0: nnx.Variable(jnp.ones(1)), "a": nnx.Variable(jnp.ones(1)), "n": 3}}
-    assert [path for path, _ in Objects(objects).stray()] == [("d", "n")]
+    assert [path for path, _ in Objects(objects).stray("meta")] == [("d", "n")]
     assert list(Objects(objects).leaves) == [("d", 0), ("d", "a")]
 
 
 def test_a_container_that_holds_itself_is_looked_into_once():
     holder = [jnp.ones(1)]
     holder.append(holder)
-    assert Objects({"x": holder}).fixed() == Objects({"x": holder}).stray() == []
+    assert Objects({"x": holder}).fixed() == Objects({"x": holder}).stray("meta") == []
 
 
 def test_arrays_that_cannot_be_changed_in_place_are_found():

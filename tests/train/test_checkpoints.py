@@ -129,13 +129,23 @@ def test_steps_that_are_not_there(tmp_path):
 
 
 WRONG = [
-    (lambda c: c.save(-1), ValueError, r"step must be a whole number from 0 on, found -1"),
-    (lambda c: c.save(True), ValueError, r"whole number from 0 on, found True"),
+    (lambda c: c.save(-1), ValueError, r"step must be a whole number from 0 on; found -1"),
+    (lambda c: c.save(True), ValueError, r"whole number from 0 on; found True"),
     (lambda c: c.save(1, strict=nnx.Param(1.0)), TypeError, "'strict' is an option of `Checkpoin"),
     (lambda c: c.save(1, meta=object()), TypeError, "meta is of type object: expected what JSON"),
     (lambda c: c.save(1, x={"n": 3}), TypeError, r"x.n is a plain number or text"),
     (lambda c: Checkpoints(".", mode="best"), ValueError, "mode must be 'min' or 'max', found 'be"),
-    (lambda c: Checkpoints(".", keep=0), ValueError, "keep must be at least 1, found 0"),
+    (lambda c: c.restore("1"), ValueError, "step must be a whole number from 0 on; found '1'"),
+    (lambda c: c.save(1, x=nnx.relu), TypeError, "x is a function, in which nothing can be saved"),
+    (lambda c: c.save(1, metrics=[1.0]), TypeError, "metrics must be numbers by name, .* a list"),
+    (lambda c: c.save(1, metrics=nnx.Param(1.0)), TypeError, "found a Param. An object of that n"),
+    (lambda c: c.save(1, metrics={"a": "x"}), TypeError, "numbers by name; found 'x' by 'a'"),
+    (lambda c: c.save(1, metrics={"a": np.ones(2)}), TypeError, "numbers by name; found array"),
+    (lambda c: c.save(1, metrics={1: 2.0}), TypeError, r"numbers by name; found 2\.0 by 1"),
+    (lambda c: Checkpoints(".", keep=0), ValueError, "keep must be a whole number from 1 on; fou"),
+    (lambda c: Checkpoints(".", keep=2.5), ValueError, "keep must be a whole .*`keep=int"),
+    (lambda c: Checkpoints(".", keep=None), ValueError, "keep must be a whole number from 1 on"),
+    (lambda c: Checkpoints(".", best=3), TypeError, "best must be the name of a metric, .*found 3"),
 ]
 
 

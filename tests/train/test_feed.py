@@ -118,9 +118,30 @@ def test_without_again_it_ends_where_the_data_ends():
         feed.draw()
 
 
-def test_empty_data_ends():
+def test_empty_data_is_an_error():
+    for again in (True, False):
+        with pytest.raises(ValueError, match="data has no batch, as it is an empty list: give one"):
+            Feed([], again=again).draw()
     with pytest.raises(StopIteration):
-        Feed([]).draw()
+        Feed(iter([])).draw()  # may have been used up on purpose
+
+
+def test_data_that_ends_before_the_place_of_the_run_is_an_error():
+    first = Feed(i for i in range(5))
+    for _ in range(4):
+        first.draw()
+    with pytest.raises(StructureError, match="the data ended after 2 batches, and the run had dr"):
+        Feed(i for i in range(2)).restore(first.state())
+    second = Feed(i for i in range(5))
+    second.restore(first.state())
+    assert second.draw() == 4
+
+
+@pytest.mark.parametrize("data", [3, None, {"x": np.ones(3)}, "ab"], ids=type)
+def test_what_has_no_batches_is_refused(data):
+    message = f"data must be an iterable of batches, found {type(data).__name__}: give a list"
+    with pytest.raises(TypeError, match=message):
+        Feed(data)
 
 
 def test_stack_of_batches():

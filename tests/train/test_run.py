@@ -11,6 +11,7 @@ import warnings
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import weft as nnx
@@ -61,8 +62,10 @@ def test_without_steps_the_data_decides():
 
 
 def test_no_steps_are_an_error():
-    with pytest.raises(ValueError, match=r"steps must be at least 1, or None.*found 0"):
-        train.Run(None, state={}, data=[1], steps=0)
+    for steps in (0, 187.5, 10.0, "5", True):
+        with pytest.raises(ValueError, match="steps must be a whole number from 1 on, or None for"):
+            train.Run(None, state={}, data=[1], steps=steps)
+    assert go(steps=np.int64(5)).step == 5
 
 
 def test_fewer_steps_than_are_done_are_an_error(tmp_path):
@@ -118,8 +121,10 @@ def test_nothing_happens_within_a_call(name):
     run = train.Run(None, state={}, data=[1.0], steps_per_call=10, log_every=10)
     with pytest.raises(ValueError, match=r"run\.every must be a multiple.*found 15"):
         run.every(15)
-    with pytest.raises(ValueError, match="and both positive"):
-        train.Run(None, state={}, data=[1], log_every=0)
+    for name in ("log_every", "save_every", "steps_per_call"):
+        for every in (0, 2.5, None):
+            with pytest.raises(ValueError, match=f"{name} must be a whole number from 1 on; found"):
+                train.Run(None, state={}, data=[1], **{name: every})
 
 
 # -- what is logged
@@ -431,9 +436,110 @@ def test_state_without_names():
         train.Run(None, state=(1, 2), data=[1])
 
 
+WRONG_STATE = {
+    "array": ({"x": jnp.ones(2)}, "^x is an array that no loop can change in place: hold it in an"),
+    "tuple": ({"x": optax.scale_by_adam().init({})}, r"^x\.count is an array that no loop can ch"),
+    "number": ({"x": 3}, r"^x is a plain number or text, .* give it as `facts=\{'x': \.\.\.\}`"),
+    "function": ({"x": nnx.relu}, "^x is a function, in which nothing can be saved"),
+    "text": ({"x": nnx.Variable("a")}, "^x: expected an array of numbers, .*found a str"),
+    "name": ({"step": nnx.Variable(1)}, "^'step' is an option of `Checkpoints.restore`"),
+    "self": ({"self": nnx.Variable(1)}, "^'self' is an option of `Checkpoints.restore`"),
+    "number as name": ({1: nnx.Variable(1)}, "^objects are saved by names, found 1 for one"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_STATE)
+def test_state_that_could_not_be_saved_is_an_error_before_the_first_step(tmp_path, name):
+    state, message = WRONG_STATE[name]
+    with pytest.raises(TypeError, match=message):
+        train.Run(tmp_path, state=state, data=[1])
+    assert not os.listdir(tmp_path)
+    train.Run(None, state=state, data=[1])  # which saves nothing
+
+
+@pytest.mark.parametrize("name", ["metrics", "meta", "state", "", "a/b"])
+def test_objects_of_a_run_may_have_any_other_name(tmp_path, name):
+    for steps in (5, 10):
+        state = {name: nnx.metrics.Average(), **counter()}
+        run = go(tmp_path, state, steps=steps, body=lambda run, x: state[name].update(values=x))  # noqa: B023
+        assert int(state["count"][...]) == run.step == steps
+    assert float(state[name].compute()) == pytest.approx(1.9)
+
+
 def test_facts_that_are_not_json(tmp_path):
-    with pytest.raises(TypeError, match="JSON"):
+    with pytest.raises(TypeError, match=r"facts\['a'\] is of type object: expected what JSON"):
         train.Run(tmp_path, state={}, data=[1], facts={"a": object()})
+    with pytest.raises(TypeError, match=r"facts must be named, .*; found a list"):
+        train.Run(tmp_path, state={}, data=[1], facts=[1])
+    assert not os.listdir(tmp_path)
+
+
+def test_facts_that_are_no_number_are_equal(tmp_path):
+    go(tmp_path, steps=5, facts={"clip": float("nan")})
+    assert go(tmp_path, facts={"clip": float("nan")}).step == 10
+
+
+def test_sinks_that_are_not_several():
+    with pytest.raises(TypeError, match=r"sinks must be several, such as `\[train.Bar\(\)\]`; fou"):
+        train.Run(None, state={}, data=[1], sinks=train.Bar())
+
+
+# -- one loop at a time
+
+
+def test_a_loop_within_a_loop_of_the_same_run_ends_the_outer_one():
+    run = train.Run(None, state={}, data=[1.0], steps=9, sinks=[])
+    seen = []
+    with pytest.raises(RuntimeError, match="another loop over this run has begun, which ends this"):
+        for _ in run:
+            seen.append(run.step)
+            for _ in run:
+                run.log(1.0)
+                seen.append(run.step)
+    assert seen == list(range(1, 10)) and run.history["loss"] == {9: 1.0}
+    with pytest.raises(RuntimeError, match="one loop at a time"):
+        run = train.Run(None, state={}, data=[1.0], steps=9, sinks=[])
+        list(zip(run, run, strict=True))
+
+
+def test_goes_on_after_a_loop_that_an_error_has_left_behind(tmp_path):
+    state, sink = counter(), train.CSV()
+    run = train.Run(tmp_path, state=state, data=[1.0, 2.0], steps=10, log_every=5, sinks=[sink])
+    left = iter(run)  # a notebook keeps it with the traceback
+    run.log(next(left))
+    handler = signal.getsignal(signal.SIGTERM)
+    for batch in run:
+        run.log(batch)
+    assert run.step == 10 and run.history["loss"] == {5: 7 / 5, 10: 8 / 5}
+    assert signal.getsignal(signal.SIGTERM) is not handler
+    assert train.Checkpoints(tmp_path / "checkpoints").latest == 10
+
+
+def test_a_run_within_a_run(tmp_path):
+    def inner(run, batch):
+        found = go(tmp_path / "inner" / str(run.step), steps=4, log_every=2)
+        run.log(found.history["loss"][4])
+
+    assert go(tmp_path / "outer", steps=2, log_every=1, body=inner).history["loss"] == {1: 2, 2: 2}
+
+
+# -- what comes to nothing
+
+
+def test_a_best_that_is_never_logged_warns(tmp_path):
+    message = r"best='val/acc' was never logged, .*: there is \['loss'\]"
+    with pytest.warns(UserWarning, match=message) as caught:
+        go(tmp_path, best="val/acc")
+    assert caught[0].filename == __file__
+    go(tmp_path / "b", best="loss")
+
+
+def test_names_of_rows_are_refused_where_they_are_logged():
+    for name in ("step", "time"):
+        with pytest.raises(ValueError, match=f"'{name}' cannot be logged"):
+            go(body=lambda run, batch: run.log({"loss": batch, name: 1.0}))  # noqa: B023
+    with pytest.raises(TypeError, match="numbers have names, found 3 for one"):
+        go(body=lambda run, batch: run.log({3: batch}))
 
 
 def test_a_run_that_failed_leaves_no_warning(tmp_path):

@@ -16,26 +16,41 @@ from weft._saving.fit import match
 from weft._saving.leaves import Objects, Shared
 
 
-def collect(
-    objects: Mapping[str, Any], options: Collection[str], restore: str
+def describe(
+    objects: Mapping[str, Any], options: Collection[str], restore: str, meta: str = "meta"
 ) -> tuple[Objects, list[Fact]]:
-    """Returns what is to be saved of objects: their leaves, and what is known of each.
+    """Returns the leaves of objects that are to be saved, and what is known of each.
 
     Args:
       objects: by name.
       options: names that restoring has for its own options.
       restore: what restores, as code.
+      meta: by what name plain numbers can be given.
+
+    Raises:
+      TypeError: for what cannot be saved, whatever its values are; names the path.
+    """
+    for name in objects:
+        if not isinstance(name, str):
+            raise TypeError(f"objects are saved by names, found {name!r} for one: `str(name)`")
+    for name in sorted(objects.keys() & options):
+        raise TypeError(f"{name!r} is an option of `{restore}`: save the object by another name")
+    found = Objects(objects)
+    for path, fault in found.stray(meta):
+        raise TypeError(f"{format_path(path)} is {fault}")
+    return found, [fact_of(path, value) for path, value in found.leaves.items()]
+
+
+def collect(
+    objects: Mapping[str, Any], options: Collection[str], restore: str
+) -> tuple[Objects, list[Fact]]:
+    """Returns what `describe` does, of objects that have values.
 
     Raises:
       TypeError: for what cannot be saved; names the path.
       ValueError: for arrays that were donated.
     """
-    for name in sorted(objects.keys() & options):
-        raise TypeError(f"{name!r} is an option of `{restore}`: save the object by another name")
-    found = Objects(objects)
-    for path, fault in found.stray():
-        raise TypeError(f"{format_path(path)} is {fault}")
-    facts = [fact_of(path, value) for path, value in found.leaves.items()]
+    found, facts = describe(objects, options, restore)
     for path, value in found.leaves.items():
         check_value(format_path(path), value)
     return found, facts

@@ -81,12 +81,16 @@ class Objects:
         planned = to_flat_state(as_abstract(from_flat_state(open_))) if open_ else ()
         return {**self.leaves, **dict(leaves_in(planned))}
 
-    def stray(self) -> list[tuple[Path, str]]:
-        """Returns what is given to be saved and would not be: the path, and what is wrong."""
+    def stray(self, meta: str) -> list[tuple[Path, str]]:
+        """Returns what is given to be saved and would not be: the path, and what is wrong.
+
+        Args:
+          meta: by what name plain numbers can be given.
+        """
         found = []
         for name, node in zip(self._names, self._node, strict=True):
             parts = [part for part in _parts(node, (name,)) if part.value is not None]
-            faults = [(part.path, fault) for part in parts if (fault := _fault(part))]
+            faults = [(part.path, fault) for part in parts if (fault := _fault(part, meta))]
             if not faults and parts and not any(kind_of(part.value) in _STATE for part in parts):
                 what = f"{_with_article(type(node).__name__)}, in which nothing can be saved"
                 faults = [((name,), f"{what}: give models, optimizers, Variables or arrays")]
@@ -143,11 +147,11 @@ def _parts(
             yield from _parts(child, (*path, key), is_held, (*around, id(value)))
 
 
-def _fault(part: _Part) -> str | None:
+def _fault(part: _Part, meta: str) -> str | None:
     """Says why what is in a container is no state, if that is to be said."""
     if isinstance(part.value, (*SCALAR_TYPES, str, bytes)):
         return (
-            f"a plain number or text, which is no state: give it as `meta={{{part.path[-1]!r}: "
+            f"a plain number or text, which is no state: give it as `{meta}={{{part.path[-1]!r}: "
             "...}`, or hold it in an `nnx.Variable`"
         )
     if kind_of(part.value) is Kind.INSTANCE and hides_data(part.value):

@@ -6,7 +6,7 @@ import base64
 import contextlib
 import importlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -34,7 +34,7 @@ class Feed:
     """
 
     def __init__(self, data: Iterable[Any], *, again: bool = True):
-        if not isinstance(data, Iterable):
+        if not isinstance(data, Iterable) or isinstance(data, (Mapping, str, bytes)):
             raise TypeError(
                 f"data must be an iterable of batches, found {type(data).__name__}: give a list, a "
                 "`train.Loader((images, labels), batch_size=64)` or any other loader"
@@ -48,13 +48,19 @@ class Feed:
         """Returns the next batch.
 
         Raises:
-          StopIteration: if there is none.
+          StopIteration: if there is none any more.
+          ValueError: if there never was one, of data that is not used up by going through it.
         """
         if self._iterator is None:
             self._iterator = iter(self.data)
         try:
             batch = next(self._iterator)
         except StopIteration:
+            if not self.drawn and not isinstance(self.data, Iterator):
+                raise ValueError(
+                    f"data has no batch, as it is an empty {type(self.data).__name__}: give one "
+                    "that has, such as a `train.Loader((images, labels), batch_size=64)`"
+                ) from None
             if not self._again:
                 raise
             self._iterator = iter(self.data)
@@ -141,12 +147,23 @@ class Feed:
                 "another folder"
             )
         if found is None:
-            while self.drawn < state["drawn"]:
-                self.draw()
+            self._go_to(state["drawn"])
         else:
             owner, _, put = found
             getattr(owner, put)(from_json(state["own"]))
         self.drawn = state["drawn"]
+
+    def _go_to(self, drawn: int) -> None:
+        """Draws batches until there have been so many."""
+        while self.drawn < drawn:
+            try:
+                self.draw()
+            except StopIteration:
+                raise StructureError(
+                    f"the data ended after {self.drawn} batches, and the run had drawn {drawn} of "
+                    "them when it was saved: give the same data, from its beginning, or begin in "
+                    "another folder"
+                ) from None
 
 
 def to_json(value: Any) -> Any:

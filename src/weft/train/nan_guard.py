@@ -99,16 +99,17 @@ class NaNGuard:
             helped = f" {self._action!r} has not helped {_IN_A_ROW} times in a row." * (
                 self._action != "raise"
             )
+            others = [f"`on_nan={x!r}`" for x in ("skip", "rollback") if x != self._action]
             raise NaNError(
                 f"{message}.{helped} {self._where()} Try a lower learning rate, "
-                "`optax.clip_by_global_norm(1.0)`, or `on_nan='skip'` or `'rollback'`"
+                f"`optax.clip_by_global_norm(1.0)`, or {' or '.join(others)}"
             )
         if self._undo is not None:
             self._undo.put_back()
             done = "the step is skipped, and all Variables are as they were before it"
         else:
             done = f"back to the state of step {self._roll_back()}, while the data goes on"
-        warnings.warn(f"{message}; {done}", RuntimeWarning, stacklevel=5)
+        warnings.warn(f"{message}; {done}", RuntimeWarning, stacklevel=6)
 
 
 def nonfinite_paths(objects: Mapping[str, Any]) -> list[str]:
@@ -129,20 +130,28 @@ def nonfinite_paths(objects: Mapping[str, Any]) -> list[str]:
       >>> train.nonfinite_paths({"model": model})
       ['model.bias']
     """
-    paths, leaves = [], []
-    for path, leaf in leaves_of(objects):
-        if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
-            paths.append(format_path(path))
-            leaves.append(leaf)
-    if not leaves:
-        return []
-    has_nan, is_finite = map(np.asarray, _judge(leaves))
-    return [
-        path
-        for chosen in (has_nan, ~is_finite & ~has_nan)
-        for path, is_chosen in zip(paths, chosen, strict=True)
-        if is_chosen
+    leaves = {
+        format_path(path): leaf
+        for path, leaf in leaves_of(objects)
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+    }
+    groups: dict[Any, list[str]] = {}  # one program runs on the devices of its arguments
+    for path, leaf in leaves.items():
+        groups.setdefault(_devices_of(leaf), []).append(path)
+    found = {
+        path: (bool(has_nan), bool(is_finite))
+        for paths in groups.values()
+        for path, has_nan, is_finite in zip(
+            paths, *map(np.asarray, _judge([leaves[path] for path in paths])), strict=True
+        )
+    }
+    return [path for path in leaves if found[path][0]] + [
+        path for path in leaves if found[path] == (False, False)
     ]
+
+
+def _devices_of(leaf: Any) -> Any:
+    return frozenset(leaf.sharding.device_set) if isinstance(leaf, jax.Array) else None
 
 
 @jax.jit

@@ -5,11 +5,14 @@ from __future__ import annotations
 import collections
 import contextlib
 import importlib.util
+import itertools
 import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO, TypeVar
+
+from weft.train.whole import whole
 
 T = TypeVar("T")
 
@@ -194,18 +197,18 @@ def bar(data: Iterable[T], steps: int | None = None) -> Iterator[T]:
       step 3/3 ...
       6
     """
-    if steps is None:
+    if steps is not None:
+        steps = whole("steps", steps, 0, otherwise=", or None for all")
+    else:
         with contextlib.suppress(TypeError):
             steps = len(data)  # type: ignore[arg-type]
     shown, done = Bar(), _Place(0, steps)
     shown.start(done)
     try:
-        for item in data:
+        for item in itertools.islice(data, steps):
             yield item
             done.step += 1
             shown.tick(done.step)
-            if done.step == steps:
-                break
     finally:
         shown(done.step, {})
         shown.close()

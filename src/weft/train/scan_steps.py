@@ -8,6 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from weft._lift.jit.jit import jit
 from weft._lift.loop import Carry, scan
+from weft.train.whole import whole
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -57,8 +58,8 @@ def check_multiple(name: str, value: int, steps_per_call: int) -> None:
     Raises:
       ValueError: naming the number.
     """
-    if value < 1 or steps_per_call < 1 or value % steps_per_call:
+    if whole(name, value) % steps_per_call:
         raise ValueError(
-            f"{name} must be a multiple of steps_per_call={steps_per_call} and both positive, as "
-            f"nothing happens within a call; found {value}"
+            f"{name} must be a multiple of steps_per_call={steps_per_call}, as nothing happens "
+            f"within a call; found {value}"
         )
