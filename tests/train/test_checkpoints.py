@@ -20,6 +20,7 @@ import weft as nnx
 from tests.devices import make_mesh
 from tests.saving import nets
 from tests.saving.nets import assert_same, values
+from weft import train
 from weft._saving import manifest as manifest_module
 from weft.train import Checkpoints
 
@@ -154,6 +155,38 @@ def test_wrong_arguments(tmp_path, call, kind, message):
     with pytest.raises(kind, match=message):
         call(Checkpoints(tmp_path))
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["[1]", "lr=[0.1,0.2]", "a*", "?", "back\\slash"])
+def test_a_folder_that_is_a_pattern_is_refused(tmp_path, name):
+    for make in (Checkpoints, lambda folder: train.Run(folder, state={}, data=[1])):
+        with pytest.raises(ValueError, match="cannot have checkpoints: Orbax, .* for a pattern;"):
+            make(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a b", "x" * 100, "ä", "100%", "{a}", "a'b", "#$&;~!", "a:b"])
+def test_any_other_name_of_a_folder_will_do(tmp_path, name):
+    with Checkpoints(tmp_path / name) as checkpoints:
+        checkpoints.save(1, x=nnx.Param(jnp.ones(2)))
+        restored = nnx.Param(jnp.zeros(2))
+        checkpoints.restore(x=restored)
+    assert (restored == 1).all()
+
+
+def test_what_somebody_else_has_removed_is_no_fault(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(1, x=nnx.Param(jnp.ones(2)))
+        checkpoints.wait()
+        rename = os.rename
+
+        def after_another(source, target):
+            if str(source).endswith("0000000001"):
+                shutil.rmtree(source)
+            rename(source, target)
+
+        monkeypatch.setattr(os, "rename", after_another)
+        checkpoints.save(2, x=nnx.Param(jnp.ones(2)))
+    assert os.listdir(tmp_path) == ["0000000002"]
 
 
 def test_without_orbax(tmp_path, monkeypatch):

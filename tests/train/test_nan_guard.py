@@ -183,8 +183,12 @@ def test_variables_on_several_devices_are_judged():
         "c": nnx.Variable(jax.device_put(jnp.array([jnp.nan]), there)),
         "d": nnx.Variable(float("nan")),
         "e": nnx.Variable(jnp.ones(2)),
+        "f": nnx.Variable(np.array(1e300)),
+        "g": nnx.Variable(1e300),
+        "h": nnx.Variable(np.array([np.nan]).astype(jnp.bfloat16)),
+        "i": nnx.Variable(np.array([np.nan]).astype(jnp.float8_e5m2)),
     }
-    assert train.nonfinite_paths(state) == ["a", "c", "d", "b"]
+    assert train.nonfinite_paths(state) == ["a", "c", "d", "h", "i", "b"]
     run = train.Run(None, state={"e": state["e"], "b": state["b"]}, data=[1.0], sinks=[], steps=3)
     with pytest.raises(train.NaNError, match=r"step 1: loss is nan; the first .* is b\."):
         for _ in run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -46,7 +47,8 @@ def remove(place: Path) -> None:
     """Removes the folder of a step, which vanishes at once."""
     trash = make_folder(place)
     try:
-        os.rename(place, trash)  # an empty folder gives way
+        with contextlib.suppress(FileNotFoundError):  # somebody else has removed it
+            os.rename(place, trash)  # an empty folder gives way
     finally:
         remove_folder(trash)
 

@@ -41,7 +41,8 @@ class Checkpoints:
       mode: "max" or "min": which is better.
 
     Raises:
-      ValueError: for another mode, or to keep none.
+      ValueError: for another mode, to keep none, or a folder of which the name is a pattern (`*`,
+        `?`, `[`).
       ModuleNotFoundError: without Orbax.
       OSError: if the folder cannot be made.
 
@@ -73,6 +74,7 @@ class Checkpoints:
             raise TypeError(f"best must be the name of a metric, such as 'val/acc'; found {best!r}")
         storage.check_installed()
         self._folder, self._keep = Path(os.path.abspath(folder)), keep
+        storage.check_folder(self._folder)
         self._best, self._sign = best, sign_of(mode)
         self._writing: Writing | None = None
         self._manifests: dict[Path, Manifest] = {}

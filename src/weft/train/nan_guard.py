@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from weft._core.errors import WeftError
-from weft._core.path import format_path
+from weft._core.path import Path, format_path
 from weft._saving.leaves import leaves_of
 from weft.train.undo import Undo
 
@@ -131,31 +131,36 @@ def nonfinite_paths(objects: Mapping[str, Any]) -> list[str]:
       ['model.bias']
     """
     leaves = {
-        format_path(path): leaf
+        path: leaf
         for path, leaf in leaves_of(objects)
         if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
     }
-    groups: dict[Any, list[str]] = {}  # one program runs on the devices of its arguments
+    groups: dict[Any, list[Path]] = {}  # one program runs on the devices of its arguments
     for path, leaf in leaves.items():
-        groups.setdefault(_devices_of(leaf), []).append(path)
-    found = {
-        path: (bool(has_nan), bool(is_finite))
-        for paths in groups.values()
-        for path, has_nan, is_finite in zip(
-            paths, *map(np.asarray, _judge([leaves[path] for path in paths])), strict=True
-        )
-    }
-    return [path for path in leaves if found[path][0]] + [
-        path for path in leaves if found[path] == (False, False)
+        is_on_device = isinstance(leaf, jax.Array)
+        devices = frozenset(leaf.sharding.device_set) if is_on_device else None
+        groups.setdefault(devices, []).append(path)
+    kinds: dict[Path, tuple[bool, bool]] = {}
+    for devices, paths in groups.items():
+        judge = _judge if devices is None else _judge_on_devices
+        found = judge([leaves[path] for path in paths])
+        has_nan, is_finite = [np.asarray(each).tolist() for each in found]
+        kinds.update(zip(paths, zip(has_nan, is_finite, strict=True), strict=True))
+    return [
+        format_path(path)
+        for kind in ((True, False), (False, False))
+        for path in leaves
+        if kinds[path] == kind
     ]
 
 
-def _devices_of(leaf: Any) -> Any:
-    return frozenset(leaf.sharding.device_set) if isinstance(leaf, jax.Array) else None
+def _judge(leaves: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Judges what is in the memory of the host: JAX might have no numbers as large."""
+    return [np.isnan(x).any() for x in leaves], [np.isfinite(x).all() for x in leaves]
 
 
 @jax.jit
-def _judge(leaves: list[Any]) -> tuple[jax.Array, jax.Array]:
+def _judge_on_devices(leaves: list[Any]) -> tuple[jax.Array, jax.Array]:
     # The types of eight bits and less have no such tests of their own.
     wide = [x if jnp.result_type(x).itemsize > 1 else x.astype(jnp.float32) for x in leaves]
     has_nan = jnp.stack([jnp.isnan(x).any() for x in wide])
