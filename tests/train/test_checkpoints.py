@@ -160,7 +160,7 @@ def test_wrong_arguments(tmp_path, call, kind, message):
 @pytest.mark.parametrize("name", ["[1]", "lr=[0.1,0.2]", "a*", "?", "back\\slash"])
 def test_a_folder_that_is_a_pattern_is_refused(tmp_path, name):
     for make in (Checkpoints, lambda folder: train.Run(folder, state={}, data=[1])):
-        with pytest.raises(ValueError, match="cannot have checkpoints: Orbax, .* for a pattern;"):
+        with pytest.raises(ValueError, match=r"cannot have checkpoints: Orbax, .* for a pattern;"):
             make(tmp_path / name)
 
 
