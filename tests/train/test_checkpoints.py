@@ -337,6 +337,24 @@ def test_a_folder_that_may_not_be_written(tmp_path):
     assert checkpoints.steps == [1]
 
 
+def test_a_folder_that_refuses(tmp_path, monkeypatch):
+    count = nnx.Variable(jnp.zeros(3))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, x=count)
+        checkpoints.wait()
+
+        def refuse(self, *args, **options):
+            raise PermissionError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "mkdir", refuse)
+            with pytest.raises(PermissionError, match=re.escape(str(tmp_path))):
+                checkpoints.save(2, x=count)
+        assert checkpoints.steps == [1] and (count[...] == 0).all()
+        checkpoints.save(3, x=count)
+        assert checkpoints.steps == [1, 3]
+
+
 # -- damage
 
 FLIPS = int(os.environ.get("WEFT_FLIPS", "300"))
@@ -390,8 +408,10 @@ def test_flipped_bits_of_large_files_are_found_in_the_arrays(tmp_path, monkeypat
         file.write_bytes(changed)
         try:
             Checkpoints(tmp_path).restore(1, **target)
-        except nnx.CheckpointError:
+        except nnx.CheckpointError as error:
             found += 1
+            names = re.findall(r"x\.\w+|model\.\w+|optimizer\.\w+|rngs\.\w+", str(error))
+            assert names or "manifest.json" in str(error), error  # which array, or which file
         else:  # in bytes of Orbax that say nothing of the arrays
             assert_same(values(target), values(objects(1)))
         file.write_bytes(data)

@@ -1,5 +1,6 @@
 """The loop: what it hands out, logs, saves and ends by; and what it refuses."""
 
+import errno
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -295,6 +297,58 @@ def test_a_history_that_was_lost_warns(tmp_path):
         go(tmp_path)
 
 
+# -- damage
+
+
+def half_a_run(folder):
+    """Breaks off in step 7; leaves checkpoints of steps 2, 4 and 6, and their manifests."""
+
+    def body(run, batch):
+        run.log(batch)
+        if run.step == 7:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        go(folder, body=body, save_every=2, log_every=1)
+    return sorted(folder.glob("checkpoints/*/manifest.json"))
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_the_numbers_are_the_same(tmp_path):
+    whole = go(tmp_path / "whole", log_every=1)
+    *_, newest = half_a_run(tmp_path / "part")
+    (array, *_) = sorted(newest.parent.glob("arrays/**/d/*"))
+    array.write_bytes(bytes(array.stat().st_size))
+    state, begun = counter(), []
+
+    def body(run, batch):
+        begun.append(run.step)
+        run.log(batch)
+
+    with pytest.warns(UserWarning, match="0000000006 is damaged: .*passed over"):
+        run = go(tmp_path / "part", state, body=body, save_every=2, log_every=1)
+    assert begun == list(range(5, 11)) and int(state["count"][...]) == 10
+    assert run.history.rows == whole.history.rows
+    assert train.Checkpoints(tmp_path / "part" / "checkpoints").steps == [6, 8, 10]
+
+
+def test_no_run_begins_anew_where_all_checkpoints_are_damaged(tmp_path):
+    manifests = half_a_run(tmp_path)
+    kept = [file.read_bytes() for file in (tmp_path / "history.jsonl", *manifests)]
+    for file in manifests:
+        file.unlink()
+    state = counter()
+    with (
+        pytest.warns(UserWarning, match="manifest.json is missing"),
+        pytest.raises(nnx.CheckpointError, match=r"all steps in .* are damaged: .*begin in ano"),
+    ):
+        go(tmp_path, state)
+    assert int(state["count"][...]) == 0
+    assert (tmp_path / "history.jsonl").read_bytes() == kept[0]
+    for file, data in zip(manifests, kept[1:], strict=True):
+        file.write_bytes(data)
+    assert go(tmp_path, save_every=2).step == 10  # nothing was removed, and the folder is free
+
+
 # -- signals
 
 
@@ -351,6 +405,29 @@ def test_a_read_only_folder(tmp_path):
             train.Run(tmp_path / "run", state=counter(), data=[1.0])
     finally:
         tmp_path.chmod(0o700)
+
+
+def test_a_folder_that_refuses(tmp_path, monkeypatch):
+    def refuse(self, *args, **options):
+        raise PermissionError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", refuse)
+        with pytest.raises(OSError, match=f"Read-only.*{re.escape(str(tmp_path / 'run'))}"):
+            train.Run(tmp_path / "run", state=counter(), data=[1.0])
+    state = counter()
+
+    def body(run, batch):
+        run.log(batch)
+        if run.step == 5:
+            monkeypatch.setattr(Path, "mkdir", refuse)  # where temporary folders are made
+
+    with pytest.raises(OSError, match=f"Read-only.*{re.escape(str(tmp_path / 'run'))}"):
+        go(tmp_path / "run", state, body=body, save_every=2, log_every=50)
+    monkeypatch.undo()
+    assert int(state["count"][...]) == 6
+    assert train.Checkpoints(tmp_path / "run" / "checkpoints").steps == [2, 4]
+    assert go(tmp_path / "run").step == 10
 
 
 FULL = """
