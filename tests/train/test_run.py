@@ -13,7 +13,6 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import weft as nnx
@@ -511,49 +510,6 @@ def test_another_loader_is_refused_and_nothing_changed(tmp_path):
 def test_state_without_names():
     with pytest.raises(TypeError, match=r"state must name.*`state={'model': model.*found tuple"):
         train.Run(None, state=(1, 2), data=[1])
-
-
-WRONG_STATE = {
-    "array": ({"x": jnp.ones(2)}, "^x is an array that no loop can change in place: hold it in an"),
-    "tuple": ({"x": optax.scale_by_adam().init({})}, r"^x\.count is an array that no loop can ch"),
-    "number": ({"x": 3}, r"^x is a plain number or text, .* give it as `facts=\{'x': \.\.\.\}`"),
-    "function": ({"x": nnx.relu}, "^x is a function, in which nothing can be saved"),
-    "text": ({"x": nnx.Variable("a")}, "^x: expected an array of numbers, .*found a str"),
-    "name": ({"step": nnx.Variable(1)}, "^'step' is an option of `Checkpoints.restore`"),
-    "self": ({"self": nnx.Variable(1)}, "^'self' is an option of `Checkpoints.restore`"),
-    "number as name": ({1: nnx.Variable(1)}, "^objects are saved by names, found 1 for one"),
-}
-
-
-@pytest.mark.parametrize("name", WRONG_STATE)
-def test_state_that_could_not_be_saved_is_an_error_before_the_first_step(tmp_path, name):
-    state, message = WRONG_STATE[name]
-    with pytest.raises(TypeError, match=message):
-        train.Run(tmp_path, state=state, data=[1])
-    assert not os.listdir(tmp_path)
-    train.Run(None, state=state, data=[1])  # which saves nothing
-
-
-@pytest.mark.parametrize("name", ["metrics", "meta", "state", "", "a/b"])
-def test_objects_of_a_run_may_have_any_other_name(tmp_path, name):
-    for steps in (5, 10):
-        state = {name: nnx.metrics.Average(), **counter()}
-        run = go(tmp_path, state, steps=steps, body=lambda run, x: state[name].update(values=x))  # noqa: B023
-        assert int(state["count"][...]) == run.step == steps
-    assert float(state[name].compute()) == pytest.approx(1.9)
-
-
-def test_facts_that_are_not_json(tmp_path):
-    with pytest.raises(TypeError, match=r"facts\['a'\] is of type object: expected what JSON"):
-        train.Run(tmp_path, state={}, data=[1], facts={"a": object()})
-    with pytest.raises(TypeError, match=r"facts must be named, .*; found a list"):
-        train.Run(tmp_path, state={}, data=[1], facts=[1])
-    assert not os.listdir(tmp_path)
-
-
-def test_facts_that_are_no_number_are_equal(tmp_path):
-    go(tmp_path, steps=5, facts={"clip": float("nan")})
-    assert go(tmp_path, facts={"clip": float("nan")}).step == 10
 
 
 def test_sinks_that_are_not_several():
