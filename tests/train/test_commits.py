@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import weft as nnx
+from tests.train.loops import counter, go
 from weft import train
 from weft._core.errors import StructureError
 from weft.train.commits import Commits
@@ -138,3 +139,55 @@ def test_facts_that_are_no_number_are_equal(tmp_path):
         commits.save(1)
         commits.close()
     assert meta["step"] == 1
+
+
+# -- damage
+
+
+def half_a_run(folder):
+    """Breaks off in step 7; leaves checkpoints of steps 2, 4 and 6, and their manifests."""
+
+    def body(run, batch):
+        run.log(batch)
+        if run.step == 7:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        go(folder, body=body, save_every=2, log_every=1)
+    return sorted(folder.glob("checkpoints/*/manifest.json"))
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_the_numbers_are_the_same(tmp_path):
+    whole = go(tmp_path / "whole", log_every=1)
+    *_, newest = half_a_run(tmp_path / "part")
+    (array, *_) = sorted(newest.parent.glob("arrays/**/d/*"))
+    array.write_bytes(bytes(array.stat().st_size))
+    state, begun = counter(), []
+
+    def body(run, batch):
+        begun.append(run.step)
+        run.log(batch)
+
+    with pytest.warns(UserWarning, match="0000000006 is damaged: .*passed over"):
+        run = go(tmp_path / "part", state, body=body, save_every=2, log_every=1)
+    assert begun == list(range(5, 11)) and int(state["count"][...]) == 10
+    assert run.history.rows == whole.history.rows
+    assert train.Checkpoints(tmp_path / "part" / "checkpoints").steps == [6, 8, 10]
+
+
+def test_no_run_begins_anew_where_all_checkpoints_are_damaged(tmp_path):
+    manifests = half_a_run(tmp_path)
+    kept = [file.read_bytes() for file in (tmp_path / "history.jsonl", *manifests)]
+    for file in manifests:
+        file.unlink()
+    state = counter()
+    with (
+        pytest.warns(UserWarning, match="manifest.json is missing"),
+        pytest.raises(nnx.CheckpointError, match=r"all steps in .* are damaged: .*begin in ano"),
+    ):
+        go(tmp_path, state)
+    assert int(state["count"][...]) == 0
+    assert (tmp_path / "history.jsonl").read_bytes() == kept[0]
+    for file, data in zip(manifests, kept[1:], strict=True):
+        file.write_bytes(data)
+    assert go(tmp_path, save_every=2).step == 10  # nothing was removed, and the folder is free

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 import weft as nnx
+from tests.train import loops
+from tests.train.loops import counter, go
 from weft import train
 from weft._core.errors import StructureError
 
@@ -29,21 +31,6 @@ class Unfetched:
     def __array__(self, dtype=None, copy=None):
         self.fetched.append(self.value)
         return np.array(self.value)
-
-
-def counter():
-    return {"count": nnx.Variable(jnp.array(0))}
-
-
-def go(folder=None, state=None, *, body=None, **options):
-    """Runs a loop that counts, and returns the run."""
-    state = state or counter()
-    options = {"data": [1.0, 2.0, 3.0], "steps": 10, "log_every": 5, "sinks": []} | options
-    run = train.Run(folder, state=state, **options)
-    for batch in run:
-        state["count"][...] += 1
-        (body or (lambda run, batch: run.log({"loss": batch})))(run, batch)
-    return run
 
 
 # -- what is handed out
@@ -296,58 +283,6 @@ def test_a_history_that_was_lost_warns(tmp_path):
         go(tmp_path)
 
 
-# -- damage
-
-
-def half_a_run(folder):
-    """Breaks off in step 7; leaves checkpoints of steps 2, 4 and 6, and their manifests."""
-
-    def body(run, batch):
-        run.log(batch)
-        if run.step == 7:
-            raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        go(folder, body=body, save_every=2, log_every=1)
-    return sorted(folder.glob("checkpoints/*/manifest.json"))
-
-
-def test_a_damaged_checkpoint_is_passed_over_and_the_numbers_are_the_same(tmp_path):
-    whole = go(tmp_path / "whole", log_every=1)
-    *_, newest = half_a_run(tmp_path / "part")
-    (array, *_) = sorted(newest.parent.glob("arrays/**/d/*"))
-    array.write_bytes(bytes(array.stat().st_size))
-    state, begun = counter(), []
-
-    def body(run, batch):
-        begun.append(run.step)
-        run.log(batch)
-
-    with pytest.warns(UserWarning, match="0000000006 is damaged: .*passed over"):
-        run = go(tmp_path / "part", state, body=body, save_every=2, log_every=1)
-    assert begun == list(range(5, 11)) and int(state["count"][...]) == 10
-    assert run.history.rows == whole.history.rows
-    assert train.Checkpoints(tmp_path / "part" / "checkpoints").steps == [6, 8, 10]
-
-
-def test_no_run_begins_anew_where_all_checkpoints_are_damaged(tmp_path):
-    manifests = half_a_run(tmp_path)
-    kept = [file.read_bytes() for file in (tmp_path / "history.jsonl", *manifests)]
-    for file in manifests:
-        file.unlink()
-    state = counter()
-    with (
-        pytest.warns(UserWarning, match="manifest.json is missing"),
-        pytest.raises(nnx.CheckpointError, match=r"all steps in .* are damaged: .*begin in ano"),
-    ):
-        go(tmp_path, state)
-    assert int(state["count"][...]) == 0
-    assert (tmp_path / "history.jsonl").read_bytes() == kept[0]
-    for file, data in zip(manifests, kept[1:], strict=True):
-        file.write_bytes(data)
-    assert go(tmp_path, save_every=2).step == 10  # nothing was removed, and the folder is free
-
-
 # -- signals
 
 
@@ -433,6 +368,8 @@ FULL = """
 import resource, sys
 import jax.numpy as jnp
 import weft as nnx
+from tests.train import loops
+from tests.train.loops import counter, go
 from weft import train
 
 count = nnx.Variable(jnp.zeros(5000))
@@ -548,6 +485,18 @@ def test_goes_on_after_a_loop_that_an_error_has_left_behind(tmp_path):
     assert train.Checkpoints(tmp_path / "checkpoints").latest == 10
 
 
+def test_closed_within_its_loop_it_ends_and_saves_nothing(tmp_path):
+    def body(run, batch):
+        run.log(batch)
+        if run.step == 3:
+            run.close()
+            with pytest.raises(RuntimeError, match=r"run\.log belongs into the loop"):
+                run.log(batch)
+
+    assert go(tmp_path, body=body, save_every=2).step == 3
+    assert go(tmp_path, steps=2).step == 2  # the folder is free
+
+
 def test_a_run_within_a_run(tmp_path):
     def inner(run, batch):
         found = go(tmp_path / "inner" / str(run.step), steps=4, log_every=2)
@@ -563,7 +512,7 @@ def test_a_best_that_is_never_logged_warns(tmp_path):
     message = r"best='val/acc' was never logged, .*: there is \['loss'\]"
     with pytest.warns(UserWarning, match=message) as caught:
         go(tmp_path, best="val/acc")
-    assert caught[0].filename == __file__
+    assert caught[0].filename == loops.__file__
     go(tmp_path / "b", best="loss")
 
 

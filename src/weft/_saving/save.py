@@ -21,7 +21,7 @@ from weft._saving.facts import Fact, is_key
 from weft._saving.header import is_tensor_file
 from weft._saving.index import INDEX, IndexedFiles
 from weft._saving.meta import check_meta
-from weft._saving.place import place
+from weft._saving.place import check_places, place
 from weft._saving.replacing import replacing
 from weft._saving.torch_file import SUFFIXES, TorchFile
 
@@ -248,8 +248,9 @@ def restore(
         call="nnx.restore(file, ",
         load=" or take it from `nnx.load(file)[{!r}]`",
     )
-    values = _read(opened, sources, wanted, found.placed())
-    found.write(values)
+    olds = found.placed()
+    check_places(olds, {path: wanted[path] for path in sources})
+    found.write(_read(opened, sources, wanted, olds))
     return opened.meta
 
 

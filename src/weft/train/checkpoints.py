@@ -17,6 +17,7 @@ from weft._saving import processes, read_step, steps, storage
 from weft._saving.collect import collect, match_objects
 from weft._saving.manifest import Manifest, NewerFormatError
 from weft._saving.meta import check_meta, metrics_of
+from weft._saving.place import check_places
 from weft._saving.write_step import Writing
 from weft.train.history import sign_of
 from weft.train.whole import whole
@@ -330,6 +331,7 @@ class Checkpoints:
             call="checkpoints.restore(",
             load="",
         )
-        values = read_step.read(place, manifest, sources, wanted, found.placed())
-        found.write(values)
+        olds = found.placed()
+        check_places(olds, {path: wanted[path] for path in sources})
+        found.write(read_step.read(place, manifest, sources, wanted, olds))
         return manifest.meta

@@ -232,6 +232,8 @@ class Run(Generic[B]):
                     self._profile.begin_step(self.step, count)
                 self._in_step = count
                 yield batch
+                if not self._in_step:  # `close` was called
+                    return
                 self._in_step = 0
                 is_called_off = signals.poll(self.step)
                 self._end_step(is_called_off)
@@ -301,7 +303,10 @@ class Run(Generic[B]):
         self.stopped = reason
 
     def close(self) -> None:
-        """Lets go of the folder; at the end of the loop that happens by itself."""
+        """Lets go of the folder; at the end of the loop that happens by itself.
+
+        Within the loop it ends it, as `break` does, and saves nothing.
+        """
         if self._profile is not None:
             self._profile.close()
         self._in_step = 0
