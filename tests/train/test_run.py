@@ -306,6 +306,17 @@ def test_a_signal_finishes_the_step_saves_and_ends(tmp_path, number, status):
     assert go(tmp_path).step == 10
 
 
+def test_a_signal_in_a_step_that_is_broken_off_is_told(tmp_path):
+    run = train.Run(None, state={}, data=[1.0], sinks=[], steps=5)
+    message = "SIGINT came in step 2, of which the loop was left by `break` or an error"
+    with pytest.warns(RuntimeWarning, match=message):
+        for _ in run:
+            if run.step == 2:
+                signal.raise_signal(signal.SIGINT)
+                break
+    assert run.step == 2
+
+
 def test_signals_are_given_back_however_the_loop_ends():
     before = signal.getsignal(signal.SIGTERM)
     run = train.Run(None, state={}, data=[1.0], sinks=[], steps=5)

@@ -75,6 +75,14 @@ def test_in_another_thread_nothing_is_heard():
     assert seen == before
 
 
+def test_one_that_nothing_comes_of_is_told():
+    with train.StopSignals() as signals:
+        signals.pass_over(1)
+        signal.raise_signal(signal.SIGINT)
+    with pytest.warns(RuntimeWarning, match="SIGINT came in step 2, of .* and the program goes on"):
+        signals.pass_over(2)
+
+
 FORK = """
 import os, signal, time
 from weft import train

@@ -231,7 +231,11 @@ class Run(Generic[B]):
                 if self._profile is not None:
                     self._profile.begin_step(self.step, count)
                 self._in_step = count
-                yield batch
+                try:
+                    yield batch
+                except GeneratorExit:
+                    signals.pass_over(self.step)
+                    raise
                 if not self._in_step:  # `close` was called
                     return
                 self._in_step = 0

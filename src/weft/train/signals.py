@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 import weakref
 from types import FrameType
 from typing import Any, Self
@@ -72,6 +73,20 @@ class StopSignals:
             if reached_preemption_sync_point(step):
                 self.number = signal.SIGTERM
         return self.number is not None
+
+    def pass_over(self, step: int) -> None:
+        """Warns of the signal that came, if nothing will come of it.
+
+        Args:
+          step: the step that was broken off.
+        """
+        if self.number is not None:
+            warnings.warn(
+                f"{self.number.name} came in step {step}, of which the loop was left by `break` or "
+                "an error: nothing is saved, and the program goes on",
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
     def leave(self) -> None:
         """Ends the program, or what is typed in at a prompt, for the signal that came.
