@@ -186,8 +186,9 @@ def test_everything_that_does_not_fit_is_listed_and_nothing_written(file):
         "  x.shape: saved float32[2, 3], wanted float32[3, 2]",
         "  unexpected: x.gone (float32[2]) is not in the objects",
         "  unexpected: y (a Python float) is not in the objects",
-        "restore into objects made as those that were saved, or `strict=False` takes what is in "
-        "both; leave out what is not wanted: `nnx.restore(file, ..., y=None)`",
+        "restore into objects made as those that were saved, or `nnx.restore(file, ..., "
+        "strict=False)` takes what is in both; leave out what is not wanted: "
+        "`nnx.restore(file, ..., y=None)`",
     ]
     assert_same(values(others), before)
 
@@ -201,6 +202,16 @@ def test_strict_false_takes_what_is_in_both_and_cast_converts(file):
     nnx.restore(file, strict=False, cast=True, a=a, c=c, n=n)
     assert a.value.dtype == jnp.bfloat16 and (a == 1).all() and (c == 0).all()
     assert type(n.value) is float and n.value == 3.0
+
+
+def test_nothing_in_both_is_an_error(file):
+    nnx.save(file, model=nnx.Param(jnp.ones(2)), ema=nnx.Param(jnp.ones(2)))
+    other = nnx.Param(jnp.zeros(2))
+    with pytest.raises(nnx.StructureError, match="  ema, model was saved, and the objects are x"):
+        nnx.restore(file, strict=False, x=other)
+    nnx.restore(file, strict=False, x=other, model=nnx.Param(jnp.zeros(2)))
+    nnx.restore(file, strict=False)
+    assert (other == 0).all()
 
 
 def test_what_is_not_wanted_is_left_out_by_none(file):

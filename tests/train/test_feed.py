@@ -3,12 +3,14 @@
 import json
 import re
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from weft import train
 from weft._core.errors import StructureError
-from weft.train.feed import Feed, from_json, to_json
+from weft.train.feed import Feed, from_json, length_of, to_json
 
 
 class GrainLike:
@@ -252,3 +254,42 @@ def test_loaders_of_others_go_on_from_every_position(make):
         draw(first, position)
         second.restore(json.loads(json.dumps(first.state())))
         assert draw(second, 20 - position) == whole[position:]
+
+
+def test_batches_of_other_dtypes_make_no_stack():
+    feed = Feed([{"x": np.ones(2)}, {"x": np.ones(2, np.int32)}])
+    with pytest.raises(StructureError, match="dtypes: found the dtypes float64 and int32"):
+        feed.stack(2)
+
+
+def test_stacks_of_texts_keys_and_small_floats():
+    keys = [jax.random.key(i) for i in range(2)]
+    data = [{"text": text, "key": key} for text, key in zip(["a", "bcd"], keys, strict=True)]
+    batch, _ = Feed(data).stack(2)
+    assert batch["text"].tolist() == ["a", "bcd"] and (batch["key"] == jnp.stack(keys)).all()
+    batch, _ = Feed([jnp.ones(2, jnp.bfloat16)] * 2).stack(2)
+    assert batch.shape == (2, 2) and batch.dtype == jnp.bfloat16
+
+
+class Endless:
+    """Batches of which there is no number."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __len__(self):
+        raise self.error
+
+    def __iter__(self):
+        return iter([1.0, 2.0])
+
+
+@pytest.mark.parametrize("error", [TypeError, NotImplementedError, OverflowError])
+def test_data_that_cannot_tell_its_length(error, capsys):
+    assert length_of(Endless(error)) is None and length_of([1, 2]) == 2
+    first, second = Feed(Endless(error)), Feed(Endless(error))
+    first.draw()
+    second.restore(first.state())
+    assert second.draw() == 2.0
+    assert list(train.bar(Endless(error))) == [1.0, 2.0]
+    assert capsys.readouterr().out.startswith("step 2")

@@ -88,7 +88,7 @@ def match_objects(
       saved: what is known of each saved leaf.
       saved_shared: further paths of those.
       objects: by name; None for one that is not wanted.
-      strict: whether all of both must be in the other.
+      strict: whether all of both must be in the other; else something.
       cast: whether dtypes may differ.
       call: what restores, as the beginning of a call.
       load: what takes one array by its name, as code.
@@ -124,9 +124,15 @@ def match_objects(
         cast=cast,
         left_out=objects.keys() - given.keys(),
     )
+    if saved and wanted and not sources and not strict:
+        faults = [f"{_names_in(saved)} was saved, and the objects are {_names_in(wanted)}"]
     if faults:
         raise StructureError(_misfit(where, faults, saved, objects, strict, call))
     return found, wanted, sources
+
+
+def _names_in(facts: Mapping[Path, Fact]) -> str:
+    return ", ".join(sorted({str(path[0]) for path in facts}))
 
 
 def _misfit(
@@ -144,4 +150,4 @@ def _misfit(
     unwanted = sorted({str(path[0]) for path in saved} - objects.keys())
     leave = ", ".join(f"{name}=None" for name in unwanted if name.isidentifier())
     hint = f"; leave out what is not wanted: `{call}..., {leave})`" if leave else ""
-    return f"{text}, or `strict=False` takes what is in both{hint}"
+    return f"{text}, or `{call}..., strict=False)` takes what is in both{hint}"

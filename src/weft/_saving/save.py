@@ -211,7 +211,8 @@ def restore(
 
     Args:
       file: its name. Files of others fit if the names do.
-      strict: whether every leaf must have been saved, and everything saved be asked for.
+      strict: whether every leaf must have been saved, and everything saved be asked for; False
+        takes what is in both, which must be something.
       cast: whether arrays are converted to the dtype of those they replace.
       **objects: by the names they were saved by, objects of the same structure. None for one that
         was saved and is not wanted: `nnx.restore(file, model=model, optimizer=None)`.

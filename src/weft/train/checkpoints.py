@@ -270,7 +270,8 @@ class Checkpoints:
 
         Args:
           step: which; None for the newest that is not damaged.
-          strict: whether every leaf must have been saved, and everything saved be asked for.
+          strict: whether every leaf must have been saved, and everything saved be asked for; False
+            takes what is in both, which must be something.
           cast: whether arrays are converted to the dtype of those they replace.
           **objects: by the names they were saved by, objects of the same structure. None for one
             that was saved and is not wanted.
@@ -328,7 +329,7 @@ class Checkpoints:
             objects,
             strict=strict,
             cast=cast,
-            call="checkpoints.restore(",
+            call=f"train.Checkpoints({str(self._folder)!r}).restore(",
             load="",
         )
         olds = found.placed()

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from weft._core.errors import StructureError
+from weft._saving.facts import is_key
 
 # How a source of batches says and hears where it is: grain's way and that of PyTorch's loaders.
 _WAYS = (("get_state", "set_state"), ("state_dict", "load_state_dict"))
@@ -87,18 +89,18 @@ class Feed:
 
         Raises:
           StopIteration: if there is none. There are fewer than asked for where the data ends.
-          StructureError: if they differ in structure or shape.
+          StructureError: if they differ in structure, shape or dtype.
         """
         batches = [self.draw()]
         with contextlib.suppress(StopIteration):
             while len(batches) < count:
                 batches.append(self.draw())
         try:
-            return jax.tree.map(lambda *arrays: np.stack(arrays), *batches), len(batches)
+            return jax.tree.map(_stacked, *batches), len(batches)
         except ValueError as error:
             raise StructureError(
-                f"{len(batches)} batches that go into one call must have equal structures and "
-                f"shapes: {error}. Leave a smaller last batch out "
+                f"{len(batches)} batches that go into one call must have equal structures, shapes "
+                f"and dtypes: {error}. Leave a smaller last batch out "
                 "(`train.Loader(..., drop_last=True)`), or set `steps_per_call=1`"
             ) from None
 
@@ -113,10 +115,7 @@ class Feed:
         return None
 
     def _length(self) -> int | None:
-        try:
-            return len(self.data)  # type: ignore[arg-type]
-        except TypeError:
-            return None
+        return length_of(self.data)
 
     def state(self) -> dict[str, Any]:
         """Returns the position in the data, in terms of JSON."""
@@ -164,6 +163,29 @@ class Feed:
                     "them when it was saved: give the same data, from its beginning, or begin in "
                     "another folder"
                 ) from None
+
+
+def length_of(data: Any) -> int | None:
+    """Returns how many batches data has, or None if it does not tell."""
+    try:
+        return len(data)
+    except (TypeError, NotImplementedError, OverflowError):  # it has no end, or does not know it
+        return None
+
+
+def _stacked(*arrays: Any) -> Any:
+    """Returns arrays as one, in the memory of the host unless they are random keys.
+
+    Raises:
+      ValueError: if they are of different shapes or dtypes.
+    """
+    if is_key(arrays[0]):
+        return jnp.stack(arrays)
+    hosts = [np.asarray(array) for array in arrays]
+    dtypes = sorted({str(host.dtype) for host in hosts})
+    if len(dtypes) > 1 and hosts[0].dtype.kind not in "SU":
+        raise ValueError(f"found the dtypes {' and '.join(dtypes)}")
+    return np.stack(hosts)
 
 
 def to_json(value: Any) -> Any:

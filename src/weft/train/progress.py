@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO, TypeVar
 
+from weft.train.feed import length_of
 from weft.train.whole import whole
 
 T = TypeVar("T")
@@ -200,8 +201,7 @@ def bar(data: Iterable[T], steps: int | None = None) -> Iterator[T]:
     if steps is not None:
         steps = whole("steps", steps, 0, otherwise=", or None for all")
     else:
-        with contextlib.suppress(TypeError):
-            steps = len(data)  # type: ignore[arg-type]
+        steps = length_of(data)
     shown, done = Bar(), _Place(0, steps)
     shown.start(done)
     try:
