@@ -63,6 +63,8 @@ class Run(Generic[B]):
 
     Raises:
       FolderInUseError: if another run has the folder.
+      TypeError: for state that could not be saved or changed in place, facts that are not JSON, and
+        data of no batches.
       ValueError: if an option is out of range, or the folder is further than `steps`.
       StructureError: if the checkpoint does not fit the state, the data or the facts; nothing is
         changed. Of several processes in all, if state, data, facts or settings differ.
