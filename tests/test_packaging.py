@@ -200,7 +200,7 @@ def test_source_check_reports(source, rules):
     assert [fault.split(": ")[1] for fault in faults(source)] == rules
 
 
-READERS = ("_saving", "train", "tools/weights")
+READERS = ("weft/_saving", "weft/train", "weft/tools/weights")
 
 
 def computed_imports(source: str) -> list[int]:
