@@ -200,6 +200,28 @@ def test_source_check_reports(source, rules):
     assert [fault.split(": ")[1] for fault in faults(source)] == rules
 
 
+READERS = ("weft/_saving", "weft/train", "weft/tools/weights")
+
+
+def computed_imports(source: str) -> list[int]:
+    """The lines that import a module whose name does not stand in the source."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call)
+        and dotted(node.func).rpartition(".")[2] == "import_module"
+        and not (node.args and isinstance(node.args[0], ast.Constant))
+    ]
+
+
+def test_what_reads_files_imports_nothing_by_a_name_from_them():
+    files = [path for folder in READERS for path in sorted((SOURCE / folder).rglob("*.py"))]
+    assert len(files) > 40
+    found = {path.name: computed_imports(path.read_text(encoding="utf-8")) for path in files}
+    assert not any(found.values()), found
+    assert computed_imports("import_module('a')\nimportlib.import_module(record['type'])") == [2]
+
+
 def test_files_are_short():
     lengths = {
         str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())

@@ -34,6 +34,7 @@ def layers(number=3, size=2):
 def error_of(kind, call, *args, **kwargs):
     with pytest.raises(kind) as caught:
         call(*args, **kwargs)
+    assert not any(line.endswith(" ") for line in str(caught.value).splitlines())
     return str(caught.value)
 
 

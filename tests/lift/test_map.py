@@ -39,7 +39,9 @@ def data_mesh(number=2, name="data"):
 def error_of(kind, call, *args, **kwargs):
     with pytest.raises(kind) as caught:
         call(*args, **kwargs)
-    return "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+    text = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+    assert not any(line.endswith(" ") for line in text.splitlines())
+    return text
 
 
 # -- vmap: axes
@@ -267,7 +269,35 @@ def test_a_missing_axis_names_the_path():
 def test_different_lengths_name_both_paths():
     f = nnx.vmap(lambda m, x: None)
     message = error_of(nnx.PrefixError, f, nnx.Dict(w=nnx.Param(jnp.ones(3))), jnp.ones(4))
-    assert "axes of different lengths: m.w has 3, x has 4" in message
+    assert "axes of different lengths: m.w has 3, x has 4. Give x the length 3 along" in message
+    assert "its axis 0, or the axis None if it is not mapped, `in_axes=(0, None)`:\n" in message
+
+
+@pytest.mark.parametrize(
+    ("axes", "remedy"),
+    [
+        (
+            0,
+            "Give y the axis 1, which has 3, `in_axes=(0, 1, 0)`, or None if it is not mapped",
+        ),
+        ((0, 0, None), "or None if it is not mapped, `in_axes=(0, None, None)`"),
+        (
+            (0, nnx.StateAxes({...: 0}), None),
+            "Give y the axis 1, which has 3, or None if it is not",
+        ),
+    ],
+)
+def test_different_lengths_tell_the_axis_that_fits(axes, remedy):
+    f = nnx.vmap(lambda x, y, z: None, in_axes=axes)
+    assert remedy in error_of(nnx.PrefixError, f, jnp.ones(3), jnp.ones((4, 3)), jnp.ones(3))
+
+
+def test_different_lengths_in_one_argument():
+    f = nnx.vmap(lambda x: None)
+    message = error_of(nnx.PrefixError, f, {"a": jnp.ones(3), "b": jnp.ones(4)})
+    assert (
+        "Give x.b the length 3 along its axis 0, or the axis None if it is not mapped:" in message
+    )
 
 
 def test_a_length_that_differs_from_the_given_one():
@@ -277,7 +307,8 @@ def test_a_length_that_differs_from_the_given_one():
     message = error_of(
         nnx.PrefixError, nnx.scan(lambda c, x: (c, x), length=5), 1.0, jnp.ones(4)
     )  # fmt: skip
-    assert "`length` has 5, x has 4. Give what is not mapped the axis None, and leave o" in message
+    assert "`length` has 5, x has 4. Give x the length 5 along its axis 0, or the axis " in message
+    assert "if it is not mapped, and leave out `length` if that is wrong:\n" in message
 
 
 @pytest.mark.parametrize("transform", [nnx.vmap, nnx.pmap])
@@ -285,7 +316,7 @@ def test_a_length_that_differs_from_the_given_one():
 def test_axes_that_are_none(transform, axis):
     for options in ({"in_axes": (None, axis)}, {"in_axes": (None, 0), "out_axes": axis}):
         message = error_of(TypeError, transform, lambda m, x: x, **options)
-        assert f"takes axes, as ints, or None, found {axis!r}: \n  function:" in message
+        assert f"takes axes, as ints, or None, found {axis!r}:\n  function:" in message
 
 
 def test_what_is_no_array_names_its_path():

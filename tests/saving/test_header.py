@@ -12,7 +12,7 @@ import safetensors.numpy
 import weft as nnx
 from weft._core.errors import CheckpointError
 from weft._saving import header
-from weft._saving.header import Header
+from weft._saving.header import Header, is_tensor_file
 
 
 def tensor(begin, end, shape=(2,), dtype="F32", **more):
@@ -125,3 +125,16 @@ def test_arrays_are_read_where_they_are(write):
         array = opened.read("a", copy=copy)
         assert array.flags.writeable == copy and (array == np.zeros((1, 2))).all()
     assert nnx.load(write({})).state() == nnx.State({})
+
+
+def test_files_of_the_format_are_told_by_how_they_begin(write, tmp_path):
+    assert is_tensor_file(write({"a": tensor(0, 8)}, 8)) and is_tensor_file(write({}))
+    for content in (
+        b"",
+        bytes(8),
+        b"PK\x03\x04" * 9,
+        bytes([255] * 8) + b"{}",
+        b"\x02" + bytes(20),
+    ):
+        (tmp_path / "a").write_bytes(content)
+        assert not is_tensor_file(tmp_path / "a")

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from weft._saving.meta import check_meta
+from weft._saving.meta import check_meta, metrics_of
 
 CYCLE: list = []
 CYCLE.append(CYCLE)
@@ -33,3 +33,13 @@ def test_what_json_says():
 def test_what_json_does_not_say(meta, message):
     with pytest.raises(TypeError, match=message):
         check_meta(meta)
+
+
+def test_metrics_are_numbers_by_name():
+    given = {"a": 1, "b": np.float32(0.5), "c": jnp.array(2.0), "d": True}
+    assert metrics_of(given) == {"a": 1.0, "b": 0.5, "c": 2.0, "d": 1.0}
+    for wrong in ({"a": None}, {"a": "x"}, {"a": jnp.ones(2)}, {1: 2.0}):
+        with pytest.raises(TypeError, match="metrics must be numbers by name; found"):
+            metrics_of(wrong)
+    with pytest.raises(TypeError, match=r"`metrics={'accuracy': 0\.9}`; found a list"):
+        metrics_of([1.0])

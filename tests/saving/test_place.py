@@ -4,8 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 import weft as nnx
+from tests.devices import make_mesh
+from weft import train
 from weft._saving.facts import fact_of
 from weft._saving.place import place
 
@@ -58,3 +61,20 @@ def test_dtypes_that_jax_does_not_have_here():
         nnx.StructureError, match=r"a was saved as float64\[2\], which JAX does not"
     ):
         placed(wide, jax.ShapeDtypeStruct((2,), np.float64))
+
+
+@pytest.mark.parametrize("kind", ["file", "steps"])
+def test_a_sharding_that_cannot_be_is_told_and_nothing_written(tmp_path, kind):
+    sharding = NamedSharding(make_mesh((3,), ("x",)), PartitionSpec("x"))
+    abstract = jax.ShapeDtypeStruct((4,), "float32", sharding=sharding)
+    saved = {"a": nnx.Param(jnp.arange(4.0)), "b": nnx.Variable(1)}
+    target = {"a": nnx.Param(abstract), "b": nnx.Variable(0)}
+    with train.Checkpoints(tmp_path / "steps") as checkpoints:
+        nnx.save(tmp_path / "file", x=saved)
+        checkpoints.save(1, x=saved)
+        with pytest.raises(nnx.StructureError, match=r"shardings that .*\n  x\.a, float32\[4\]: "):
+            if kind == "file":
+                nnx.restore(tmp_path / "file", x=target)
+            else:
+                checkpoints.restore(x=target)
+        assert target["b"].value == 0 and checkpoints.steps == [1]  # which is not damaged

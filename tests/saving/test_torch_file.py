@@ -57,6 +57,13 @@ def test_without_a_pytorch_that_is_safe_nothing_is_opened(file, version, monkeyp
     assert not (file.parent / "canary").exists()
 
 
+def test_a_safetensors_file_is_one_by_any_name(file):
+    nnx.save(file, x=nnx.Param(np.ones(2)))
+    restored = nnx.Param(np.zeros(2))
+    nnx.restore(file, x=restored)
+    assert (restored == 1).all() and list(nnx.load(file)) == ["x"]
+
+
 def test_only_plain_weights_are_asked_for(file, monkeypatch):
     asked = []
 

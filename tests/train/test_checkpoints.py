@@ -129,13 +129,23 @@ def test_steps_that_are_not_there(tmp_path):
 
 
 WRONG = [
-    (lambda c: c.save(-1), ValueError, r"step must be a whole number from 0 on, found -1"),
-    (lambda c: c.save(True), ValueError, r"whole number from 0 on, found True"),
+    (lambda c: c.save(-1), ValueError, r"step must be a whole number from 0 on; found -1"),
+    (lambda c: c.save(True), ValueError, r"whole number from 0 on; found True"),
     (lambda c: c.save(1, strict=nnx.Param(1.0)), TypeError, "'strict' is an option of `Checkpoin"),
     (lambda c: c.save(1, meta=object()), TypeError, "meta is of type object: expected what JSON"),
     (lambda c: c.save(1, x={"n": 3}), TypeError, r"x.n is a plain number or text"),
     (lambda c: Checkpoints(".", mode="best"), ValueError, "mode must be 'min' or 'max', found 'be"),
-    (lambda c: Checkpoints(".", keep=0), ValueError, "keep must be at least 1, found 0"),
+    (lambda c: c.restore("1"), ValueError, "step must be a whole number from 0 on; found '1'"),
+    (lambda c: c.save(1, x=nnx.relu), TypeError, "x is a function, in which nothing can be saved"),
+    (lambda c: c.save(1, metrics=[1.0]), TypeError, "metrics must be numbers by name, .* a list"),
+    (lambda c: c.save(1, metrics=nnx.Param(1.0)), TypeError, "found a Param. An object of that n"),
+    (lambda c: c.save(1, metrics={"a": "x"}), TypeError, "numbers by name; found 'x' by 'a'"),
+    (lambda c: c.save(1, metrics={"a": np.ones(2)}), TypeError, "numbers by name; found array"),
+    (lambda c: c.save(1, metrics={1: 2.0}), TypeError, r"numbers by name; found 2\.0 by 1"),
+    (lambda c: Checkpoints(".", keep=0), ValueError, "keep must be a whole number from 1 on; fou"),
+    (lambda c: Checkpoints(".", keep=2.5), ValueError, "keep must be a whole .*`keep=int"),
+    (lambda c: Checkpoints(".", keep=None), ValueError, "keep must be a whole number from 1 on"),
+    (lambda c: Checkpoints(".", best=3), TypeError, "best must be the name of a metric, .*found 3"),
 ]
 
 
@@ -144,6 +154,22 @@ def test_wrong_arguments(tmp_path, call, kind, message):
     with pytest.raises(kind, match=message):
         call(Checkpoints(tmp_path))
     assert not os.listdir(tmp_path)
+
+
+def test_what_somebody_else_has_removed_is_no_fault(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(1, x=nnx.Param(jnp.ones(2)))
+        checkpoints.wait()
+        rename = os.rename
+
+        def after_another(source, target):
+            if str(source).endswith("0000000001"):
+                shutil.rmtree(source)
+            rename(source, target)
+
+        monkeypatch.setattr(os, "rename", after_another)
+        checkpoints.save(2, x=nnx.Param(jnp.ones(2)))
+    assert os.listdir(tmp_path) == ["0000000002"]
 
 
 def test_without_orbax(tmp_path, monkeypatch):
@@ -168,7 +194,8 @@ def test_what_does_not_fit_is_listed_and_changes_nothing(tmp_path):
             "missing: x.c (a Python float) was not saved",
             "unexpected: x.b (a Python float) is not in the objects",
             "unexpected: y (a Python float) is not in the objects",
-            "`checkpoints.restore(..., y=None)`",
+            f"`train.Checkpoints({str(tmp_path)!r}).restore(..., y=None)`",
+            f"`train.Checkpoints({str(tmp_path)!r}).restore(..., strict=False)` takes what is in",
         ):
             assert line in message
         assert (other["a"] == 1).all() and other["c"].value == 2.0
@@ -296,6 +323,24 @@ def test_a_folder_that_may_not_be_written(tmp_path):
     assert checkpoints.steps == [1]
 
 
+def test_a_folder_that_refuses(tmp_path, monkeypatch):
+    count = nnx.Variable(jnp.zeros(3))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, x=count)
+        checkpoints.wait()
+
+        def refuse(self, *args, **options):
+            raise PermissionError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "mkdir", refuse)
+            with pytest.raises(PermissionError, match=re.escape(str(tmp_path))):
+                checkpoints.save(2, x=count)
+        assert checkpoints.steps == [1] and (count[...] == 0).all()
+        checkpoints.save(3, x=count)
+        assert checkpoints.steps == [1, 3]
+
+
 # -- damage
 
 FLIPS = int(os.environ.get("WEFT_FLIPS", "300"))
@@ -338,7 +383,7 @@ def test_every_flipped_bit_is_found(tmp_path):
 # When one read fails, Orbax leaves the others running, and TensorStore complains on stderr that
 # nobody waits for them, at any later time: a process of its own.
 LARGE = """
-import pathlib, random, sys
+import pathlib, random, re, sys
 import weft as nnx
 from tests.train import test_checkpoints as t
 from weft._saving import manifest
@@ -356,8 +401,10 @@ for trial in range(max(t.FLIPS // 6, len(files))):
     file.write_bytes(changed)
     try:
         t.Checkpoints(folder).restore(1, **target)
-    except nnx.CheckpointError:
+    except nnx.CheckpointError as error:
         found += 1
+        names = re.findall(r"x\\.\\w+|model\\.\\w+|optimizer\\.\\w+|rngs\\.\\w+", str(error))
+        assert names or "manifest.json" in str(error), error  # which array, or which file
     else:  # in bytes of Orbax that say nothing of the arrays
         t.assert_same(t.values(target), t.values(t.objects(1)))
     file.write_bytes(data)
@@ -470,6 +517,16 @@ def test_damaged_steps_do_not_count_to_those_that_are_kept(tmp_path):
     fresh.save(4, x=count)
     with pytest.warns(UserWarning, match="0000000003 is damaged"):
         assert fresh.steps == [2, 4]
+
+
+def test_files_that_are_no_steps_are_let_be(tmp_path):
+    make_steps(tmp_path, 1)
+    (tmp_path / "0000000007").write_text("mine")
+    (tmp_path / "note.txt").write_text("mine")
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        assert checkpoints.latest == 1
+        checkpoints.save(2, **objects(2))
+    assert sorted(os.listdir(tmp_path)) == ["0000000002", "0000000007", "note.txt"]
 
 
 def test_a_manifest_from_the_future(tmp_path, monkeypatch):

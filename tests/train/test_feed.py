@@ -3,12 +3,14 @@
 import json
 import re
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from weft import train
 from weft._core.errors import StructureError
-from weft.train.feed import Feed, from_json, to_json
+from weft.train.feed import Feed, from_json, length_of, to_json
 
 
 class GrainLike:
@@ -118,9 +120,30 @@ def test_without_again_it_ends_where_the_data_ends():
         feed.draw()
 
 
-def test_empty_data_ends():
+def test_empty_data_is_an_error():
+    for again in (True, False):
+        with pytest.raises(ValueError, match="data has no batch, as it is an empty list: give one"):
+            Feed([], again=again).draw()
     with pytest.raises(StopIteration):
-        Feed([]).draw()
+        Feed(iter([])).draw()  # may have been used up on purpose
+
+
+def test_data_that_ends_before_the_place_of_the_run_is_an_error():
+    first = Feed(i for i in range(5))
+    for _ in range(4):
+        first.draw()
+    with pytest.raises(StructureError, match="the data ended after 2 batches, and the run had dr"):
+        Feed(i for i in range(2)).restore(first.state())
+    second = Feed(i for i in range(5))
+    second.restore(first.state())
+    assert second.draw() == 4
+
+
+@pytest.mark.parametrize("data", [3, None, {"x": np.ones(3)}, "ab"], ids=type)
+def test_what_has_no_batches_is_refused(data):
+    message = f"data must be an iterable of batches, found {type(data).__name__}: give a list"
+    with pytest.raises(TypeError, match=message):
+        Feed(data)
 
 
 def test_stack_of_batches():
@@ -231,3 +254,42 @@ def test_loaders_of_others_go_on_from_every_position(make):
         draw(first, position)
         second.restore(json.loads(json.dumps(first.state())))
         assert draw(second, 20 - position) == whole[position:]
+
+
+def test_batches_of_other_dtypes_make_no_stack():
+    feed = Feed([{"x": np.ones(2)}, {"x": np.ones(2, np.int32)}])
+    with pytest.raises(StructureError, match="dtypes: found the dtypes float64 and int32"):
+        feed.stack(2)
+
+
+def test_stacks_of_texts_keys_and_small_floats():
+    keys = [jax.random.key(i) for i in range(2)]
+    data = [{"text": text, "key": key} for text, key in zip(["a", "bcd"], keys, strict=True)]
+    batch, _ = Feed(data).stack(2)
+    assert batch["text"].tolist() == ["a", "bcd"] and (batch["key"] == jnp.stack(keys)).all()
+    batch, _ = Feed([jnp.ones(2, jnp.bfloat16)] * 2).stack(2)
+    assert batch.shape == (2, 2) and batch.dtype == jnp.bfloat16
+
+
+class Endless:
+    """Batches of which there is no number."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __len__(self):
+        raise self.error
+
+    def __iter__(self):
+        return iter([1.0, 2.0])
+
+
+@pytest.mark.parametrize("error", [TypeError, NotImplementedError, OverflowError])
+def test_data_that_cannot_tell_its_length(error, capsys):
+    assert length_of(Endless(error)) is None and length_of([1, 2]) == 2
+    first, second = Feed(Endless(error)), Feed(Endless(error))
+    first.draw()
+    second.restore(first.state())
+    assert second.draw() == 2.0
+    assert list(train.bar(Endless(error))) == [1.0, 2.0]
+    assert capsys.readouterr().out.startswith("step 2")

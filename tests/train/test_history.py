@@ -57,6 +57,33 @@ def test_a_bad_line_elsewhere_is_an_error(tmp_path):
         train.History(tmp_path / "h")
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["[1]", "{}", "3", '{"step": "x", "time": 0}', '{"step": 1, "time": 0, "a": "b"}', "\ufffd"],
+)
+def test_lines_that_are_no_rows(tmp_path, line):
+    (tmp_path / "h").write_text(f'{line}\n{{"step": 2, "time": 0}}\n')
+    with pytest.raises(StructureError, match="h, line 1: expected a JSON object with step, time"):
+        train.History(tmp_path / "h")
+
+
+def test_names_that_rows_have_of_their_own(tmp_path):
+    history = train.History(tmp_path / "h")
+    for name in ("step", "time"):
+        with pytest.raises(ValueError, match=f"'{name}' cannot be logged: .*another name"):
+            history.append(1, {name: 2.0})
+    assert history.rows == [] and not os.listdir(tmp_path)
+
+
+def test_rows_of_steps_that_are_over(tmp_path):
+    history = filled(tmp_path / "h")
+    with pytest.raises(ValueError, match=r"found one of 2 after 3; `history\.cut\(2\)` forgets"):
+        history.append(2, {"loss": 1.0})
+    history.append(3, {"val/loss": 1.0})
+    history.close()
+    assert len(train.History(tmp_path / "h").rows) == 4
+
+
 def test_cut_forgets_later_rows_in_the_file_too(tmp_path):
     history = filled(tmp_path / "h")
     history.cut(1)
@@ -129,3 +156,15 @@ def test_is_stale(values, mode, min_delta, expected):
 def test_another_mode_is_an_error():
     with pytest.raises(ValueError, match="mode must be 'min' or 'max', found 'best'"):
         train.is_stale([], patience=1, mode="best")
+
+
+def test_values_by_step_are_no_steps():
+    history = filled(None)
+    assert not train.is_stale(history["loss"], patience=2, mode="min")
+    assert train.is_stale(history["loss"], patience=2, mode="max")
+
+
+@pytest.mark.parametrize("patience", [0, -1, 1.5])
+def test_a_patience_that_is_none(patience):
+    with pytest.raises(ValueError, match="patience must be a whole number from 1 on; found"):
+        train.is_stale([1.0], patience=patience, mode="min")

@@ -1,5 +1,7 @@
 """Batches of arrays: their order, and going on in the midst of it."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -85,8 +87,42 @@ def test_arrays_of_different_lengths_are_an_error():
         train.Loader((), batch_size=1)
 
 
-@pytest.mark.parametrize("size", [0, -1, 11])
-def test_a_size_that_makes_no_batch_is_an_error(size):
-    message = f"no batch of {size} in 10 examples: give a batch_size from 1 to 10"
-    with pytest.raises(ValueError, match=message):
-        loader(batch_size=size)
+def test_a_size_that_makes_no_batch_is_an_error():
+    with pytest.raises(ValueError, match="no batch of 11 in 10 examples: give a batch_size from 1"):
+        loader(batch_size=11)
+    for size in (0, -1, 2.5, "2", None, True):
+        with pytest.raises(ValueError, match="batch_size must be a whole number from 1 on; found"):
+            loader(batch_size=size)
+    with pytest.raises(ValueError, match="Loader finds no examples"):
+        train.Loader(np.ones((0, 2)), batch_size=1)
+
+
+@pytest.mark.parametrize("seed", [-1, None, 1.5, "x"])
+def test_a_seed_is_a_whole_number(seed):
+    with pytest.raises(ValueError, match="seed must be a whole number from 0 on; found"):
+        loader(seed=seed)
+
+
+def test_the_state_is_plain_whatever_was_given():
+    given = loader(seed=np.int64(3), batch_size=np.int64(2), shuffle=np.bool_(True))
+    plain = loader(seed=3, batch_size=2)
+    assert json.dumps(given.state_dict()) == json.dumps(plain.state_dict())
+
+
+@pytest.mark.parametrize(
+    "what", [[[1, 2], [3, 4]], np.float32(3), "abc", range(9), {"x": np.ones(3), "n": 3}], ids=str
+)
+def test_what_is_no_array_is_an_error(what):
+    with pytest.raises(TypeError, match=r"Loader takes arrays, .*; found a \w+: `np.asarray"):
+        train.Loader(what, batch_size=1)
+
+
+@pytest.mark.parametrize("position", [None, -1, "x", 1.5])
+def test_a_state_that_is_none_changes_nothing(position):
+    changed = loader()
+    next(iter(changed))
+    with pytest.raises(ValueError, match="position in a Loader's state must be a whole number"):
+        changed.load_state_dict({**changed.state_dict(), "position": position})
+    with pytest.raises(TypeError, match="expected what `state_dict` returned, found a list"):
+        changed.load_state_dict([])
+    assert changed.position == 1

@@ -63,9 +63,50 @@ def test_one_of_another_machine_is_taken_over_with_a_warning(tmp_path):
     lock.release()
 
 
-@pytest.mark.parametrize("text", ["", "{", "nonsense"])
-def test_one_without_contents_is_taken_over(tmp_path, text):
+FORK = """
+import os, sys, time, pathlib
+from weft.train.lock import Lock
+lock = Lock(pathlib.Path(sys.argv[1]))
+lock.take()
+child = os.fork()
+if not child:
+    lock.release()  # is not its own
+    time.sleep(100)
+    os._exit(0)
+print(child, flush=True)
+time.sleep(100)
+"""
+
+
+def test_what_it_has_forked_keeps_nobody_out(tmp_path):
+    file = tmp_path / "lock"
+    command = [sys.executable, "-c", FORK, str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        child = int(process.stdout.readline())
+        try:
+            with pytest.raises(train.FolderInUseError, match=message(process.pid)):
+                Lock(file).take()
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            lock = Lock(file)
+            lock.take()
+            lock.release()
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("text", ['{"pid": 1}', '{"host": "elsewhere"}'])
+def test_one_that_says_half_is_taken_over_with_a_warning(tmp_path, text):
     (tmp_path / "lock").write_text(text)
+    lock = Lock(tmp_path / "lock")
+    with pytest.warns(UserWarning, match=r"left by process (1|unknown) on (an unk|elsewhere)"):
+        lock.take()
+    lock.release()
+
+
+@pytest.mark.parametrize("text", ["", "{", "nonsense", "3", "[1]", "null", "\xff"])
+def test_one_without_contents_is_taken_over(tmp_path, text):
+    (tmp_path / "lock").write_text(text, encoding="latin-1")
     lock = Lock(tmp_path / "lock")
     lock.take()
     lock.release()

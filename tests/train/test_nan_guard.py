@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import weft as nnx
+from tests.devices import devices
 from weft import train
 
 BAD = 7
@@ -172,6 +173,26 @@ def test_rollback_again_and_again_ends(tmp_path):
         warnings.simplefilter("ignore")
         with pytest.raises(train.NaNError, match="'rollback' has not helped 10 times in a row"):
             go(tmp_path, state, step, data=endless, steps=100, on_nan="rollback")
+
+
+def test_variables_on_several_devices_are_judged():
+    here, there, *_ = devices(2)
+    state = {
+        "b": nnx.Variable(jax.device_put(jnp.array([1.0, jnp.inf]), there)),
+        "a": nnx.Variable(jax.device_put(jnp.array(jnp.nan), here)),
+        "c": nnx.Variable(jax.device_put(jnp.array([jnp.nan]), there)),
+        "d": nnx.Variable(float("nan")),
+        "e": nnx.Variable(jnp.ones(2)),
+        "f": nnx.Variable(np.array(1e300)),
+        "g": nnx.Variable(1e300),
+        "h": nnx.Variable(np.array([np.nan]).astype(jnp.bfloat16)),
+        "i": nnx.Variable(np.array([np.nan]).astype(jnp.float8_e5m2)),
+    }
+    assert train.nonfinite_paths(state) == ["a", "c", "d", "h", "i", "b"]
+    run = train.Run(None, state={"e": state["e"], "b": state["b"]}, data=[1.0], sinks=[], steps=3)
+    with pytest.raises(train.NaNError, match=r"step 1: loss is nan; the first .* is b\."):
+        for _ in run:
+            run.log(jnp.nan)
 
 
 def test_another_action_is_an_error():

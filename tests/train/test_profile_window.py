@@ -46,6 +46,35 @@ def test_what_is_no_window_is_an_error(tmp_path, window):
     train.Run(tmp_path, state={}, data=[1]).close()
 
 
+def test_a_window_within_a_call_is_that_call(tmp_path):
+    run = train.Run(
+        tmp_path,
+        state={},
+        data=[1.0],
+        steps=40,
+        steps_per_call=10,
+        log_every=10,
+        save_every=10,
+        sinks=[],
+        profile=(12, 15),
+    )
+    found = [len(list(tmp_path.glob("profile/**/*.xplane.pb"))) for _ in run]
+    assert found == [0, 0, 1, 1]
+
+
+def test_a_window_after_the_last_step_is_an_error(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"profile=\(100, 105\) begins after .* steps=50: .*`profile=\(50"
+    ):
+        train.Run(tmp_path, state={}, data=[1], steps=50, profile=(100, 105))
+
+
+@pytest.mark.parametrize("window", [5, (1, 2, 3), ("a", "b"), (1.0, 2.0), "ab"])
+def test_what_is_no_pair_of_steps_is_an_error(tmp_path, window):
+    with pytest.raises(ValueError, match=r"profile must be the first step, from 1, and the one"):
+        train.Run(tmp_path, state={}, data=[1], profile=window)
+
+
 def test_without_a_folder_is_an_error():
     with pytest.raises(ValueError, match="a profile needs a folder"):
         train.Run(None, state={}, data=[1], profile=(1, 2))

@@ -176,3 +176,16 @@ def test_bar_that_is_broken_off(capsys):
         if item == 2:
             break
     assert capsys.readouterr().out.startswith("step 2")
+
+
+def test_bar_of_no_steps_takes_nothing(capsys):
+    items = iter([1, 2, 3])
+    assert list(train.bar(items, 0)) == [] and list(train.bar(items, 2)) == [1, 2]
+    assert list(items) == [3]
+    assert capsys.readouterr().out.startswith("step 0/0\n")
+
+
+@pytest.mark.parametrize("steps", [-1, 1.5, "x"])
+def test_bar_of_no_whole_number_is_an_error(steps):
+    with pytest.raises(ValueError, match="steps must be a whole number from 0 on, or None for all"):
+        list(train.bar([1, 2], steps))

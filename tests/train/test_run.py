@@ -1,5 +1,6 @@
 """The loop: what it hands out, logs, saves and ends by; and what it refuses."""
 
+import errno
 import io
 import json
 import os
@@ -8,12 +9,15 @@ import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import weft as nnx
+from tests.train import loops
+from tests.train.loops import counter, go
 from weft import train
 from weft._core.errors import StructureError
 
@@ -27,21 +31,6 @@ class Unfetched:
     def __array__(self, dtype=None, copy=None):
         self.fetched.append(self.value)
         return np.array(self.value)
-
-
-def counter():
-    return {"count": nnx.Variable(jnp.array(0))}
-
-
-def go(folder=None, state=None, *, body=None, **options):
-    """Runs a loop that counts, and returns the run."""
-    state = state or counter()
-    options = {"data": [1.0, 2.0, 3.0], "steps": 10, "log_every": 5, "sinks": []} | options
-    run = train.Run(folder, state=state, **options)
-    for batch in run:
-        state["count"][...] += 1
-        (body or (lambda run, batch: run.log({"loss": batch})))(run, batch)
-    return run
 
 
 # -- what is handed out
@@ -61,8 +50,10 @@ def test_without_steps_the_data_decides():
 
 
 def test_no_steps_are_an_error():
-    with pytest.raises(ValueError, match=r"steps must be at least 1, or None.*found 0"):
-        train.Run(None, state={}, data=[1], steps=0)
+    for steps in (0, 187.5, 10.0, "5", True):
+        with pytest.raises(ValueError, match="steps must be a whole number from 1 on, or None for"):
+            train.Run(None, state={}, data=[1], steps=steps)
+    assert go(steps=np.int64(5)).step == 5
 
 
 def test_fewer_steps_than_are_done_are_an_error(tmp_path):
@@ -118,8 +109,10 @@ def test_nothing_happens_within_a_call(name):
     run = train.Run(None, state={}, data=[1.0], steps_per_call=10, log_every=10)
     with pytest.raises(ValueError, match=r"run\.every must be a multiple.*found 15"):
         run.every(15)
-    with pytest.raises(ValueError, match="and both positive"):
-        train.Run(None, state={}, data=[1], log_every=0)
+    for name in ("log_every", "save_every", "steps_per_call"):
+        for every in (0, 2.5, None):
+            with pytest.raises(ValueError, match=f"{name} must be a whole number from 1 on; found"):
+                train.Run(None, state={}, data=[1], **{name: every})
 
 
 # -- what is logged
@@ -313,6 +306,17 @@ def test_a_signal_finishes_the_step_saves_and_ends(tmp_path, number, status):
     assert go(tmp_path).step == 10
 
 
+def test_a_signal_in_a_step_that_is_broken_off_is_told(tmp_path):
+    run = train.Run(None, state={}, data=[1.0], sinks=[], steps=5)
+    message = "SIGINT came in step 2, of which the loop was left by `break` or an error"
+    with pytest.warns(RuntimeWarning, match=message):
+        for _ in run:
+            if run.step == 2:
+                signal.raise_signal(signal.SIGINT)
+                break
+    assert run.step == 2
+
+
 def test_signals_are_given_back_however_the_loop_ends():
     before = signal.getsignal(signal.SIGTERM)
     run = train.Run(None, state={}, data=[1.0], sinks=[], steps=5)
@@ -348,10 +352,35 @@ def test_a_read_only_folder(tmp_path):
         tmp_path.chmod(0o700)
 
 
+def test_a_folder_that_refuses(tmp_path, monkeypatch):
+    def refuse(self, *args, **options):
+        raise PermissionError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", refuse)
+        with pytest.raises(OSError, match=f"Read-only.*{re.escape(str(tmp_path / 'run'))}"):
+            train.Run(tmp_path / "run", state=counter(), data=[1.0])
+    state = counter()
+
+    def body(run, batch):
+        run.log(batch)
+        if run.step == 5:
+            monkeypatch.setattr(Path, "mkdir", refuse)  # where temporary folders are made
+
+    with pytest.raises(OSError, match=f"Read-only.*{re.escape(str(tmp_path / 'run'))}"):
+        go(tmp_path / "run", state, body=body, save_every=2, log_every=50)
+    monkeypatch.undo()
+    assert int(state["count"][...]) == 6
+    assert train.Checkpoints(tmp_path / "run" / "checkpoints").steps == [2, 4]
+    assert go(tmp_path / "run").step == 10
+
+
 FULL = """
 import resource, sys
 import jax.numpy as jnp
 import weft as nnx
+from tests.train import loops
+from tests.train.loops import counter, go
 from weft import train
 
 count = nnx.Variable(jnp.zeros(5000))
@@ -431,9 +460,79 @@ def test_state_without_names():
         train.Run(None, state=(1, 2), data=[1])
 
 
-def test_facts_that_are_not_json(tmp_path):
-    with pytest.raises(TypeError, match="JSON"):
-        train.Run(tmp_path, state={}, data=[1], facts={"a": object()})
+def test_sinks_that_are_not_several():
+    with pytest.raises(TypeError, match=r"sinks must be several, such as `\[train.Bar\(\)\]`; fou"):
+        train.Run(None, state={}, data=[1], sinks=train.Bar())
+
+
+# -- one loop at a time
+
+
+def test_a_loop_within_a_loop_of_the_same_run_ends_the_outer_one():
+    run = train.Run(None, state={}, data=[1.0], steps=9, sinks=[])
+    seen = []
+    with pytest.raises(RuntimeError, match="another loop over this run has begun, which ends this"):
+        for _ in run:
+            seen.append(run.step)
+            for _ in run:
+                run.log(1.0)
+                seen.append(run.step)
+    assert seen == list(range(1, 10)) and run.history["loss"] == {9: 1.0}
+    with pytest.raises(RuntimeError, match="one loop at a time"):
+        run = train.Run(None, state={}, data=[1.0], steps=9, sinks=[])
+        list(zip(run, run, strict=True))
+
+
+def test_goes_on_after_a_loop_that_an_error_has_left_behind(tmp_path):
+    state, sink = counter(), train.CSV()
+    run = train.Run(tmp_path, state=state, data=[1.0, 2.0], steps=10, log_every=5, sinks=[sink])
+    left = iter(run)  # a notebook keeps it with the traceback
+    run.log(next(left))
+    handler = signal.getsignal(signal.SIGTERM)
+    for batch in run:
+        run.log(batch)
+    assert run.step == 10 and run.history["loss"] == {5: 7 / 5, 10: 8 / 5}
+    assert signal.getsignal(signal.SIGTERM) is not handler
+    assert train.Checkpoints(tmp_path / "checkpoints").latest == 10
+
+
+def test_closed_within_its_loop_it_ends_and_saves_nothing(tmp_path):
+    def body(run, batch):
+        run.log(batch)
+        if run.step == 3:
+            run.close()
+            with pytest.raises(RuntimeError, match=r"run\.log belongs into the loop"):
+                run.log(batch)
+
+    assert go(tmp_path, body=body, save_every=2).step == 3
+    assert go(tmp_path, steps=2).step == 2  # the folder is free
+
+
+def test_a_run_within_a_run(tmp_path):
+    def inner(run, batch):
+        found = go(tmp_path / "inner" / str(run.step), steps=4, log_every=2)
+        run.log(found.history["loss"][4])
+
+    assert go(tmp_path / "outer", steps=2, log_every=1, body=inner).history["loss"] == {1: 2, 2: 2}
+
+
+# -- what comes to nothing
+
+
+def test_a_best_that_is_never_logged_warns(tmp_path):
+    message = r"best='val/acc' was never logged, .*: there is \['loss'\]"
+    with pytest.warns(UserWarning, match=message) as caught:
+        go(tmp_path, best="val/acc")
+    assert caught[0].filename == loops.__file__
+    go(tmp_path / "b", best="loss")
+
+
+def test_names_of_rows_are_refused_where_they_are_logged():
+    for name in ("step", "time"):
+        with pytest.raises(ValueError, match=f"'{name}' cannot be logged"):
+            go(body=lambda run, batch: run.log({"loss": batch, name: 1.0}))  # noqa: B023
+    with pytest.raises(TypeError, match="numbers have names, found 3 for one"):
+        go(body=lambda run, batch: run.log({3: batch}))
 
 
 def test_a_run_that_failed_leaves_no_warning(tmp_path):

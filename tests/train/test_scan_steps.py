@@ -8,6 +8,7 @@ import pytest
 
 import weft as nnx
 from weft import train
+from weft._core.errors import StructureError
 
 
 class Network(nnx.Module):
@@ -68,3 +69,16 @@ def test_not_traced_again():
         counted(total, jnp.ones(4))
     assert float(total[...]) == 12.0
     assert len(traces) == number
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [3.0, None, {}, {"a": jnp.ones((2, 3)), "b": jnp.ones((3, 2))}, (jnp.ones(2), jnp.ones(()))],
+    ids=str,
+)
+def test_what_is_no_stack_is_an_error(batches):
+    many = train.scanned(lambda total, batch: None)
+    with pytest.raises(
+        StructureError, match=r"takes a stack of batches, .*shapes \[.*steps_per_ca"
+    ):
+        many(nnx.Variable(jnp.array(0.0)), batches)

@@ -75,6 +75,38 @@ def test_in_another_thread_nothing_is_heard():
     assert seen == before
 
 
+def test_one_that_nothing_comes_of_is_told():
+    with train.StopSignals() as signals:
+        signals.pass_over(1)
+        signal.raise_signal(signal.SIGINT)
+    with pytest.warns(RuntimeWarning, match="SIGINT came in step 2, of .* and the program goes on"):
+        signals.pass_over(2)
+
+
+FORK = """
+import os, signal, time
+from weft import train
+with train.StopSignals() as signals:
+    child = os.fork()
+    if not child:
+        time.sleep(100)
+        os._exit(0)
+    time.sleep(0.2)
+    os.kill(child, signal.SIGINT)  # as a terminal tells all
+    time.sleep(0.2)
+    alive = os.waitpid(child, os.WNOHANG) == (0, 0)
+    os.kill(child, signal.SIGTERM)
+    _, status = os.waitpid(child, 0)
+    signal.raise_signal(signal.SIGTERM)
+    print(alive, os.WTERMSIG(status), signals.number.name)
+"""
+
+
+def test_a_process_that_was_forked_can_be_terminated():
+    run = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=100)
+    assert run.stdout.split() == ["True", "15", "SIGTERM"], run.stderr
+
+
 TWICE = """
 import sys, time
 from weft import train

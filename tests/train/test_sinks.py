@@ -157,3 +157,37 @@ def test_what_is_not_installed_is_named(sink, module, extra, monkeypatch, tmp_pa
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=rf"pip install weft\[{extra}\]"):
         sink(tmp_path / "x").start(run_of(tmp_path))
+
+
+SINKS = {"metrics.csv": train.CSV, "tensorboard": train.TensorBoard, "curves.png": train.Plot}
+
+
+@pytest.mark.parametrize("name", SINKS)
+def test_a_sink_of_two_runs_writes_into_the_folder_of_each(name, tmp_path):
+    sink = SINKS[name]()
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        sink.start(run_of(folder))
+        sink(10, {"loss": float(len(folder.name))})
+        sink.close()
+    first, second = ({x.name for x in (tmp_path / folder).iterdir()} for folder in "ab")
+    assert first == second == {name}
+
+
+@pytest.mark.parametrize("name", SINKS)
+def test_a_sink_of_two_runs_at_a_time_is_an_error(name, tmp_path):
+    sink, first = SINKS[name](), run_of(tmp_path)
+    sink.start(first)
+    with pytest.raises(ValueError, match=r"is shown another run, .*`sinks=\[train\.\w+\(\)\]`"):
+        sink.start(run_of(tmp_path))
+    sink.start(first)  # that goes on
+    sink.close()
+    sink.start(run_of(tmp_path))
+    sink.close()
+
+
+def test_csv_has_a_column_of_steps(tmp_path):
+    sink = train.CSV(tmp_path / "x.csv")
+    with pytest.raises(ValueError, match="'step' cannot be logged"):
+        sink(1, {"step": 2.0})
+    assert not list(tmp_path.iterdir())

@@ -1,9 +1,11 @@
 """What is logged: fetched together, judged, and made into means."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import weft as nnx
 from weft import train
 from weft._core.errors import StructureError
 from weft.train.values import Logged, Mean
@@ -77,6 +79,50 @@ def test_what_is_no_number_is_an_error():
     logged.add(1, 1, "", {"name": "abc"})
     with pytest.raises(StructureError, match="expected a number"):
         logged.fetch()
+
+
+NO_NUMBERS = [None, "x", 1j, 10**400, (1.0, np.ones(3)), {"b": 1}, jax.random.key(0), object()]
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: type(value).__name__)
+def test_what_is_no_number_is_named(value):
+    logged = Logged()
+    logged.add(1, 1, "val/", {"a": value})
+    for call in (logged.fetch, lambda: train.mean([{"a": value}])):
+        with pytest.raises(StructureError, match=r"^'a' is .*: expected a number or an array of"):
+            call()
+
+
+def test_a_pair_of_a_loss_and_more_is_told_to_have_names():
+    with pytest.raises(StructureError, match=r"'loss' is a tuple: .*by its name: `{'loss': loss"):
+        train.mean([(jnp.array(1.0), jnp.ones(3))])
+
+
+def test_the_numbers_of_one_batch_alone_are_an_error():
+    with pytest.raises(TypeError, match=r"found those of one: `train\.mean\(eval_step"):
+        train.mean({"loss": 1.0})
+
+
+@pytest.mark.parametrize("value", [1.5, np.float16(1.5), jnp.bfloat16(1.5), jnp.float8_e4m3fn(1.5)])
+def test_numbers_of_any_width(value):
+    logged = Logged()
+    logged.add(1, 1, "", {"a": value, "b": jnp.int4(3), "c": nnx.Variable(jnp.ones((1, 1)))})
+    assert logged.fetch() is None
+    assert logged.take() == {"a": 1.5, "b": 3.0, "c": 1.0}
+    assert train.mean([value, True]) == {"loss": 1.25}
+
+
+def test_what_is_no_name_is_an_error_at_once():
+    logged = Logged()
+    with pytest.raises(TypeError, match=r"numbers have names, found 1 for one"):
+        logged.add(1, 1, "", {1: 2.0})
+    with pytest.raises(TypeError, match=r"prefix must be what names begin with, .*; found None"):
+        logged.add(1, 1, None, 1.0)
+    for name in ("step", "time"):
+        with pytest.raises(ValueError, match=f"'{name}' cannot be logged: each row has a {name} "):
+            logged.add(1, 1, "", {"loss": 1.0, name: 2.0})
+        logged.add(1, 1, "val/", {name: 2.0})
+    assert logged.fetch() is None and logged.take() == {"val/step": 2.0, "val/time": 2.0}
 
 
 def test_one_number_for_several_steps_is_an_error():

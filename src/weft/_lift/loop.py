@@ -131,15 +131,15 @@ class ScanLift(AxesLift):
         if (self.carry_in is None) != (self.carry_out is None):
             raise PrefixError(
                 f"nnx.scan of {self.name!r} needs nnx.Carry in both in_axes and out_axes, or in "
-                f"neither: {self.signature()}"
+                f"neither:{self.signature()}"
             )
 
     def _single_carry(self, name: str, axes: Any) -> Path | None:
         found = find_carry(axes)
         if len(found) > 1:
             raise PrefixError(
-                f"nnx.scan of {self.name!r} can have one nnx.Carry in {name}, found {len(found)}: "
-                f"{self.signature()}. Put all that is carried into one argument, `(a, b)`"
+                f"nnx.scan of {self.name!r} can have one nnx.Carry in {name}, found {len(found)}:"
+                f"{self.signature()}\nPut all that is carried into one argument, `(a, b)`"
             )
         return found[0] if found else None
 
@@ -169,7 +169,7 @@ class ScanLift(AxesLift):
             f"nnx.scan of {self.name!r} returns {found}"
             + (" without the place that out_axes gives to nnx.Carry" if missing else "")
             + f". `out_axes` has {len(places)} places: return as many values, as in `return carry, "
-            f"y`, or the carry alone with `out_axes=nnx.Carry`: {self.signature()}"
+            f"y`, or the carry alone with `out_axes=nnx.Carry`:{self.signature()}"
         )
 
     def body(
@@ -197,7 +197,7 @@ class ScanLift(AxesLift):
             except (TypeError, KeyError, IndexError):
                 raise PrefixError(
                     f"nnx.scan of {self.name!r} returns a {type(out).__name__} without the place "
-                    f"that out_axes gives to nnx.Carry: {self.signature()}"
+                    f"that out_axes gives to nnx.Carry:{self.signature()}"
                 ) from None
             check_carry(self, inside, before, after, carry_path or (), self.signature())
         carried = self._next(spec, inside, before, after)
@@ -306,7 +306,7 @@ class ScanLift(AxesLift):
         what = f"adds {', '.join(new)}" if new else "returns a value"
         raise PrefixError(
             f"nnx.scan of {self.name!r} {what} under the axis None, but every iteration makes "
-            f"another: stack them (axis 0) or carry them (nnx.Carry): {self.signature()}"
+            f"another: stack them (axis 0) or carry them (nnx.Carry):{self.signature()}"
         )
 
 

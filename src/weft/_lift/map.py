@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, Unpack, o
 
 import jax
 
-from weft._core.arguments import check_arrays, signature_beside
+from weft._core.arguments import check_arrays, parameters_of, signature_beside
 from weft._core.errors import PrefixError
 from weft._core.path import Path, format_path
 from weft._core.tracebacks import boundary
@@ -124,7 +124,7 @@ class AxesLift(Lift):
                     raise PrefixError(
                         f"nnx.{self.transform} of {self.name!r} puts {format_path(path)} together "
                         f"{what}, but one slice of it has the shape "
-                        f"{tuple(leaf.shape) if rank else ()}: {self.signature()}"
+                        f"{tuple(leaf.shape) if rank else ()}:{self.signature()}"
                     )
 
 
@@ -157,13 +157,50 @@ def check_axes(
                 raise PrefixError(_missing_axis(lift, path, value, axis, shape))
             lengths.setdefault(shape[axis], format_path(path))
     if len(lengths) > 1:
-        hint = "" if length is None else f", and leave out `{option}`"
         found = ", ".join(f"{where} has {number}" for number, where in lengths.items())
         raise PrefixError(
             f"nnx.{lift.transform} of {lift.name!r} maps over axes of different lengths: {found}. "
-            f"Give what is not mapped the axis None{hint}: {lift.signature()}"
+            + _remedy_of_lengths(call, lift, next(iter(lengths)))
+            + ("" if length is None else f", and leave out `{option}` if that is wrong")
+            + f":{lift.signature()}"
         )
     return next(iter(lengths), None)
+
+
+def _remedy_of_lengths(call: Call, lift: AxesLift, length: int) -> str:
+    """Says what may be done where a leaf has another length than the first one."""
+    for path, value, axis in call.entries:
+        shapes = [leaf.shape for leaf in jax.tree.leaves(value)] if type(axis) is int else []
+        shape = next((shape for shape in shapes if shape[axis] != length), None)
+        if shape is None:
+            continue
+        where = format_path(path)
+        none = f"None if it is not mapped{_code_of_axes(lift, path, None)}"
+        if length in shape:
+            fitting = shape.index(length)
+            code = _code_of_axes(lift, path, fitting)
+            return f"Give {where} the axis {fitting}, which has {length}{code}, or {none}"
+        return f"Give {where} the length {length} along its axis {axis}, or the axis {none}"
+    return "Give what is not mapped the axis None"
+
+
+def _code_of_axes(lift: AxesLift, path: Path, axis: int | None) -> str:
+    """Returns the option with another axis for an argument, as code; nothing if it is unclear."""
+    option, given = lift.options[0], lift.in_prefix
+    names = parameters_of(lift.f)[0][lift.bound :]
+    if len(path) != 1 or path[0] not in names or type(given) not in (int, tuple):
+        return ""
+    axes = list(given) if isinstance(given, tuple) else [given] * len(names)
+    at = names.index(path[0])
+    if at >= len(axes) or type(axes[at]) is not int or not all(_is_plain(x) for x in axes):
+        return ""
+    axes[at] = axis
+    return f", `{option}=({', '.join(map(repr, axes))}{',' * (len(axes) == 1)})`"
+
+
+def _is_plain(axis: Any) -> bool:
+    """Says whether an axis is shown as the code that makes it."""
+    return axis is None or type(axis) is int
 
 
 def _missing_axis(lift: AxesLift, path: Any, value: Any, axis: int, shape: Any) -> str:
@@ -181,8 +218,7 @@ def _missing_axis(lift: AxesLift, path: Any, value: Any, axis: int, shape: Any) 
         )
     carried = ", or nnx.Carry if it is carried" if lift.transform == "scan" else ""
     return (
-        f"{text}. Give it the axis None{carried}, or stack what belongs together: "
-        f"{lift.signature()}"
+        f"{text}. Give it the axis None{carried}, or stack what belongs together:{lift.signature()}"
     )
 
 
@@ -241,7 +277,7 @@ class MapLift(AxesLift):
         for key in (*self.in_keys, *self.out_keys):
             if key is not None and (not isinstance(key, kind) or isinstance(key, bool)):
                 raise TypeError(
-                    f"nnx.{self.transform} of {self.name!r} takes {what} or None, found {key!r}: "
+                    f"nnx.{self.transform} of {self.name!r} takes {what} or None, found {key!r}:"
                     f"{self.signature()}"
                 )
 
@@ -429,7 +465,7 @@ def pmap(
         if length is not None and length > number:
             raise PrefixError(
                 f"nnx.pmap of {lift.name!r} maps over {length} slices, one for each device, "
-                f"but there are {number} devices: {lift.signature()}"
+                f"but there are {number} devices:{lift.signature()}"
             )
         # One for each array: `jax.pmap` forgets an axis where another list is empty.
         keys = zip(lift.in_keys, call.groups, strict=True)

@@ -115,7 +115,7 @@ def _check_shards(call: Call, lift: ShardLift, mesh: Any) -> None:
         if unknown:
             raise PrefixError(
                 f"nnx.shard_map of {lift.name!r}: {key!r} names the axis {unknown[0]!r}, but the "
-                f"mesh has {', '.join(map(repr, sizes)) or 'none'}: {lift.signature()}"
+                f"mesh has {', '.join(map(repr, sizes)) or 'none'}:{lift.signature()}"
             )
     for path, value, spec in call.entries:
         for leaf in jax.tree.leaves(value) if spec else ():
@@ -123,7 +123,7 @@ def _check_shards(call: Call, lift: ShardLift, mesh: Any) -> None:
             if len(spec) > len(shape):
                 raise PrefixError(
                     f"nnx.shard_map of {lift.name!r} splits {format_path(path)} as {spec!r}, but "
-                    f"its shape is {shape}: {lift.signature()}"
+                    f"its shape is {shape}:{lift.signature()}"
                 )
             for length, names in zip(shape, map(as_tuple, spec), strict=False):
                 number = math.prod(sizes[name] for name in names)
@@ -131,5 +131,5 @@ def _check_shards(call: Call, lift: ShardLift, mesh: Any) -> None:
                     raise PrefixError(
                         f"nnx.shard_map of {lift.name!r} splits {format_path(path)} of shape "
                         f"{shape} as {spec!r} into {number} parts, which {length} cannot be "
-                        f"divided by. Pad it, or split another axis: {lift.signature()}"
+                        f"divided by. Pad it, or split another axis:{lift.signature()}"
                     )

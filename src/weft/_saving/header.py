@@ -141,6 +141,18 @@ class Header:
                 self._map.madvise(mmap.MADV_DONTNEED, start, size)
 
 
+def is_tensor_file(file: Path) -> bool:
+    """Says whether a file begins as those of safetensors do: a length that fits, and JSON.
+
+    Raises:
+      OSError: if it cannot be read.
+    """
+    with file.open("rb") as stream:
+        start = stream.read(9)
+        size = os.fstat(stream.fileno()).st_size
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= size - 8
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
     if len(record) != len(pairs):

@@ -30,6 +30,7 @@ class IndexedFiles:
       file: its name.
       facts: what is known of each leaf.
       shared: further paths; there are none.
+      names: by name the path of each leaf.
       meta: the `metadata` of the index.
 
     Raises:
@@ -39,6 +40,7 @@ class IndexedFiles:
     """
 
     facts: dict[Path, Fact]
+    names: dict[str, Path]
     meta: Any
 
     def __init__(self, file: FilePath):
@@ -46,12 +48,13 @@ class IndexedFiles:
         self.shared: dict[Path, Path] = {}
         weight_map = self._read_index()
         files = {shard: TensorFile(file.parent / shard) for shard in self._checked(weight_map)}
-        self.facts, self._opened = {}, {}
+        self.facts, self._opened, self.names = {}, {}, {}
         for name, shard in weight_map.items():
             path, opened = names.path_of(name), files[shard]
             if path not in opened.facts:
                 raise CheckpointError(f"{file} has {name!r} in {shard}, where it is not")
             self.facts[path], self._opened[path] = opened.facts[path], opened
+            self.names[name] = path
 
     def _read_index(self) -> dict[str, str]:
         if self.file.stat().st_size > LIMIT_INDEX:

@@ -91,7 +91,7 @@ class Manifest:
         file = folder / NAME
         try:
             data = file.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise damaged(folder, f"{NAME} is missing") from None
         at = len(_START) + 8
         text = data[at + len(_MIDDLE) : -len(_END)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, NamedSharding
 
 from weft._core.errors import StructureError
-from weft._core.path import format_path
+from weft._core.path import Path, format_path
 from weft._saving.dtypes import DTYPES
 from weft._saving.facts import Fact, fits
 
@@ -68,6 +69,28 @@ def _on_devices_of_all(value: np.ndarray, key: str | None, weak: bool, sharding:
         return jax.jit(lambda: jnp.asarray(number), out_shardings=sharding)()
     made = jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
     return made if key is None else jax.random.wrap_key_data(made, impl=key)
+
+
+def check_places(olds: Mapping[Path, Any], wanted: Mapping[Path, Fact]) -> None:
+    """Raises StructureError where a sharding of the objects cannot be that of what they hold.
+
+    Args:
+      olds: the leaves to replace; may be abstract.
+      wanted: what is known of those that are replaced.
+    """
+    faults = []
+    for path, fact in wanted.items():
+        sharding = sharding_of(olds[path])
+        try:
+            if sharding is not None:
+                sharding.shard_shape(fact.shape)
+        except (ValueError, IndexError) as error:  # not divisible, or of more axes
+            faults.append(f"{format_path(path)}, {fact}: {error}")
+    if faults:
+        raise StructureError(
+            "the objects ask for shardings that arrays of their shapes cannot have, and nothing "
+            "was written:\n  " + "\n  ".join(faults) + "\nmake them for another mesh, or without"
+        )
 
 
 def sharding_of(old: Any) -> Any:

@@ -8,11 +8,13 @@ Folders that come to their place as a whole use the same temporary ones.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import re
 import shutil
 import socket
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -33,14 +35,13 @@ def replacing(file: Path) -> Iterator[Path]:
     """
     try:
         file = Path(os.path.realpath(file))  # a link stays one
-        if file.is_dir():
-            raise IsADirectoryError(21, os.strerror(21))
+        mode = _mode_of(file)
         remove_leftovers(file.parent, re.escape(file.name))
         folder = make_folder(file)
         try:
             part = folder / "data"
             yield part
-            os.chmod(part, folder.stat().st_mode & 0o666)
+            os.chmod(part, folder.stat().st_mode & 0o666 if mode is None else mode)
             sync_file(part)
             os.replace(part, file)
         finally:
@@ -50,6 +51,22 @@ def replacing(file: Path) -> Iterator[Path]:
         error.filename = str(file)
         del error.filename2  # or the message has an arrow to it
         raise
+
+
+def _mode_of(file: Path) -> int | None:
+    """Returns the permissions that a file has and keeps; None if there is none.
+
+    Raises:
+      OSError: if it is none, or not to be written to: a folder that can be written to would let it
+        be replaced all the same.
+    """
+    if file.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not file.exists():
+        return None
+    if not os.access(file, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return stat.S_IMODE(file.stat().st_mode)
 
 
 def remove_leftovers(folder: Path, names: str) -> None:

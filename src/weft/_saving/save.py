@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
@@ -14,12 +15,13 @@ from weft._core.errors import CheckpointError
 from weft._core.path import Path, format_path
 from weft._core.tracebacks import boundary
 from weft._graph import State, from_flat_state
-from weft._saving import names, tensor_file
+from weft._saving import tensor_file
 from weft._saving.collect import collect, match_objects
 from weft._saving.facts import Fact, is_key
+from weft._saving.header import is_tensor_file
 from weft._saving.index import INDEX, IndexedFiles
 from weft._saving.meta import check_meta
-from weft._saving.place import place
+from weft._saving.place import check_places, place
 from weft._saving.replacing import replacing
 from weft._saving.torch_file import SUFFIXES, TorchFile
 
@@ -87,10 +89,12 @@ def load(file: str | os.PathLike[str], /) -> SavedFile:
     Args:
       file: its name; of any safetensors file, whoever wrote it, of an index of several
         (`model.safetensors.index.json`), of a folder with either, or of a file of PyTorch (`.pt`,
-        `.pth`, `.bin`, `.ckpt`), which takes PyTorch 2.10 and may hold nothing but weights.
+        `.pth`, `.bin`, `.ckpt`), which takes PyTorch 2.10 and may hold nothing but weights. A
+        safetensors file may have any name.
 
     Returns:
-      Its arrays by name. They are mapped from the file, and checked, when they are asked for.
+      Its arrays by name, in a file of others by the names that they have there. They are mapped
+      from the file, and checked, when they are asked for.
 
     Raises:
       CheckpointError: if the file is damaged, none of this format, or of a newer version of it.
@@ -125,7 +129,8 @@ def open_any(file: FilePath) -> Opened:
         (file,) = found
     if file.name.endswith(INDEX):
         return IndexedFiles(file)
-    return TorchFile(file) if file.suffix in SUFFIXES else tensor_file.TensorFile(file)
+    is_pickle = file.suffix in SUFFIXES and not is_tensor_file(file)
+    return TorchFile(file) if is_pickle else tensor_file.TensorFile(file)
 
 
 class SavedFile(Mapping[str, Any]):
@@ -154,9 +159,14 @@ class SavedFile(Mapping[str, Any]):
     def __init__(self, opened: Opened):
         self.opened = opened
         self.meta = opened.meta
-        self.paths = {names.name_of(path): path for path in opened.facts}
+        self.paths = opened.names
 
+    @boundary
     def __getitem__(self, name: str) -> Any:
+        if name not in self.paths:
+            some = ", ".join([*itertools.islice(self.paths, 10)])
+            more = f" and {len(self) - 10} more: `list(saved)`" if len(self) > 10 else ""
+            raise KeyError(f"{self.opened.file} has no {name!r}; it has {some or 'nothing'}{more}")
         path = self.paths[name]
         value, key = self.opened.read(path, copy=False), self.opened.facts[path].key
         return value if key is None else jax.random.wrap_key_data(value, impl=key)
@@ -203,7 +213,8 @@ def restore(
 
     Args:
       file: its name. Files of others fit if the names do.
-      strict: whether every leaf must have been saved, and everything saved be asked for.
+      strict: whether every leaf must have been saved, and everything saved be asked for; False
+        takes what is in both, which must be something.
       cast: whether arrays are converted to the dtype of those they replace.
       **objects: by the names they were saved by, objects of the same structure. None for one that
         was saved and is not wanted: `nnx.restore(file, model=model, optimizer=None)`.
@@ -240,8 +251,9 @@ def restore(
         call="nnx.restore(file, ",
         load=" or take it from `nnx.load(file)[{!r}]`",
     )
-    values = _read(opened, sources, wanted, found.placed())
-    found.write(values)
+    olds = found.placed()
+    check_places(olds, {path: wanted[path] for path in sources})
+    found.write(_read(opened, sources, wanted, olds))
     return opened.meta
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -15,7 +16,7 @@ def steps_in(folder: Path) -> dict[int, list[Path]]:
     """Returns the folders of each step, in the order of the steps, the newest of a step last."""
     found: dict[int, list[tuple[int, Path]]] = {}
     for name in os.listdir(folder):
-        if re.fullmatch(_NAMES, name):
+        if re.fullmatch(_NAMES, name) and (folder / name).is_dir():
             step, _, time = name.partition(".")
             found.setdefault(int(step), []).append((int(time or 0), folder / name))
     return {step: [path for _, path in sorted(found[step])] for step in sorted(found)}
@@ -46,7 +47,8 @@ def remove(place: Path) -> None:
     """Removes the folder of a step, which vanishes at once."""
     trash = make_folder(place)
     try:
-        os.rename(place, trash)  # an empty folder gives way
+        with contextlib.suppress(FileNotFoundError):  # somebody else has removed it
+            os.rename(place, trash)  # an empty folder gives way
     finally:
         remove_folder(trash)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,6 +29,23 @@ def _orbax() -> Any:
 def check_installed() -> None:
     """Raises ModuleNotFoundError, which says what to install, if Orbax is missing."""
     _orbax()
+
+
+_PATTERN = set("*?[\\") - {os.sep}
+
+
+def check_folder(folder: Path) -> None:
+    """Raises ValueError for a folder in which Orbax would save what it cannot find again.
+
+    It looks for what its processes have written by patterns that begin with the folder's name, and
+    if there is nothing it says so in its log, and ends well.
+    """
+    found = sorted(_PATTERN.intersection(str(folder)))
+    if found:
+        raise ValueError(
+            f"{folder} cannot have checkpoints: Orbax, which writes them, takes {' '.join(found)} "
+            "for a pattern; give a folder without, such as `str(folder).replace('[', '(')`"
+        )
 
 
 def _context() -> Any:

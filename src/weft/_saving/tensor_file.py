@@ -153,6 +153,7 @@ class TensorFile:
       file: its name.
       facts: what is known of each leaf.
       shared: further paths.
+      names: by name the path of each leaf; those of a foreign file are its own.
       meta: the user's facts; those of a foreign file are its own metadata.
 
     Raises:
@@ -162,6 +163,7 @@ class TensorFile:
 
     facts: dict[Path, Fact]
     shared: dict[Path, Path]
+    names: dict[str, Path]
     meta: Any
 
     def __init__(self, file: FilePath):
@@ -218,6 +220,7 @@ class TensorFile:
             self.facts[fact.path] = fact
         pairs = record["shared"]
         self.shared = {names.from_json(path): names.from_json(first) for path, first in pairs}
+        self.names = {names.name_of(path): path for path in self.facts}
         self.meta = record["meta"]
 
     def _check_agreement(self, name: str, fact: Fact, tensor: Tensor) -> None:
@@ -227,7 +230,7 @@ class TensorFile:
             raise self._damaged(f"the header says {tensor.dtype}{list(tensor.shape)} of {name!r}")
 
     def _take_as_foreign(self) -> None:
-        self.facts, self.shared = {}, {}
+        self.facts, self.shared, self.names = {}, {}, {}
         self.meta = self._header.metadata
         for name, tensor in self._header.tensors.items():
             path = names.path_of(name)
@@ -238,7 +241,7 @@ class TensorFile:
                     f"{', '.join(FORMAT_DTYPES)}"
                 )
             self.facts[path] = Fact(path, dtype.name, tensor.shape)
-            self._tensors[path] = name, None
+            self._tensors[path], self.names[name] = (name, None), path
 
     def read(self, path: Path, *, copy: bool) -> Any:
         """Returns a number, or an array as it was saved; of keys their data.

@@ -11,6 +11,7 @@ import numpy as np
 
 from weft._core.errors import CheckpointError
 from weft._core.path import Path
+from weft._saving import names
 from weft._saving.facts import Fact, fact_of
 
 SUFFIXES = {".pt", ".pth", ".bin", ".ckpt"}
@@ -27,6 +28,7 @@ class TorchFile:
       file: its name.
       facts: what is known of each leaf.
       shared: further paths; there are none.
+      names: by name the path of each leaf.
       meta: nothing.
 
     Raises:
@@ -44,6 +46,7 @@ class TorchFile:
         self._arrays: dict[Path, np.ndarray] = {}
         for path, array in _arrays_in(_load(file), ()):
             self.facts[path], self._arrays[path] = fact_of(path, array), array
+        self.names = {names.name_of(path): path for path in self.facts}
 
     def read(self, path: Path, *, copy: bool) -> Any:
         """Returns an array; see `TensorFile.read`."""

@@ -6,8 +6,8 @@ model), `learner` (all of it as one object, with `groups` of parameters and a `l
 `metrics` (sums over batches that become figures); then `run`, the loop, and what it is made of, of
 which every part can be used alone: `loader` and `feed` (batches and the place among them),
 `scan_steps` (several in one call), `values` and `history` (what is logged), `progress` and `sinks`
-(where it is shown), `nan_guard` and `undo`, `signals`, `lock`, `agreement` (of several processes),
-`commits` over `checkpoints`, `profile_window`.
+(where it is shown), `whole` (numbers that a caller gives), `nan_guard` and `undo`, `signals`,
+`lock`, `agreement` (of several processes), `commits` over `checkpoints`, `profile_window`.
 
 Each name is imported when it is first used; type checkers read them in `__init__.pyi`.
 """

@@ -16,11 +16,13 @@ from weft._core.tracebacks import boundary, warn
 from weft._saving import processes, read_step, steps, storage
 from weft._saving.collect import collect, match_objects
 from weft._saving.manifest import Manifest, NewerFormatError
-from weft._saving.meta import check_meta
+from weft._saving.meta import check_meta, metrics_of
+from weft._saving.place import check_places
 from weft._saving.write_step import Writing
 from weft.train.history import sign_of
+from weft.train.whole import whole
 
-RESTORE_OPTIONS = {"step", "strict", "cast"}
+RESTORE_OPTIONS = {"self", "step", "strict", "cast"}
 
 
 class Checkpoints:
@@ -40,7 +42,8 @@ class Checkpoints:
       mode: "max" or "min": which is better.
 
     Raises:
-      ValueError: for another mode, or to keep none.
+      ValueError: for another mode, to keep none, or a folder of which the name is a pattern (`*`,
+        `?`, `[`).
       ModuleNotFoundError: without Orbax.
       OSError: if the folder cannot be made.
 
@@ -67,10 +70,12 @@ class Checkpoints:
         best: str | None = None,
         mode: str = "max",
     ):
-        if keep < 1:
-            raise ValueError(f"keep must be at least 1, found {keep!r}")
+        keep = whole("keep", keep)
+        if not isinstance(best, (str, type(None))):
+            raise TypeError(f"best must be the name of a metric, such as 'val/acc'; found {best!r}")
         storage.check_installed()
         self._folder, self._keep = Path(os.path.abspath(folder)), keep
+        storage.check_folder(self._folder)
         self._best, self._sign = best, sign_of(mode)
         self._writing: Writing | None = None
         self._manifests: dict[Path, Manifest] = {}
@@ -186,17 +191,25 @@ class Checkpoints:
             arrays.
 
         Raises:
-          TypeError: for what cannot be saved; names the path.
-          ValueError: for a negative step.
+          TypeError: for what cannot be saved, which is named, and metrics that are no numbers.
+          ValueError: for a step that is no whole number from 0 on.
           OSError: if this save cannot begin, or the one before has failed; older steps are as they
             were.
         """
+        self._save_all(step, objects, meta, metrics)
+
+    def _save_all(
+        self,
+        step: int,
+        objects: Mapping[str, Any],
+        meta: Any,
+        metrics: Mapping[str, float] | None,
+    ) -> None:
+        """Saves objects of any names, also those of the options of `save`."""
         self.wait()
-        if isinstance(step, bool) or not hasattr(step, "__index__") or step < 0:
-            raise ValueError(f"step must be a whole number from 0 on, found {step!r}")
-        step = step.__index__()
+        step = whole("step", step, 0)
         check_meta(meta)
-        numbers = {name: float(value) for name, value in (metrics or {}).items()}
+        numbers = metrics_of({} if metrics is None else metrics)
         found, facts = collect(objects, RESTORE_OPTIONS, "Checkpoints.restore")
         self._writing = Writing(
             self._folder, step, found, facts, meta, numbers, lambda: self._prune(step)
@@ -257,7 +270,8 @@ class Checkpoints:
 
         Args:
           step: which; None for the newest that is not damaged.
-          strict: whether every leaf must have been saved, and everything saved be asked for.
+          strict: whether every leaf must have been saved, and everything saved be asked for; False
+            takes what is in both, which must be something.
           cast: whether arrays are converted to the dtype of those they replace.
           **objects: by the names they were saved by, objects of the same structure. None for one
             that was saved and is not wanted.
@@ -273,7 +287,7 @@ class Checkpoints:
         """
         self.wait()
         if step is not None:
-            return self._restore(step, objects, strict, cast)
+            return self._restore(whole("step", step, 0), objects, strict, cast)
         while True:
             newest = self._newest_of_first()
             try:
@@ -315,9 +329,10 @@ class Checkpoints:
             objects,
             strict=strict,
             cast=cast,
-            call="checkpoints.restore(",
+            call=f"train.Checkpoints({str(self._folder)!r}).restore(",
             load="",
         )
-        values = read_step.read(place, manifest, sources, wanted, found.placed())
-        found.write(values)
+        olds = found.placed()
+        check_places(olds, {path: wanted[path] for path in sources})
+        found.write(read_step.read(place, manifest, sources, wanted, olds))
         return manifest.meta

@@ -11,7 +11,10 @@ from typing import Any
 import jax
 
 from weft._core.errors import StructureError
-from weft.train.checkpoints import Checkpoints
+from weft._core.path import format_path
+from weft._saving.collect import describe
+from weft._saving.meta import check_meta
+from weft.train.checkpoints import RESTORE_OPTIONS, Checkpoints
 from weft.train.feed import Feed
 from weft.train.history import History
 from weft.train.lock import Lock
@@ -55,11 +58,12 @@ class Commits:
         self.history = History()
         self.last: int | None = None
         self._folder, self._objects, self._feed = folder, objects, feed
-        self._facts = json.loads(json.dumps(dict(facts)))
+        self._facts = _checked_facts(facts)
         self._lock: Lock | None = None
         self._checkpoints: Checkpoints | None = None
         if folder is None:
             return
+        _check_objects(objects)
         folder.mkdir(parents=True, exist_ok=True)
         if is_first_process():
             self._lock = Lock(folder / "lock")
@@ -149,7 +153,7 @@ class Commits:
             **more,
         }
         metrics = rows[-1][1] if rows and rows[-1][0] == step else {}
-        checkpoints.save(step, meta=meta, metrics=metrics, **self._objects)
+        checkpoints._save_all(step, self._objects, meta, metrics)
 
     def roll_back(self) -> int:
         """Restores the objects alone from the last commit, which there is; returns its step."""
@@ -174,7 +178,7 @@ class Commits:
         faults = [
             f"{name}: then {then.get(name)!r}, now {self._facts.get(name)!r}"
             for name in sorted(then.keys() | self._facts)
-            if then.get(name) != self._facts.get(name)
+            if json.dumps(then.get(name)) != json.dumps(self._facts.get(name))  # NaN is NaN
         ]
         if faults:
             raise StructureError(
@@ -189,6 +193,27 @@ class Commits:
                 f"{self._folder} is at step {then} already, and steps={steps} is less: give "
                 f"as many or more, `steps={then}`, or another folder"
             )
+
+
+def _check_objects(objects: Mapping[str, Any]) -> None:
+    """Raises TypeError now, and not after hours, for what could not be saved or restored."""
+    found, _ = describe(objects, RESTORE_OPTIONS, "Checkpoints.restore", "facts")
+    for path in found.fixed():
+        raise TypeError(
+            f"{format_path(path)} is an array that no loop can change in place: hold it in an "
+            "`nnx.Variable`, and the Variable in what is given as `state`"
+        )
+
+
+def _checked_facts(facts: Mapping[str, Any]) -> Any:
+    """Returns facts as they come back from JSON."""
+    if not isinstance(facts, Mapping):
+        raise TypeError(
+            f"facts must be named, `facts={{'seed': 0}}`; found a {type(facts).__name__}"
+        )
+    facts = dict(facts)
+    check_meta(facts, "facts")
+    return json.loads(json.dumps(facts))
 
 
 def is_first_process() -> bool:

@@ -6,13 +6,15 @@ import base64
 import contextlib
 import importlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from weft._core.errors import StructureError
+from weft._saving.facts import is_key
 
 # How a source of batches says and hears where it is: grain's way and that of PyTorch's loaders.
 _WAYS = (("get_state", "set_state"), ("state_dict", "load_state_dict"))
@@ -34,7 +36,7 @@ class Feed:
     """
 
     def __init__(self, data: Iterable[Any], *, again: bool = True):
-        if not isinstance(data, Iterable):
+        if not isinstance(data, Iterable) or isinstance(data, (Mapping, str, bytes)):
             raise TypeError(
                 f"data must be an iterable of batches, found {type(data).__name__}: give a list, a "
                 "`train.Loader((images, labels), batch_size=64)` or any other loader"
@@ -48,13 +50,19 @@ class Feed:
         """Returns the next batch.
 
         Raises:
-          StopIteration: if there is none.
+          StopIteration: if there is none any more.
+          ValueError: if there never was one, of data that is not used up by going through it.
         """
         if self._iterator is None:
             self._iterator = iter(self.data)
         try:
             batch = next(self._iterator)
         except StopIteration:
+            if not self.drawn and not isinstance(self.data, Iterator):
+                raise ValueError(
+                    f"data has no batch, as it is an empty {type(self.data).__name__}: give one "
+                    "that has, such as a `train.Loader((images, labels), batch_size=64)`"
+                ) from None
             if not self._again:
                 raise
             self._iterator = iter(self.data)
@@ -81,18 +89,18 @@ class Feed:
 
         Raises:
           StopIteration: if there is none. There are fewer than asked for where the data ends.
-          StructureError: if they differ in structure or shape.
+          StructureError: if they differ in structure, shape or dtype.
         """
         batches = [self.draw()]
         with contextlib.suppress(StopIteration):
             while len(batches) < count:
                 batches.append(self.draw())
         try:
-            return jax.tree.map(lambda *arrays: np.stack(arrays), *batches), len(batches)
+            return jax.tree.map(_stacked, *batches), len(batches)
         except ValueError as error:
             raise StructureError(
-                f"{len(batches)} batches that go into one call must have equal structures and "
-                f"shapes: {error}. Leave a smaller last batch out "
+                f"{len(batches)} batches that go into one call must have equal structures, shapes "
+                f"and dtypes: {error}. Leave a smaller last batch out "
                 "(`train.Loader(..., drop_last=True)`), or set `steps_per_call=1`"
             ) from None
 
@@ -107,10 +115,7 @@ class Feed:
         return None
 
     def _length(self) -> int | None:
-        try:
-            return len(self.data)  # type: ignore[arg-type]
-        except TypeError:
-            return None
+        return length_of(self.data)
 
     def state(self) -> dict[str, Any]:
         """Returns the position in the data, in terms of JSON."""
@@ -141,12 +146,46 @@ class Feed:
                 "another folder"
             )
         if found is None:
-            while self.drawn < state["drawn"]:
-                self.draw()
+            self._go_to(state["drawn"])
         else:
             owner, _, put = found
             getattr(owner, put)(from_json(state["own"]))
         self.drawn = state["drawn"]
+
+    def _go_to(self, drawn: int) -> None:
+        """Draws batches until there have been so many."""
+        while self.drawn < drawn:
+            try:
+                self.draw()
+            except StopIteration:
+                raise StructureError(
+                    f"the data ended after {self.drawn} batches, and the run had drawn {drawn} of "
+                    "them when it was saved: give the same data, from its beginning, or begin in "
+                    "another folder"
+                ) from None
+
+
+def length_of(data: Any) -> int | None:
+    """Returns how many batches data has, or None if it does not tell."""
+    try:
+        return len(data)
+    except (TypeError, NotImplementedError, OverflowError):  # it has no end, or does not know it
+        return None
+
+
+def _stacked(*arrays: Any) -> Any:
+    """Returns arrays as one, in the memory of the host unless they are random keys.
+
+    Raises:
+      ValueError: if they are of different shapes or dtypes.
+    """
+    if is_key(arrays[0]):
+        return jnp.stack(arrays)
+    hosts = [np.asarray(array) for array in arrays]
+    dtypes = sorted({str(host.dtype) for host in hosts})
+    if len(dtypes) > 1 and hosts[0].dtype.kind not in "SU":
+        raise ValueError(f"found the dtypes {' and '.join(dtypes)}")
+    return np.stack(hosts)
 
 
 def to_json(value: Any) -> Any:

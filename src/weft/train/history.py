@@ -6,13 +6,24 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
 from weft._core.errors import StructureError
 from weft._saving.replacing import replacing
+from weft.train.whole import whole
 
 Row = dict[str, float]
+_OWN = ("step", "time")
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError for a name that each row has of its own."""
+    if name in _OWN:
+        raise ValueError(
+            f"{name!r} cannot be logged: each row has a {name} of its own; give it another name"
+        )
 
 
 class History:
@@ -51,16 +62,15 @@ class History:
         lines = file.read_bytes().splitlines()
         for number, line in enumerate(lines, 1):
             try:
-                record = json.loads(line)
-                step, when = record.pop("step"), record.pop("time")
-            except (ValueError, KeyError, AttributeError):
+                step, when, row = _row(line)
+            except ValueError:
                 if number == len(lines):
                     break
                 raise StructureError(
-                    f"{file}, line {number}: expected a JSON object with step and time, found "
-                    f"{line[:80]!r}: mend or delete the line"
+                    f"{file}, line {number}: expected a JSON object with step, time and numbers, "
+                    f"found {line[:80]!r}: mend or delete the line"
                 ) from None
-            self.rows.append((step, record))
+            self.rows.append((step, row))
             self._times.append(when)
 
     def __getitem__(self, name: str) -> dict[int, float]:
@@ -80,8 +90,16 @@ class History:
           row: its numbers.
 
         Raises:
+          ValueError: for an earlier step, and for the names "step" and "time".
           OSError: if the file cannot be written; `sync` writes what is missing.
         """
+        if self.rows and step < self.rows[-1][0]:
+            raise ValueError(
+                f"rows come in the order of their steps: found one of {step} after "
+                f"{self.rows[-1][0]}; `history.cut({step})` forgets what is after it"
+            )
+        for name in row:
+            check_name(name)
         self.rows.append((step, row))
         self._times.append(time.time())
         if self._file is not None:
@@ -138,11 +156,30 @@ class History:
         stream.write(json.dumps({"step": step, "time": self._times[i], **row}) + "\n")
 
 
-def is_stale(values: list[float], *, patience: int, mode: str, min_delta: float = 0.0) -> bool:
+def _row(line: bytes) -> tuple[int, float, Row]:
+    """Returns the step, time and numbers in a line, or raises ValueError."""
+    record = json.loads(line)
+    is_row = isinstance(record, dict) and record.keys() >= set(_OWN)
+    if not is_row or not all(type(value) in (int, float) for value in record.values()):
+        raise ValueError("no row")
+    step, when = record.pop("step"), record.pop("time")
+    if type(step) is not int:
+        raise ValueError("no step")
+    return step, when, record
+
+
+def is_stale(
+    values: Iterable[float] | Mapping[int, float],
+    *,
+    patience: int,
+    mode: str,
+    min_delta: float = 0.0,
+) -> bool:
     """Says whether the last values brought nothing better than those before.
 
     Args:
-      values: in the order in which they came; one that is not a number is no better than any.
+      values: in the order in which they came, or by step as in a `History`; one that is not a
+        number is no better than any.
       patience: how many values in a row may be no better than the best before them.
       mode: "min" or "max": which is better.
       min_delta: by how much a value must be better, to count.
@@ -151,7 +188,7 @@ def is_stale(values: list[float], *, patience: int, mode: str, min_delta: float 
       Whether that many have come since the best one.
 
     Raises:
-      ValueError: for another mode.
+      ValueError: for another mode, or a patience below 1.
 
     Example:
       >>> from weft import train
@@ -159,8 +196,8 @@ def is_stale(values: list[float], *, patience: int, mode: str, min_delta: float 
       True
     """
     best, since = None, 0
-    sign = sign_of(mode)
-    for value in values:
+    sign, patience = sign_of(mode), whole("patience", patience)
+    for value in values.values() if isinstance(values, Mapping) else values:
         if value == value and (best is None or sign * (value - best) > min_delta):
             best, since = value, 0
         else:

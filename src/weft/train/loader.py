@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
 
 from weft._core.errors import StructureError
+from weft.train.whole import whole
 
 T = TypeVar("T")
 
@@ -33,7 +34,9 @@ class Loader(Generic[T]):
         False the last batch is smaller, and a compiled step is compiled once more for it.
 
     Raises:
-      ValueError: if there are no arrays, their lengths differ, or they make no batch.
+      TypeError: for what is no array.
+      ValueError: if there are no arrays, their lengths differ, or they make no batch; for a seed
+        below 0.
 
     Example:
       >>> import numpy as np
@@ -55,14 +58,17 @@ class Loader(Generic[T]):
         drop_last: bool = True,
     ):
         leaves = jax.tree.leaves(arrays)
-        lengths = sorted({len(leaf) for leaf in leaves})
+        lengths = sorted({_length(leaf) for leaf in leaves})
         if len(lengths) != 1:
             raise ValueError(
                 "Loader needs arrays with as many examples each, along the first axis; found "
                 + (f"lengths {lengths}" if lengths else "no array")
             )
-        whole, rest = divmod(lengths[0], batch_size) if batch_size > 0 else (0, 0)
-        self._batches = whole if drop_last or not rest else whole + 1
+        batch_size, seed = whole("batch_size", batch_size), whole("seed", seed, 0)
+        full, rest = divmod(lengths[0], batch_size)
+        self._batches = full if drop_last or not rest else full + 1
+        if not lengths[0]:
+            raise ValueError("Loader finds no examples: the arrays have the length 0")
         if not self._batches:
             raise ValueError(
                 f"Loader finds no batch of {batch_size} in {lengths[0]} examples: give a "
@@ -73,8 +79,8 @@ class Loader(Generic[T]):
             "examples": lengths[0],
             "batch_size": batch_size,
             "seed": seed,
-            "shuffle": shuffle,
-            "drop_last": drop_last,
+            "shuffle": bool(shuffle),
+            "drop_last": bool(drop_last),
         }
         self.position = 0
 
@@ -114,6 +120,8 @@ class Loader(Generic[T]):
         Raises:
           StructureError: if that one had other batches or another order; nothing is changed.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"expected what `state_dict` returned, found a {type(state).__name__}")
         faults = [
             f"{name}: then {state.get(name)!r}, now {now!r}"
             for name, now in self._facts.items()
@@ -125,4 +133,18 @@ class Loader(Generic[T]):
                 + "\n  ".join(faults)
                 + "\ngive it the same arguments and as many examples, or begin in another folder"
             )
-        self.position = state["position"]
+        self.position = whole("the position in a Loader's state", state.get("position"), 0)
+
+
+def _length(array: Any) -> int:
+    """Returns how many examples an array has.
+
+    Raises:
+      TypeError: if it is none, or has no axes.
+    """
+    if not getattr(array, "shape", ()) or not hasattr(array, "__getitem__"):
+        raise TypeError(
+            f"Loader takes arrays, or a tree of them, whose first axis is that of the examples; "
+            f"found a {type(array).__name__}: `np.asarray(x)`"
+        )
+    return len(array)

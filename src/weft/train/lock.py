@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import warnings
+import weakref
 from pathlib import Path
 from typing import IO
 
@@ -33,7 +34,8 @@ class Lock:
     """A file that the system locks for this process, and that says which process that is.
 
     The system forgets the lock when the process ends, however it ends, so that one that was killed
-    keeps nobody out. Who takes over after a process of another machine is told so, as not every
+    keeps nobody out; nor do processes that it has forked, such as workers that load data, which may
+    outlive it. Who takes over after a process of another machine is told so, as not every
     shared file system locks across machines.
 
     Args:
@@ -52,7 +54,7 @@ class Lock:
         """
         if self._held is not None:
             return
-        held = self.file.open("a+", encoding="utf-8")
+        held = self.file.open("a+", encoding="utf-8", errors="replace")
         is_free = _lock(held)
         held.seek(0)
         before = _holder(held.read())
@@ -63,9 +65,10 @@ class Lock:
                 f"{before.get('host', 'an unknown machine')}: end that run, or give this one "
                 "another folder"
             )
-        if before and before["host"] != socket.gethostname():
+        if before and before.get("host") != socket.gethostname():
             warnings.warn(
-                f"{self.file.parent} was left by process {before['pid']} on {before['host']}, "
+                f"{self.file.parent} was left by process {before.get('pid', 'unknown')} on "
+                f"{before.get('host', 'an unknown machine')}, "
                 "which is taken to be over: this run goes on in its place",
                 stacklevel=3,
             )
@@ -73,6 +76,7 @@ class Lock:
         json.dump({"pid": os.getpid(), "host": socket.gethostname()}, held)
         held.flush()
         self._held = held
+        _locks.add(self)
 
     def release(self) -> None:
         """Lets others have the lock."""
@@ -85,8 +89,24 @@ class Lock:
 
 def _holder(text: str) -> dict[str, object]:
     with contextlib.suppress(ValueError):  # empty, or written when the machine went down
-        return json.loads(text)
+        holder = json.loads(text)
+        return holder if isinstance(holder, dict) else {}
     return {}
+
+
+_locks: weakref.WeakSet[Lock] = weakref.WeakSet()
+
+
+def _forget_in_child() -> None:
+    """Closes the files in a process that was forked: the lock is there as long as one is open."""
+    for lock in _locks:
+        held, lock._held = lock._held, None
+        if held is not None:
+            held.close()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def _lock(file: IO[str]) -> bool:

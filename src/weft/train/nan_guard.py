@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from weft._core.errors import WeftError
-from weft._core.path import format_path
+from weft._core.path import Path, format_path
 from weft._saving.leaves import leaves_of
 from weft.train.undo import Undo
 
@@ -99,16 +99,17 @@ class NaNGuard:
             helped = f" {self._action!r} has not helped {_IN_A_ROW} times in a row." * (
                 self._action != "raise"
             )
+            others = [f"`on_nan={x!r}`" for x in ("skip", "rollback") if x != self._action]
             raise NaNError(
                 f"{message}.{helped} {self._where()} Try a lower learning rate, "
-                "`optax.clip_by_global_norm(1.0)`, or `on_nan='skip'` or `'rollback'`"
+                f"`optax.clip_by_global_norm(1.0)`, or {' or '.join(others)}"
             )
         if self._undo is not None:
             self._undo.put_back()
             done = "the step is skipped, and all Variables are as they were before it"
         else:
             done = f"back to the state of step {self._roll_back()}, while the data goes on"
-        warnings.warn(f"{message}; {done}", RuntimeWarning, stacklevel=5)
+        warnings.warn(f"{message}; {done}", RuntimeWarning, stacklevel=6)
 
 
 def nonfinite_paths(objects: Mapping[str, Any]) -> list[str]:
@@ -129,24 +130,37 @@ def nonfinite_paths(objects: Mapping[str, Any]) -> list[str]:
       >>> train.nonfinite_paths({"model": model})
       ['model.bias']
     """
-    paths, leaves = [], []
-    for path, leaf in leaves_of(objects):
-        if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
-            paths.append(format_path(path))
-            leaves.append(leaf)
-    if not leaves:
-        return []
-    has_nan, is_finite = map(np.asarray, _judge(leaves))
+    leaves = {
+        path: leaf
+        for path, leaf in leaves_of(objects)
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+    }
+    groups: dict[Any, list[Path]] = {}  # one program runs on the devices of its arguments
+    for path, leaf in leaves.items():
+        is_on_device = isinstance(leaf, jax.Array)
+        devices = frozenset(leaf.sharding.device_set) if is_on_device else None
+        groups.setdefault(devices, []).append(path)
+    kinds: dict[Path, tuple[bool, bool]] = {}
+    for devices, paths in groups.items():
+        judge = _judge if devices is None else _judge_on_devices
+        found = judge([leaves[path] for path in paths])
+        has_nan, is_finite = [np.asarray(each).tolist() for each in found]
+        kinds.update(zip(paths, zip(has_nan, is_finite, strict=True), strict=True))
     return [
-        path
-        for chosen in (has_nan, ~is_finite & ~has_nan)
-        for path, is_chosen in zip(paths, chosen, strict=True)
-        if is_chosen
+        format_path(path)
+        for kind in ((True, False), (False, False))
+        for path in leaves
+        if kinds[path] == kind
     ]
 
 
+def _judge(leaves: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Judges what is in the memory of the host: JAX might have no numbers as large."""
+    return [np.isnan(x).any() for x in leaves], [np.isfinite(x).all() for x in leaves]
+
+
 @jax.jit
-def _judge(leaves: list[Any]) -> tuple[jax.Array, jax.Array]:
+def _judge_on_devices(leaves: list[Any]) -> tuple[jax.Array, jax.Array]:
     # The types of eight bits and less have no such tests of their own.
     wide = [x if jnp.result_type(x).itemsize > 1 else x.astype(jnp.float32) for x in leaves]
     has_nan = jnp.stack([jnp.isnan(x).any() for x in wide])

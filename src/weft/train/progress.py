@@ -5,11 +5,15 @@ from __future__ import annotations
 import collections
 import contextlib
 import importlib.util
+import itertools
 import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO, TypeVar
+
+from weft.train.feed import length_of
+from weft.train.whole import whole
 
 T = TypeVar("T")
 
@@ -194,18 +198,17 @@ def bar(data: Iterable[T], steps: int | None = None) -> Iterator[T]:
       step 3/3 ...
       6
     """
-    if steps is None:
-        with contextlib.suppress(TypeError):
-            steps = len(data)  # type: ignore[arg-type]
+    if steps is not None:
+        steps = whole("steps", steps, 0, otherwise=", or None for all")
+    else:
+        steps = length_of(data)
     shown, done = Bar(), _Place(0, steps)
     shown.start(done)
     try:
-        for item in data:
+        for item in itertools.islice(data, steps):
             yield item
             done.step += 1
             shown.tick(done.step)
-            if done.step == steps:
-                break
     finally:
         shown(done.step, {})
         shown.close()

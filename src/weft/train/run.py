@@ -6,7 +6,8 @@ import contextlib
 import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+import weakref
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -21,6 +22,7 @@ from weft.train.progress import Bar
 from weft.train.scan_steps import check_multiple
 from weft.train.signals import StopSignals
 from weft.train.values import Logged, Mean
+from weft.train.whole import whole
 
 B = TypeVar("B")
 
@@ -61,6 +63,8 @@ class Run(Generic[B]):
 
     Raises:
       FolderInUseError: if another run has the folder.
+      TypeError: for state that could not be saved or changed in place, facts that are not JSON, and
+        data of no batches.
       ValueError: if an option is out of range, or the folder is further than `steps`.
       StructureError: if the checkpoint does not fit the state, the data or the facts; nothing is
         changed. Of several processes in all, if state, data, facts or settings differ.
@@ -109,12 +113,13 @@ class Run(Generic[B]):
                 f"state must name its objects: `state={{'model': model, 'optimizer': optimizer}}`; "
                 f"found {type(state).__name__}"
             )
-        if steps is not None and steps < 1:
-            raise ValueError(
-                f"steps must be at least 1, or None for those of the data: found {steps}"
-            )
+        if steps is not None:
+            steps = whole("steps", steps, otherwise=", or None for those of the data")
+        steps_per_call = whole("steps_per_call", steps_per_call)
         for name, every in (("log_every", log_every), ("save_every", save_every)):
             check_multiple(name, every, steps_per_call)
+        if sinks is not None and not isinstance(sinks, Iterable):
+            raise TypeError(f"sinks must be several, such as `[train.Bar()]`; found {sinks!r}")
         if folder is None and (profile is not None or on_nan == "rollback"):
             what = "a profile" if profile is not None else "on_nan='rollback'"
             raise ValueError(f"{what} needs a folder: `train.Run('runs/first', ...)`")
@@ -130,8 +135,11 @@ class Run(Generic[B]):
         self._in_step = 0  # of how many steps the loop's body is running
         self._is_shown = False
         self._profile = (
-            ProfileWindow(profile, self.folder, self._objects) if profile and self.folder else None
+            ProfileWindow(profile, steps, self.folder, self._objects)
+            if profile is not None and self.folder is not None
+            else None
         )
+        self._loop: weakref.ref[Generator[B, None, None]] | None = None
         settings = {
             "a folder": folder is not None,
             "steps": steps,
@@ -190,6 +198,21 @@ class Run(Generic[B]):
     # -- what the loop calls
 
     def __iter__(self) -> Iterator[B]:
+        before = self._loop and self._loop()
+        if before is not None:  # an error has left it, and something still shows where
+            before.close()
+        loop = self._go_through()
+        self._loop = weakref.ref(loop)
+        with contextlib.closing(loop):
+            for batch in loop:
+                yield batch
+                if self._loop() is not loop:
+                    raise RuntimeError(
+                        "another loop over this run has begun, which ends this one: a run is gone "
+                        "through by one loop at a time, `for batch in run`"
+                    )
+
+    def _go_through(self) -> Generator[B, None, None]:
         self._commits.take_lock()
         with contextlib.ExitStack() as stack:
             stack.callback(self.close)
@@ -208,12 +231,20 @@ class Run(Generic[B]):
                 self._guard.begin_step()
                 self.step += count
                 if self._profile is not None:
-                    self._profile.begin_step(self.step)
+                    self._profile.begin_step(self.step, count)
                 self._in_step = count
-                yield batch
+                try:
+                    yield batch
+                except GeneratorExit:
+                    signals.pass_over(self.step)
+                    raise
+                if not self._in_step:  # `close` was called
+                    return
                 self._in_step = 0
                 is_called_off = signals.poll(self.step)
                 self._end_step(is_called_off)
+            if not is_called_off:
+                self._miss_best()
         signals.leave()
 
     def log(self, values: Any, *, prefix: str = "") -> None:
@@ -230,6 +261,8 @@ class Run(Generic[B]):
 
         Raises:
           RuntimeError: outside of the loop.
+          TypeError: for what is no name.
+          ValueError: for the names "step" and "time", which every row has.
         """
         if not self._in_step:
             raise RuntimeError("run.log belongs into the loop: `for batch in run: run.log(...)`")
@@ -260,6 +293,7 @@ class Run(Generic[B]):
 
         Raises:
           KeyError: if nothing of that name was logged.
+          ValueError: for another mode, or a patience below 1.
         """
         self._settle()
         values = list(self.history[name].values())
@@ -275,7 +309,10 @@ class Run(Generic[B]):
         self.stopped = reason
 
     def close(self) -> None:
-        """Lets go of the folder; at the end of the loop that happens by itself."""
+        """Lets go of the folder; at the end of the loop that happens by itself.
+
+        Within the loop it ends it, as `break` does, and saves nothing.
+        """
         if self._profile is not None:
             self._profile.close()
         self._in_step = 0
@@ -320,6 +357,15 @@ class Run(Generic[B]):
     def _save(self) -> None:
         means = {name: list(mean) for name, mean in self._logged.means.items()}
         self._commits.save(self.step, means=means, stopped=self.stopped)
+
+    def _miss_best(self) -> None:
+        """Warns if nothing was ever the best."""
+        if self.folder is not None and self._best is not None and not self.history[self._best]:
+            warnings.warn(
+                f"best={self._best!r} was never logged, and no checkpoint is the best: "
+                f"there is {self.history.names}",
+                stacklevel=4,
+            )
 
     def _end_of_data(self) -> None:
         if self.steps is not None:

@@ -6,8 +6,13 @@ import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+import jax
+import jax.numpy as jnp
+
+from weft._core.errors import StructureError
 from weft._lift.jit.jit import jit
 from weft._lift.loop import Carry, scan
+from weft.train.whole import whole
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,7 +30,8 @@ def scanned(step: Callable[P, R]) -> Callable[P, R]:
 
     Returns:
       The function of the same objects and a batch whose arrays have a further first axis. What it
-      returns has that axis too. It is compiled (`nnx.jit`).
+      returns has that axis too. It is compiled (`nnx.jit`). Arrays of other shapes are a
+      `StructureError`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -45,10 +51,22 @@ def scanned(step: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(step)
     def all_of_them(*arguments: Any) -> Any:
         *objects, batches = arguments
+        _check_stack(batches)
         over = scan(one, in_axes=(Carry, 0), out_axes=(Carry, 0))
         return over(tuple(objects), batches)[1]
 
     return jit(all_of_them)  # type: ignore[return-value]
+
+
+def _check_stack(batches: Any) -> None:
+    """Raises StructureError unless the arrays of batches have one first axis of one length."""
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(batches)]
+    if len({shape[:1] for shape in shapes}) != 1 or shapes[0] == ():
+        raise StructureError(
+            "a step made by train.scanned takes a stack of batches, whose arrays all have one "
+            f"further first axis; found arrays of the shapes {shapes}: such stacks come from "
+            "`train.Run(..., steps_per_call=10)`"
+        )
 
 
 def check_multiple(name: str, value: int, steps_per_call: int) -> None:
@@ -57,8 +75,8 @@ def check_multiple(name: str, value: int, steps_per_call: int) -> None:
     Raises:
       ValueError: naming the number.
     """
-    if value < 1 or steps_per_call < 1 or value % steps_per_call:
+    if whole(name, value) % steps_per_call:
         raise ValueError(
-            f"{name} must be a multiple of steps_per_call={steps_per_call} and both positive, as "
-            f"nothing happens within a call; found {value}"
+            f"{name} must be a multiple of steps_per_call={steps_per_call}, as nothing happens "
+            f"within a call; found {value}"
         )

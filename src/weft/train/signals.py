@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
+import warnings
+import weakref
 from types import FrameType
 from typing import Any, Self
 
@@ -15,7 +18,8 @@ class StopSignals:
     """Notes the first SIGTERM or SIGINT, while it is entered; a second one ends the process.
 
     That a second one ends the process is left to the system, as Python would wait for what is being
-    compiled or computed. Only the main thread of a program hears signals; elsewhere none comes.
+    compiled or computed. Only the main thread of a program hears signals; elsewhere none comes. A
+    process that is forked meanwhile, such as a worker that loads data, can be terminated as ever.
 
     Attributes:
       number: the signal that came, or None.
@@ -43,9 +47,12 @@ class StopSignals:
                 if before not in (signal.SIG_IGN, None):  # ignored, or not Python's to give back
                     self._before[number] = before
                     signal.signal(number, self._note)
+        if self._before:
+            _entered.add(self)
         return self
 
     def __exit__(self, *error: object) -> None:
+        _entered.discard(self)
         while self._before:
             signal.signal(*self._before.popitem())
 
@@ -67,6 +74,20 @@ class StopSignals:
                 self.number = signal.SIGTERM
         return self.number is not None
 
+    def pass_over(self, step: int) -> None:
+        """Warns of the signal that came, if nothing will come of it.
+
+        Args:
+          step: the step that was broken off.
+        """
+        if self.number is not None:
+            warnings.warn(
+                f"{self.number.name} came in step {step}, of which the loop was left by `break` or "
+                "an error: nothing is saved, and the program goes on",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
     def leave(self) -> None:
         """Ends the program, or what is typed in at a prompt, for the signal that came.
 
@@ -78,3 +99,21 @@ class StopSignals:
             if hasattr(sys, "ps1"):
                 raise KeyboardInterrupt
             raise SystemExit(128 + self.number)
+
+
+_entered: weakref.WeakSet[StopSignals] = weakref.WeakSet()
+
+
+def _leave_to_the_child() -> None:
+    """Lets a process that was forked end by SIGTERM, of which it would only take note.
+
+    Not by SIGINT, which a terminal sends to all: who waits for its data is to finish the step.
+    """
+    for signals in _entered:
+        before = signals._before.get(signal.SIGTERM)
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_leave_to_the_child)

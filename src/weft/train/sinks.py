@@ -11,14 +11,52 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
+import weakref
 from pathlib import Path
 from typing import Any
 
 from weft._saving.replacing import replacing
-from weft.train.history import History, Row
+from weft.train.history import History, Row, check_name
 
 
-class CSV:
+class _OfOneRun:
+    """What notes the run that it is shown, of which there is one at a time.
+
+    Args:
+      given: where to write; None for a place in the run's folder.
+    """
+
+    def __init__(self, given: str | os.PathLike[str] | None):
+        self._given = None if given is None else Path(given)
+        self._place = self._given
+        self._history: weakref.ref[History] | None = None
+
+    def _begin(self, run: Any, name: str) -> Path:
+        """Returns where to write what a run logs: as given, or by a name in its folder.
+
+        Raises:
+          ValueError: if another run is being shown, or the run has no folder.
+        """
+        kind = type(self).__name__
+        other = self._history and self._history()
+        if other is not None and other is not run.history:
+            raise ValueError(
+                f"this train.{kind} is shown another run, which has not ended: give each run one "
+                f"of its own, `sinks=[train.{kind}()]`"
+            )
+        if self._given is None and run.folder is None:
+            raise ValueError(
+                f"a run without a folder gives train.{kind} none: write `train.{kind}({name!r})`"
+            )
+        self._history = weakref.ref(run.history)
+        self._place = self._given or Path(run.folder) / name
+        return self._place
+
+    def _end(self) -> None:
+        self._history = None
+
+
+class CSV(_OfOneRun):
     """Writes the rows to a CSV file; each is there as soon as it is logged.
 
     A name that comes up later becomes one more column, and rows without it have an empty field.
@@ -40,42 +78,48 @@ class CSV:
     """
 
     def __init__(self, file: str | os.PathLike[str] | None = None):
-        self._file = None if file is None else Path(file)
+        super().__init__(file)
         self._rows = History()
         self._stream: Any = None
         self._writer: Any = None
 
     def start(self, run: Any) -> None:
         """Makes the file anew from what the run logged before."""
-        self._file = self._file or _in_folder(run, "metrics.csv", "train.CSV")
+        file = self._begin(run, "metrics.csv")
         self._rows.rows = list(run.history.rows)
         if self._rows.rows:
-            self._rewrite(self._file)
+            self._rewrite(file)
 
     def __call__(self, step: int, row: Row) -> None:
         """Writes a row."""
-        if self._file is None:
+        if self._place is None:
             raise ValueError("train.CSV needs a file outside of a run: `train.CSV('metrics.csv')`")
-        self._rows.append(step, row)
+        if "step" in row:
+            check_name("step")
+        self._rows.rows.append((step, row))
         if self._writer is None or not row.keys() <= set(self._writer.fieldnames):
-            self._rewrite(self._file)
+            self._rewrite(self._place)
             return
         try:
             self._writer.writerow({"step": step, **row})
             self._stream.flush()
         except OSError:
             with contextlib.suppress(OSError):
-                self.close()  # half a line may be there: the next row makes the file anew
+                self._close_file()  # half a line may be there: the next row makes the file anew
             raise
 
     def close(self) -> None:
         """Closes the file."""
+        self._end()
+        self._close_file()
+
+    def _close_file(self) -> None:
         if self._stream is not None:
             stream, self._stream, self._writer = self._stream, None, None
             stream.close()
 
     def _rewrite(self, file: Path) -> None:
-        self.close()
+        self._close_file()
         names = ["step", *self._rows.names]
         with replacing(file) as part, part.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, names, lineterminator="\n")
@@ -85,7 +129,7 @@ class CSV:
         self._writer = csv.DictWriter(self._stream, names, lineterminator="\n")
 
 
-class TensorBoard:
+class TensorBoard(_OfOneRun):
     """Writes event files for TensorBoard, through tensorboardX (`pip install weft[tensorboard]`).
 
     Args:
@@ -104,18 +148,18 @@ class TensorBoard:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None):
-        self._folder = None if folder is None else Path(folder)
+        super().__init__(folder)
         self._writer: Any = None
 
     def start(self, run: Any) -> None:
         """Makes the files anew from what the run logged before."""
-        self._folder = self._folder or _in_folder(run, "tensorboard", "train.TensorBoard")
+        self._begin(run, "tensorboard")
         self._open()
         for step, row in run.history.rows:
             self(step, row)
 
     def _open(self) -> Any:
-        if self._folder is None:
+        if self._place is None:
             raise ValueError(
                 "train.TensorBoard needs a folder outside of a run: `train.TensorBoard('logs')`"
             )
@@ -125,9 +169,9 @@ class TensorBoard:
             raise ImportError(
                 "train.TensorBoard needs tensorboardX: `pip install weft[tensorboard]`"
             ) from error
-        for file in self._folder.glob("events.*.weft"):
+        for file in self._place.glob("events.*.weft"):
             file.unlink()
-        self._writer = SummaryWriter(str(self._folder), filename_suffix=".weft")
+        self._writer = SummaryWriter(str(self._place), filename_suffix=".weft")
         return self._writer
 
     def __call__(self, step: int, row: Row) -> None:
@@ -138,12 +182,13 @@ class TensorBoard:
 
     def close(self) -> None:
         """Writes what is waiting, and closes the files."""
+        self._end()
         if self._writer is not None:
             writer, self._writer = self._writer, None
             writer.close()
 
 
-class Plot:
+class Plot(_OfOneRun):
     """Draws learning curves into a PNG, through matplotlib (`pip install weft[plot]`).
 
     There is one diagram for each last part of a name, with a curve for each first part: "loss" and
@@ -166,21 +211,21 @@ class Plot:
     """
 
     def __init__(self, file: str | os.PathLike[str] | None = None, *, seconds: float = 60.0):
-        self._file = None if file is None else Path(file)
+        super().__init__(file)
         self._seconds, self._due = seconds, 0.0
         self._rows = History()
 
     def start(self, run: Any) -> None:
         """Takes over what the run logged before."""
         _figure_tools()
-        self._file = self._file or _in_folder(run, "curves.png", "train.Plot")
+        self._begin(run, "curves.png")
         self._rows.rows = list(run.history.rows)
 
     def __call__(self, step: int, row: Row) -> None:
         """Takes a row, and draws if it is time."""
         import time
 
-        self._rows.append(step, row)
+        self._rows.rows.append((step, row))
         if not self._due:
             self._due = time.monotonic() + self._seconds
         elif time.monotonic() >= self._due:
@@ -189,11 +234,12 @@ class Plot:
 
     def close(self) -> None:
         """Draws."""
+        self._end()
         if self._rows.rows:
             self._draw()
 
     def _draw(self) -> None:
-        if self._file is None:
+        if self._place is None:
             raise ValueError("train.Plot needs a file outside of a run: `train.Plot('curves.png')`")
         figure_class, canvas_class = _figure_tools()
         kinds: dict[str, list[str]] = {}
@@ -220,7 +266,7 @@ class Plot:
                 axes.set_yscale("log")
             axes.grid(alpha=0.3)
             axes.legend()
-        figure.savefig(self._file)
+        figure.savefig(self._place)
 
 
 def _figure_tools() -> tuple[Any, Any]:
@@ -230,9 +276,3 @@ def _figure_tools() -> tuple[Any, Any]:
     except ImportError as error:
         raise ImportError("train.Plot needs matplotlib: `pip install weft[plot]`") from error
     return Figure, FigureCanvasAgg
-
-
-def _in_folder(run: Any, name: str, sink: str) -> Path:
-    if run.folder is None:
-        raise ValueError(f"a run without a folder gives {sink} none: write `{sink}({name!r})`")
-    return Path(run.folder) / name

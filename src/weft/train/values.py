@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -11,22 +10,52 @@ import jax
 import numpy as np
 
 from weft._core.errors import StructureError
+from weft.train.history import check_name
 
 _FETCHED_TOGETHER = 256
 
 
 def by_name(values: Any) -> Mapping[str, Any]:
-    """Returns values by name; a lone one is a loss."""
-    return values if isinstance(values, Mapping) else {"loss": values}
+    """Returns values by name; a lone one is a loss.
+
+    Raises:
+      TypeError: for what is no name.
+    """
+    if not isinstance(values, Mapping):
+        return {"loss": values}
+    for name in values:
+        if not isinstance(name, str):
+            raise TypeError(f"numbers have names, found {name!r} for one: write `{{str(name): x}}`")
+    return values
 
 
 def fetched(values: list[Mapping[str, Any]]) -> list[dict[str, np.ndarray]]:
-    """Returns values as NumPy arrays. All are asked for before one is waited for."""
+    """Returns values as NumPy arrays. All are asked for before one is waited for.
+
+    Raises:
+      StructureError: naming what is no number.
+    """
     if jax.default_backend() != "cpu":  # where there is nothing to copy, and asking takes its time
         for value in jax.tree.leaves(values):
             if isinstance(value, jax.Array):
                 value.copy_to_host_async()
-    return [{name: np.asarray(value) for name, value in named.items()} for named in values]
+    return [{name: _numeric(name, value) for name, value in named.items()} for named in values]
+
+
+def _numeric(name: str, value: Any) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):  # keys, or arrays of several shapes
+        found = f"a {type(value).__name__}"
+    else:
+        dtype = array.dtype
+        if dtype.kind in "fiub" or (dtype.kind == "V" and dtype.type is not np.void):
+            return array
+        found = f"{dtype}{list(array.shape)}"
+    raise StructureError(
+        f"{name!r} is {found}: expected a number or an array of numbers; of several, each by its "
+        "name: `{'loss': loss, 'accuracy': accuracy}`"
+    )
 
 
 class Mean(NamedTuple):
@@ -66,6 +95,8 @@ def mean(values: Iterable[Any]) -> dict[str, float]:
 
     Raises:
       ValueError: if there is no batch.
+      StructureError: naming what is no number.
+      TypeError: for a dict in the place of one for each batch.
 
     Example:
       >>> import jax.numpy as jnp
@@ -74,6 +105,11 @@ def mean(values: Iterable[Any]) -> dict[str, float]:
       >>> train.mean({"loss": batch} for batch in batches)
       {'loss': 3.0}
     """
+    if isinstance(values, Mapping):
+        raise TypeError(
+            "train.mean takes the numbers of several batches, found those of one: "
+            "`train.mean(eval_step(model, batch) for batch in batches)`"
+        )
     means: dict[str, Mean] = {}
     waiting: list[Mapping[str, Any]] = []
 
@@ -116,8 +152,16 @@ class Logged:
           steps: how many steps, each with one element of every array.
           prefix: what the names begin with.
           values: numbers or arrays by name, or a lone one.
+
+        Raises:
+          TypeError, ValueError: for what is no name, or one that every row has of its own.
         """
-        self._waiting.append((step, steps, prefix, by_name(values)))
+        named = by_name(values)
+        if not isinstance(prefix, str):
+            raise TypeError(f"prefix must be what names begin with, 'val/'; found {prefix!r}")
+        for name in named:
+            check_name(prefix + name)
+        self._waiting.append((step, steps, prefix, named))
 
     def fetch(self) -> tuple[int, str] | None:
         """Fetches what waits, all of it together, and adds it to the means.
@@ -154,11 +198,10 @@ class Logged:
 
 def _numbers(name: str, array: np.ndarray, steps: int) -> list[float]:
     """Returns the number that was logged for each step."""
-    with contextlib.suppress(TypeError, ValueError):  # of what is no number
-        if steps == 1 and array.size == 1:
-            return [float(array.item())]
-        if array.shape == (steps,):
-            return [float(each) for each in array.tolist()]
+    if steps == 1 and array.size == 1:
+        return [float(array.item())]
+    if array.shape == (steps,):
+        return [float(each) for each in array.tolist()]
     raise StructureError(
         f"{name!r} is logged as {array.dtype}{list(array.shape)}: expected "
         + (
