@@ -8,6 +8,7 @@ programs shared by the processes of one run, but not kept for the next.
 
 import contextlib
 import doctest
+import importlib.metadata
 import io
 import os
 import re
@@ -31,8 +32,13 @@ if IS_MAIN_PROCESS:  # pytest-xdist's workers inherit what it sets
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="weft_compiled_")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-if NUMBER_OF_DEVICES not in os.environ.setdefault("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] += f" {NUMBER_OF_DEVICES}=4"
+FLAGS = [f"{NUMBER_OF_DEVICES}=4"]
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones do not know them
+    # A third of the time that compiling takes otherwise: one module of LLVM for each program, made
+    # without the compiler of fusions, which pays for large arrays.
+    FLAGS += ["--xla_cpu_parallel_codegen_split_count=1", "--xla_cpu_use_fusion_emitters=false"]
+given = os.environ.get("XLA_FLAGS", "")
+os.environ["XLA_FLAGS"] = " ".join([given, *(f for f in FLAGS if f.split("=")[0] not in given)])
 
 # No deadline: the first example of a property pays for compilation. In CI the same examples each
 # time, so that a change is never blamed for what another one broke.
