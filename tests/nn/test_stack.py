@@ -107,6 +107,18 @@ def test_what_is_no_module_is_refused():
         nnx.Stack(lambda rngs: (linear(rngs),), N, rngs=nnx.Rngs(0))
 
 
+def test_blocks_in_place_of_what_makes_them_are_refused():
+    block = linear(nnx.Rngs(0))
+    for given, found, how in (
+        ([block], "list", r"`nnx.stack\(blocks\)`"),
+        (nnx.List([block]), "List", r"`nnx.stack\(blocks\)`"),
+        (block, "Linear", r"`nnx.stack\(\[block, ...\]\)`"),
+        (3, "int", r"`nnx.stack\(blocks\)`"),
+    ):
+        with pytest.raises(TypeError, match=rf"makes its blocks, .*found a {found}: give.*{how}"):
+            nnx.Stack(given, N, rngs=nnx.Rngs(0))
+
+
 def test_another_remat_is_refused():
     with pytest.raises(TypeError, match=r"None, a bool or a policy, found 'dots': `remat=jax"):
         nnx.Stack(linear, N, rngs=nnx.Rngs(0), remat="dots")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, NoReturn, TypeVar, overload
 
 import jax
 
@@ -61,7 +61,8 @@ class Stack(Module, Generic[B]):
 
     Raises:
       ValueError: if `n` is less than 1.
-      TypeError: if `block` returns no Module that can be called, or `rngs` is no Rngs or stream.
+      TypeError: if `block` is a block, or returns no Module that can be called, or `rngs` is no
+        Rngs or stream.
       StructureError: if a block contains a Variable made outside of it.
 
     Example:
@@ -90,6 +91,7 @@ class Stack(Module, Generic[B]):
             raise ValueError(
                 f"Stack needs at least one block, found n={n!r}: `nnx.Stack(f, 12, rngs=rngs)`"
             )
+        _check_maker(block)
         if not isinstance(rngs, (Rngs, RngStream)):
             raise TypeError(
                 "Stack takes `rngs` as an nnx.Rngs or an nnx.RngStream, found "
@@ -184,8 +186,36 @@ class Stack(Module, Generic[B]):
             ) from None
         return layers_of(self.stacked)(position)
 
+    def __setitem__(self, index: Any, block: Any) -> NoReturn:
+        """Is refused: there are no blocks to be replaced, but arrays of all of them."""
+        raise TypeError(
+            f"a Stack holds its {self.n} blocks in one array for each Variable, and none of them "
+            f"can be put in place of another: write into a layer, `nnx.update(stack[{index!r}], "
+            "nnx.state(block))`; or take the blocks apart and stack them anew, `blocks = "
+            f"nnx.unstack(stack); blocks[{index!r}] = block; stack = nnx.stack(blocks)`"
+        )
+
+    def __delitem__(self, index: Any) -> NoReturn:
+        """Is refused, likewise."""
+        raise TypeError(
+            f"a Stack holds its {self.n} blocks in one array for each Variable, and none of them "
+            "can be taken out: take a part, `stack[1:]`, or take the blocks apart and stack some "
+            f"anew, `blocks = nnx.unstack(stack); del blocks[{index!r}]; stack = nnx.stack(blocks)`"
+        )
+
     def __iter__(self) -> Iterator[B]:
         return map(layers_of(self.stacked), range(self.n))
+
+
+def _check_maker(block: Any) -> None:
+    """Raises unless it can make blocks: it is no block itself, nor are they there already."""
+    if isinstance(block, (list, tuple, Module)) or not callable(block):
+        remedy = "give what makes one, `nnx.Stack(lambda rngs: Block(rngs=rngs), n, rngs=rngs)`"
+        blocks = "[block, ...]" if isinstance(block, Module) and callable(block) else "blocks"
+        raise TypeError(
+            f"Stack makes its blocks, each with keys of its own, found a {type(block).__name__}: "
+            f"{remedy}; blocks that are there already become a Stack by `nnx.stack({blocks})`"
+        )
 
 
 def make_stack(stacked: B, n: int, **options: Any) -> Stack[B]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from typing import Any
 
 import jax
@@ -304,8 +305,9 @@ def test_forward_mode_needs_no_backward() -> None:
     model = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
     tangent = lambda model, x: jax.jvp(model, (x,), (x,))  # noqa: E731
     nnx.debug.nans(backward=False)(jax.jit(tangent))(model, X)
-    with pytest.raises(TypeError, match="can't apply forward-mode"):
+    with pytest.raises(TypeError, match="can't apply forward-mode") as caught:
         nnx.debug.nans()(jax.jit(tangent))(model, X)
+    assert "write `nnx.debug.nans(model, backward=False)`" in caught.value.__notes__[-1]
 
 
 def test_a_scan_over_time_has_no_layers() -> None:
@@ -497,6 +499,69 @@ def test_blocks_may_nest() -> None:
         with nnx.debug.nans(inner=model):
             model(X)
         model(X * jnp.nan)
+
+
+def test_threads_are_apart() -> None:
+    """A healthy model beside one that is not, each in a block of its own thread."""
+    barrier = threading.Barrier(2, timeout=60)
+    found: list[str | None] = [None, None]
+
+    def run(i: int) -> None:
+        model = Plain(nnx.Rngs(0))
+        plant(model, "forward" if i else None)
+        try:
+            with nnx.debug.nans(model):
+                barrier.wait()
+                for _ in range(3):
+                    nnx.jit(forward)(model, X)
+        except NonFiniteError as error:
+            found[i] = error.path
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [None, PATH]
+
+
+def test_the_forward_pass_in_a_loop() -> None:
+    """There the compiler may let the backward pass tell first."""
+    for phase in ("forward", "backward"):
+        model = Plain(nnx.Rngs(0))
+        plant(model, phase)
+
+        def body(i: Any, carry: Any) -> Any:
+            model, total = carry
+            return model, total + nnx.value_and_grad(loss)(model, X)[0]
+
+        with pytest.raises(NonFiniteError) as caught, nnx.debug.nans(model):
+            nnx.fori_loop(0, 2, body, (model, jnp.zeros(())))
+        assert (caught.value.path, caught.value.phase) == (PATH, phase)
+
+
+def test_what_an_optimizer_makes() -> None:
+    model = Plain(nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, optax.sgd(jnp.nan), wrt=nnx.Param)
+
+    @nnx.debug.nans()
+    def step(model: Any, optimizer: Any) -> None:
+        optimizer.update(model, nnx.jit(nnx.grad(loss))(model, X))
+
+    with pytest.raises(
+        NonFiniteError, match=r"NaN at the end, and no call of a module mad"
+    ) as caught:
+        step(model, optimizer)
+    assert caught.value.phase == "outside" and caught.value.path.startswith("model.blocks[0]")
+
+
+def test_a_result_that_no_module_made() -> None:
+    model = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+    log = nnx.jit(lambda model, x: {"loss": jnp.log(-jnp.abs(model(x).sum()))})
+    with pytest.raises(
+        NonFiniteError, match=r"^output\.loss f32\[\] has 1 NaN, and no call of a m"
+    ):
+        nnx.debug.nans()(log)(model, X)
 
 
 def test_nothing_to_look_at() -> None:
