@@ -310,6 +310,28 @@ def test_forward_mode_needs_no_backward() -> None:
     assert "write `nnx.debug.nans(model, backward=False)`" in caught.value.__notes__[-1]
 
 
+def test_differentiation_through_shard_map_needs_no_backward() -> None:
+    """JAX has no rules there for arguments of which only some are differentiated."""
+    model = Between(jnp.tanh)
+    model.first.bias = nnx.BatchStat(model.first.bias[...])  # is not differentiated
+    mesh = make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+
+    def loss_of(model: Any, x: Any) -> Any:
+        mapped = nnx.shard_map(
+            lambda model, x: jax.lax.pmean(model(x).sum(), "data"),
+            mesh=mesh,
+            in_specs=(jax.P(), jax.P("data")),
+            out_specs=jax.P(),
+        )
+        return mapped(model, x)
+
+    x = jnp.ones((4, 4))
+    nnx.debug.nans(backward=False)(nnx.grad(loss_of))(model, x)
+    with pytest.raises(NotImplementedError, match="symbolic_zeros") as caught:
+        nnx.debug.nans()(nnx.grad(loss_of))(model, x)
+    assert "write `nnx.debug.nans(model, backward=False)`" in caught.value.__notes__[-1]
+
+
 def test_a_scan_over_time_has_no_layers() -> None:
     """The number of a step is no part of a path."""
     model = nnx.RNN(nnx.SimpleCell(2, 2, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0))

@@ -27,6 +27,8 @@ from weft.tools.debug.checks import PLACE, Checker, Place
 from weft.tools.debug.outside import Outside
 
 F = TypeVar("F", bound=Callable[..., Any])
+_NO_GRADIENTS = ("forward-mode", "symbolic_zeros")
+"""What JAX says where the rules of derivatives that count gradients cannot be followed."""
 
 
 class nans:
@@ -47,7 +49,7 @@ class nans:
     Args:
       *objects: models; a single one is called `model` in paths.
       backward: whether gradients are looked at. Forward-mode differentiation (`jax.jvp`) needs
-        False.
+        False, and so does that through `jax.shard_map`, where not all is differentiated.
       infinities: whether infinities count, too. An infinite argument alone never does.
       **named: further objects, by the names that they have in paths.
 
@@ -156,10 +158,11 @@ class nans:
                 found = session.error()
                 if found is not None:
                     error.add_note(str(found))
-                if self._backward and "forward-mode" in str(error):
+                if self._backward and any(text in str(error) for text in _NO_GRADIENTS):
                     error.add_note(
-                        "nnx.debug.nans looks at gradients, which forward-mode differentiation "
-                        "does not have: write `nnx.debug.nans(model, backward=False)`"
+                        "nnx.debug.nans looks at gradients, which it cannot in forward-mode "
+                        "differentiation, and through `jax.shard_map`: write "
+                        "`nnx.debug.nans(model, backward=False)`"
                     )
                 raise
             finish()
