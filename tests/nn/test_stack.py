@@ -97,6 +97,16 @@ def test_no_blocks_are_refused(n):
         nnx.Stack(Block, n, rngs=nnx.Rngs(0))
 
 
+def test_other_numbers_of_blocks_are_refused():
+    for n, found in (((2.0,), "2.0"), ((True,), "True"), ((), "none")):
+        with pytest.raises(TypeError, match=rf"the number of blocks, found {found}: `nnx.Stack\("):
+            nnx.Stack(Block, *n, rngs=nnx.Rngs(0))
+    with pytest.raises(TypeError, match=r"an nnx.RngStream, found none. Write"):
+        nnx.Stack(Block, 2)
+    with pytest.raises(TypeError, match=r"found a list: .* a Stack by `nnx.stack\(blocks\)`"):
+        nnx.Stack([linear(nnx.Rngs(0))])
+
+
 def test_other_rngs_are_refused():
     with pytest.raises(TypeError, match=r"an nnx.Rngs or an nnx.RngStream, found int. Write"):
         nnx.Stack(Block, N, rngs=0)

@@ -20,6 +20,7 @@ from weft._core.caches import forgets
 from weft._core.errors import StructureError, TraceContextError
 from weft._core.path import format_path
 from weft._core.static import Static
+from weft._core.types import MISSING
 from weft._graph.iterate import iter_graph
 from weft._lift.abstract import remat
 from weft._lift.loop import Carry, scan
@@ -61,8 +62,8 @@ class Stack(Module, Generic[B]):
 
     Raises:
       ValueError: if `n` is less than 1.
-      TypeError: if `block` is a block, or returns no Module that can be called, or `rngs` is no
-        Rngs or stream.
+      TypeError: if `block` is a block, or returns no Module that can be called; if `n` is no
+        int, or `rngs` no Rngs or stream.
       StructureError: if a block contains a Variable made outside of it.
 
     Example:
@@ -79,23 +80,30 @@ class Stack(Module, Generic[B]):
     def __init__(
         self,
         block: Callable[[Rngs], B],
-        n: int,
+        n: int = MISSING,  # type: ignore[assignment]
         *,
-        rngs: Rngs | RngStream,
+        rngs: Rngs | RngStream = MISSING,  # type: ignore[assignment]
         remat: bool | Policy | None = None,
         unroll: int | bool = 1,
         has_aux: bool = False,
         partition: str | None = None,
     ):
+        _check_maker(block)
+        if isinstance(n, bool) or not hasattr(n, "__index__"):
+            found = "none" if n is MISSING else repr(n)
+            raise TypeError(
+                f"Stack needs the number of blocks, found {found}: "
+                "`nnx.Stack(f, 12, rngs=nnx.Rngs(0))`"
+            )
         if operator.index(n) < 1:
             raise ValueError(
                 f"Stack needs at least one block, found n={n!r}: `nnx.Stack(f, 12, rngs=rngs)`"
             )
-        _check_maker(block)
         if not isinstance(rngs, (Rngs, RngStream)):
+            found = "none" if rngs is MISSING else type(rngs).__name__
             raise TypeError(
-                "Stack takes `rngs` as an nnx.Rngs or an nnx.RngStream, found "
-                f"{type(rngs).__name__}. Write `nnx.Stack(f, {n}, rngs=nnx.Rngs(0))`"
+                f"Stack takes `rngs` as an nnx.Rngs or an nnx.RngStream, found {found}. Write "
+                f"`nnx.Stack(f, {n}, rngs=nnx.Rngs(0))`"
             )
         stacked = _make_blocks(block, n, rngs, partition)
         self._set_up(stacked, operator.index(n), remat, unroll, has_aux, partition)
