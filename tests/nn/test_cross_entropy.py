@@ -109,7 +109,7 @@ def test_is_the_loss_of_logits(options, reduction):
 @given(
     tokens=st.lists(st.integers(1, 7), max_size=3),
     features=st.integers(1, 5),
-    vocabulary=st.integers(2, 12),
+    vocabulary=st.integers(1, 12),
     chunk_size=st.integers(1, 20),
     vocab_chunk_size=st.integers(1, 13),
     reduction=st.sampled_from(["mean", "sum", "none"]),
