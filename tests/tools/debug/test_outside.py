@@ -1,11 +1,18 @@
 """What no call of a module made is found at the end."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import pytest
 
 import weft as nnx
+from tests.tools.debug.trunks import Plain, X
 from weft.tools.debug.outside import Outside
+
+NonFiniteError = nnx.debug.NonFiniteError
 
 
 def made(objects, change, outputs=None, infinities=True):
@@ -60,3 +67,34 @@ def test_what_has_no_value_is_passed_over():
     gone.delete()
     assert made({}, lambda: None, [gone, jax.ShapeDtypeStruct((2,), jnp.float32)]) is None
     assert made({"model": nnx.eval_shape(model)}, lambda: None) is None
+
+
+# -- as `nnx.debug.nans` says it
+
+
+def loss(model: Any, x: Any) -> Any:
+    return jnp.mean(model(x) ** 2)
+
+
+def test_what_an_optimizer_makes() -> None:
+    model = Plain(nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, optax.sgd(jnp.nan), wrt=nnx.Param)
+
+    @nnx.debug.nans()
+    def step(model: Any, optimizer: Any) -> None:
+        optimizer.update(model, nnx.jit(nnx.grad(loss))(model, X))
+
+    with pytest.raises(
+        NonFiniteError, match=r"NaN at the end, and no call of a module mad"
+    ) as caught:
+        step(model, optimizer)
+    assert caught.value.phase == "outside" and caught.value.path.startswith("model.blocks[0]")
+
+
+def test_a_result_that_no_module_made() -> None:
+    model = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+    log = nnx.jit(lambda model, x: {"loss": jnp.log(-jnp.abs(model(x).sum()))})
+    with pytest.raises(
+        NonFiniteError, match=r"^output\.loss f32\[\] has 1 NaN, and no call of a m"
+    ):
+        nnx.debug.nans()(log)(model, X)
