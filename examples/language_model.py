@@ -42,14 +42,17 @@ PROMPT = b"def read_lines(path):\n    "
 def read_text(folder: Path, kinds: tuple[str, ...] = ("*.py",)) -> tuple[np.ndarray, np.ndarray]:
     """Returns the bytes of the files in a folder: those to learn from, and those held out."""
     learnt, held_out = [], []
+    if not folder.is_dir():
+        raise SystemExit(f"{folder} is no folder: give one with files such as {kinds[0]}")
     for file in sorted(file for kind in kinds for file in folder.rglob(kind)):
         name = file.relative_to(folder)
         if NO_SOURCE.isdisjoint(name.parts) and file.is_file():
             chosen = held_out if zlib.crc32(name.as_posix().encode()) % 50 == 0 else learnt
             chosen.append(file.read_bytes())
     parts = [np.frombuffer(b"".join(files), np.uint8) for files in (learnt, held_out)]
-    if not held_out and learnt:  # a small folder: the end of it
-        parts = np.split(parts[0], [len(parts[0]) * 9 // 10])
+    if not (held_out and learnt):  # a small folder: the end of it
+        text = np.concatenate(parts)
+        parts = np.split(text, [len(text) * 9 // 10])
     return parts[0], parts[1]
 
 

@@ -1,6 +1,7 @@
 """language_model.py: it learns, writes with its cache what it would without, and takes adapters."""
 
 import re
+from zlib import crc32
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +91,22 @@ def test_the_table_is_there_once(module):
     assert jax.tree.leaves(model.embed.embedding)[0].shape == (256, 32)
 
 
-def test_too_little_text(module):
+def test_a_single_file_is_parted(module, tmp_path):
+    """Also one that would be held out as a whole."""
+    for name in (
+        "0.py",
+        next(f"{i}.py" for i in range(999) if crc32(f"{i}.py".encode()) % 50 == 0),
+    ):
+        (tmp_path / name).write_text("x" * 100)
+        learnt, held_out = module.read_text(tmp_path)
+        assert (len(learnt), len(held_out)) == (90, 10)
+        (tmp_path / name).unlink()
+
+
+def test_too_little_text(module, tmp_path):
+    with pytest.raises(
+        SystemExit, match=r"nowhere is no folder: give one with files such as \*.py"
+    ):
+        module.read_text(tmp_path / "nowhere")
     with pytest.raises(SystemExit, match="5 bytes of text are too few: there must be 33"):
         module.windows(np.zeros(5, np.uint8), 32, 32)

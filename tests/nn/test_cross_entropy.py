@@ -109,7 +109,7 @@ def test_is_the_loss_of_logits(options, reduction):
 @given(
     tokens=st.lists(st.integers(1, 7), max_size=3),
     features=st.integers(1, 5),
-    vocabulary=st.integers(2, 12),
+    vocabulary=st.integers(1, 12),
     chunk_size=st.integers(1, 20),
     vocab_chunk_size=st.integers(1, 13),
     reduction=st.sampled_from(["mean", "sum", "none"]),
@@ -450,6 +450,11 @@ ERRORS = {
         r'reduction to be "mean", "sum" or "none", found \'average\': write `reduction="mean"`',
     ),
     "too much smoothing": ({"label_smoothing": 10}, r"from 0 to 1, found 10: .*`label_smoothing="),
+    "a z-loss below zero": ({"z_loss": -1e-3}, r"from 0, found -0.001: write .*`z_loss=1e-4`"),
+    "no vocabulary": (
+        {"kernel": np.ones((8, 0), np.float32)},
+        r"at least one column, found kernel \(8, 0\): make the layer with `out_features`",
+    ),
     "a cap of nothing": ({"logit_cap": 0.0}, r"over 0, found 0\.0: write `logit_cap=None`"),
     "chunks of nothing": ({"chunk_size": 0}, r"expects chunk_size to be an int of 1 or more"),
 }
@@ -459,6 +464,44 @@ ERRORS = {
 def test_errors(changes, message):
     with pytest.raises(ValueError, match=message):
         call(**changes)
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 0), (0, 3)])
+def test_no_tokens_are_a_loss_of_zero(shape):
+    hidden, kernel = jnp.ones((*shape, 3)), jnp.ones((3, 5))
+    labels = jnp.zeros(shape, int)
+    for reduction in ("mean", "sum", "none"):
+        run = lambda h, k: nnx.linear_cross_entropy(h, k, labels, reduction=reduction).sum()  # noqa: B023, E731
+        loss, grads = jax.jit(jax.value_and_grad(run, (0, 1)))(hidden, kernel)
+        assert loss == 0 and not grads[1].any() and grads[0].shape == hidden.shape
+    none = nnx.linear_cross_entropy(hidden, kernel, labels, reduction="none")
+    assert none.shape == shape and none.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("name", ["label_smoothing", "z_loss", "logit_cap"])
+def test_factors_are_compiled_in(name):
+    loss = lambda value: nnx.linear_cross_entropy(*INPUTS, **{name: value})  # noqa: E731
+    with pytest.raises(TypeError, match=rf"{name} to be a number, .*static_argnames='{name}'"):
+        jax.jit(loss)(0.1)
+
+
+def test_axes_that_are_not_there():
+    with pytest.raises(ValueError, match="axis_name='v', which is no mapped axis here: it is for"):
+        nnx.linear_cross_entropy(*INPUTS, axis_name="v")
+    with pytest.raises(ValueError, match="token_axes='data', and there is no mesh: compute"):
+        nnx.linear_cross_entropy(*INPUTS, token_axes="data")
+
+
+def test_what_is_no_array():
+    hidden, kernel, labels = INPUTS
+    head = nnx.Linear(3, 5, rngs=nnx.Rngs(0))
+    with pytest.raises(TypeError, match=r"kernel to be an array or a .*a Linear: write `head.k"):
+        nnx.linear_cross_entropy(hidden, head, labels)
+    with pytest.raises(TypeError, match=r"labels to be an array or a Variable, found None: write"):
+        nnx.linear_cross_entropy(hidden, kernel, None)
+
+
+INPUTS = np.ones((2, 3), np.float32), np.ones((3, 5), np.float32), np.array([0, 4])
 
 
 def test_labels_that_are_no_integers():

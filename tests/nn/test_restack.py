@@ -125,6 +125,11 @@ def test_shared_variables_are_refused(blocks):
 def test_other_arguments_are_refused(blocks):
     with pytest.raises(ValueError, match=r"there are no blocks to stack: `nnx.stack\("):
         nnx.stack([])
+    for given, found in ((blocks[0], "Block"), ("ab", "str"), (3, "int")):
+        with pytest.raises(TypeError, match=rf"takes blocks or a State, found {found}: `nnx.stack"):
+            nnx.stack(given)
+    with pytest.raises(TypeError, match=r"blocks, which are Modules, found int at \[1\]: `nnx"):
+        nnx.stack([blocks[0], 3])
     with pytest.raises(TypeError, match=r"remat cannot be given with blocks of a State"):
         nnx.stack(nnx.state(nnx.List(blocks)), remat=True)
     with pytest.raises(TypeError, match=r"like cannot be given with blocks of blocks: it is for"):

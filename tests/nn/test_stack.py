@@ -97,6 +97,16 @@ def test_no_blocks_are_refused(n):
         nnx.Stack(Block, n, rngs=nnx.Rngs(0))
 
 
+def test_other_numbers_of_blocks_are_refused():
+    for n, found in (((2.0,), "2.0"), ((True,), "True"), ((), "none")):
+        with pytest.raises(TypeError, match=rf"the number of blocks, found {found}: `nnx.Stack\("):
+            nnx.Stack(Block, *n, rngs=nnx.Rngs(0))
+    with pytest.raises(TypeError, match=r"an nnx.RngStream, found none. Write"):
+        nnx.Stack(Block, 2)
+    with pytest.raises(TypeError, match=r"found a list: .* a Stack by `nnx.stack\(blocks\)`"):
+        nnx.Stack([linear(nnx.Rngs(0))])
+
+
 def test_other_rngs_are_refused():
     with pytest.raises(TypeError, match=r"an nnx.Rngs or an nnx.RngStream, found int. Write"):
         nnx.Stack(Block, N, rngs=0)
@@ -116,6 +126,18 @@ def test_what_does_not_make_a_block_of_streams_is_refused():
 def test_what_is_no_module_is_refused():
     with pytest.raises(TypeError, match=r"must return a Module that can be called, found tuple"):
         nnx.Stack(lambda rngs: (linear(rngs),), N, rngs=nnx.Rngs(0))
+
+
+def test_blocks_in_place_of_what_makes_them_are_refused():
+    block = linear(nnx.Rngs(0))
+    for given, found, how in (
+        ([block], "list", r"`nnx.stack\(blocks\)`"),
+        (nnx.List([block]), "List", r"`nnx.stack\(blocks\)`"),
+        (block, "Linear", r"`nnx.stack\(\[block, ...\]\)`"),
+        (3, "int", r"`nnx.stack\(blocks\)`"),
+    ):
+        with pytest.raises(TypeError, match=rf"makes its blocks, .*found a {found}: give.*{how}"):
+            nnx.Stack(given, N, rngs=nnx.Rngs(0))
 
 
 def test_another_remat_is_refused():

@@ -39,6 +39,23 @@ def test_layers_are_iterated_over(stack, x):
     assert [type(layer) for layer in reversed(stack)] == [Block] * N
 
 
+def test_blocks_are_not_put_in_place_of_others(stack):
+    before = nnx.clone(stack)
+    block = Block(nnx.Rngs(1))
+    with pytest.raises(TypeError, match=r"none of them can be put in.*`nnx.update\(stack\[1\], n"):
+        stack[1] = block
+    with pytest.raises(TypeError, match=r"`blocks = nnx.unstack\(stack\); blocks\[1\] = block; st"):
+        stack[1] = block
+    with pytest.raises(TypeError, match=r"can be taken out: take a .*; del blocks\[-1\]; stack"):
+        del stack[-1]
+    assert_same(stack, before)
+    blocks = nnx.unstack(stack)
+    blocks[1] = block
+    anew = nnx.stack(blocks)
+    nnx.update(stack[1], nnx.state(block))
+    assert_same(stack, anew)
+
+
 def test_a_slice_is_a_stack(stack, x):
     part = stack[1:]
     assert type(part) is nnx.Stack and len(part) == part.n == N - 1

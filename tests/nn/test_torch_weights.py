@@ -22,6 +22,17 @@ def test_into_refuses_axes_beside_functions():
         nnx.Into("kernel", axes=(1, 0), load=np.transpose)
 
 
+def test_into_refuses_what_makes_no_sense():
+    for targets in (3, ("a", 3), None):
+        with pytest.raises(TypeError, match="leads to a path or several, found"):
+            nnx.Into(targets)
+    for axes in ((0, 0), (0, 2), (1,)):
+        with pytest.raises(ValueError, match=r"is no permutation: write `axes=\("):
+            nnx.Into("kernel", axes=axes)
+    with pytest.raises(ValueError, match="has `save` and no `load`: give the inverse"):
+        nnx.Into("kernel", save=np.transpose)
+
+
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_convolutions(rank):
     kernel = array(5, 4, *range(2, rank + 2))  # (out, in, *space)

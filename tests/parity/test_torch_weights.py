@@ -96,6 +96,97 @@ def test_transposed_convolution(transpose_kernel, tmp_path):
     check(model, module, random(2, 6, 5, 3), tmp_path=tmp_path, channels=True)
 
 
+CONVOLUTIONS = {
+    f"{rank}d, {groups} groups, dilation {dilation}, stride {stride}": (
+        rank,
+        groups,
+        dilation,
+        stride,
+    )
+    for rank in (1, 2, 3)
+    for groups, dilation, stride in ((1, 1, 1), (2, 2, 1), (4, 1, 2), (2, 2, 3))
+}
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_convolutions(case, tmp_path):
+    rank, groups, dilation, stride = CONVOLUTIONS[case]
+    size = (3, 2, 1)[:rank]
+    kind = [torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d][rank - 1]
+    module = kind(4, 8, size, stride=stride, padding=1, dilation=dilation, groups=groups)
+    model = nnx.Conv(
+        4,
+        8,
+        size,
+        strides=stride,
+        padding=1,
+        kernel_dilation=dilation,
+        feature_group_count=groups,
+        rngs=nnx.Rngs(0),
+    )
+    x = random(2, *(9, 8, 7)[:rank], 4)
+    check(model, drawn(module), x, tmp_path=tmp_path, channels=True)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("options", [(1, 1, 0), (2, 1, 1), (3, 2, 2)])
+def test_transposed_convolutions_with_output_padding(options, rank, tmp_path):
+    stride, dilation, extra = options
+    kind = [torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d][rank - 1]
+    size = (3, 2, 4)[:rank]
+    module = kind(
+        3, 5, size, stride=stride, padding=1, output_padding=extra, dilation=dilation, bias=False
+    )
+    model = nnx.ConvTranspose(
+        3,
+        5,
+        size,
+        strides=stride,
+        padding=1,
+        output_padding=extra,
+        kernel_dilation=dilation,
+        use_bias=False,
+        rngs=nnx.Rngs(0),
+    )
+    x = random(2, *(6, 5, 4)[:rank], 3)
+    check(model, drawn(module), x, tmp_path=tmp_path, channels=True)
+
+
+PLAIN = {"use_scale": False, "use_bias": False}
+NORMS = {
+    "batch": (torch.nn.BatchNorm2d(4), lambda **o: nnx.BatchNorm(4, **o)),
+    "batch, plain": (
+        torch.nn.BatchNorm2d(4, affine=False),
+        lambda **o: nnx.BatchNorm(4, **PLAIN, **o),
+    ),
+    "group": (torch.nn.GroupNorm(2, 4), lambda **o: nnx.GroupNorm(4, 2, **o)),
+    "group, plain": (
+        torch.nn.GroupNorm(2, 4, affine=False),
+        lambda **o: nnx.GroupNorm(4, 2, **PLAIN, **o),
+    ),
+    "instance": (torch.nn.InstanceNorm2d(4, affine=True), lambda **o: nnx.InstanceNorm(4, **o)),
+    "instance, plain": (torch.nn.InstanceNorm2d(4), lambda **o: nnx.InstanceNorm(4, **PLAIN, **o)),
+}
+
+
+@pytest.mark.parametrize("case", NORMS)
+def test_normalization_of_channels(case, tmp_path):
+    module, make = NORMS[case]
+    model = make(epsilon=1e-5, rngs=nnx.Rngs(0))
+    check(model, drawn(module), random(2, 5, 6, 4), tmp_path=tmp_path, channels=True)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_normalization_of_features(affine, tmp_path):
+    plain = {} if affine else PLAIN
+    module = torch.nn.LayerNorm(4, elementwise_affine=affine)
+    model = nnx.LayerNorm(4, epsilon=1e-5, **plain, rngs=nnx.Rngs(0))
+    check(model, drawn(module), random(5, 4), tmp_path=tmp_path)
+    module = torch.nn.RMSNorm(4, eps=1e-5, elementwise_affine=affine)
+    model = nnx.RMSNorm(4, epsilon=1e-5, use_scale=affine, rngs=nnx.Rngs(0))
+    check(model, drawn(module), random(5, 4), tmp_path=tmp_path)
+
+
 class Encoder(nnx.Module):
     """What `torch.nn.TransformerEncoderLayer` computes, by the same names."""
 
@@ -166,6 +257,30 @@ def test_bidirectional_by_default(tmp_path):
     module = drawn(torch.nn.RNN(3, 4, bidirectional=True, batch_first=True))
     biases = [name for name in module.state_dict() if "bias" in name]
     check(model, module, random(2, 5, 3), tmp_path=tmp_path, drop=biases)
+
+
+@pytest.mark.parametrize("both_ways", [False, True])
+@pytest.mark.parametrize("bias", [True, False])
+def test_gru_of_two_layers(bias, both_ways, tmp_path):
+    rngs = nnx.Rngs(0)
+
+    def rnn(size):
+        cell = nnx.GRUCell(size, 4, rngs=rngs)
+        cell.dense_i = nnx.Linear(size, 12, use_bias=bias, rngs=rngs)
+        cell.dense_h = nnx.Linear(4, 12, use_bias=bias, rngs=rngs)
+        return nnx.RNN(cell)
+
+    if both_ways:
+        model = nnx.Sequential(*[nnx.Bidirectional(rnn(size), rnn(size)) for size in (3, 8)])
+        rules = {
+            "{name}_l{k}_reverse": "layers[{k}].backward_rnn.cell.{name}",
+            "{name}_l{k}": "layers[{k}].forward_rnn.cell.{name}",
+        }
+    else:
+        model = nnx.Sequential(rnn(3), rnn(4))
+        rules = {"{name}_l{k}": "layers[{k}].cell.{name}"}
+    options = {"num_layers": 2, "bias": bias, "bidirectional": both_ways, "batch_first": True}
+    check(model, drawn(torch.nn.GRU(3, 4, **options)), random(2, 5, 3), rules, tmp_path=tmp_path)
 
 
 def gru(rngs):

@@ -76,7 +76,7 @@ def drawing(request, monkeypatch):
 def test_a_row_per_call_with_shapes_and_sizes(model, drawing):
     table = nnx.tabulate(model, X)
     assert table.splitlines()[0].strip() == "Model Summary"
-    assert "Total Parameters: 84 (344 B)" in table
+    assert "Total Parameters: 64 (256 B)" in table
     rows = rows_of(table)
     assert list(rows) == [
         *([] if has_rich() and "━" in table else ["path"]),
@@ -193,8 +193,9 @@ def test_arrays_without_a_variable_and_subtypes_are_counted():
 
     table = nnx.tabulate(Mixed())
     assert "table: float32[3]" in table and "plain: 'text'" in table
-    assert "a: float32[2]" in table and "Total Parameters: 5 (20 B)" in table
-    assert "LoRAParam" not in table  # it counts as a Param
+    assert "a: float32[2]" in table and "LoRAParam" not in table  # it counts as a Param
+    assert "3 (12 B)" in table and "Total Parameters: 2 (8 B)" in table
+    assert "Total Parameters: 0 (0 B)" in nnx.tabulate(nnx.Dropout(0.5, rngs=nnx.Rngs(0)), X)
 
 
 # -- costs

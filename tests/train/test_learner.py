@@ -310,7 +310,160 @@ def test_further_results_of_a_loss():
         assert loss.shape == () and mean.shape == (4,) and "grad_norm" in norms
 
 
+def test_a_transformation_is_given_the_loss():
+    tx = optax.chain(
+        optax.sgd(0.1), optax.contrib.reduce_on_plateau(factor=0.5, patience=1, cooldown=0)
+    )
+    x, y = batches()[0]
+    for options in ({}, {"loss_scale": True}, {"accumulate": 2}):
+        learner = train.Learner(Net(), tx, **options)
+        step = nnx.jit(
+            lambda learner, x: learner.step(lambda model, x: 1.0 + 0 * model(x).sum(), x)
+        )
+        values = [step(learner, x) for _ in range(6)]
+        state = learner.optimizer.opt_state
+        state = state.inner_opt_state if "accumulate" in options else state
+        assert float(state[1].scale[...]) < 1 and values[0][0] == 1
+    learner.update(nnx.grad(loss_fn)(learner.model, x, y), value=jnp.float32(2))
+
+
+def test_loss_scale_and_accumulation_equal_optax_written_by_hand():
+    """Steps that overflow take no part in an accumulation, in the schedule and in the average."""
+    rate = optax.linear_schedule(0.5, 0.1, 4)
+    overflows = [0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0]
+    tx = optax.MultiSteps(optax.adam(rate), 2)
+    model = nnx.Linear(3, 1, rngs=nnx.Rngs(0))
+    params = average = nnx.pure(nnx.state(model))
+    state, scale = tx.init(params), 2.0**15
+    x, y = batches()[0]
+
+    def loss(params, bad):
+        made = x @ params["kernel"] + params["bias"]
+        return jnp.mean((made - y) ** 2) * jnp.where(bad, jnp.inf, 1.0)
+
+    def of_model(model, bad):
+        return loss(nnx.pure(nnx.state(model)), bad)
+
+    def body(learner, bad):
+        return learner, learner.step(of_model, bad)[1]["loss_scale"]
+
+    learners = [
+        train.Learner(
+            nnx.clone(model),
+            optax.adam(rate),
+            accumulate=2,
+            ema=0.5,
+            loss_scale=train.LossScale(interval=3),
+        )
+        for _ in range(2)
+    ]
+    alone = nnx.jit(lambda learner, bad: body(learner, bad)[1])
+    scales = [float(alone(learners[0], bad)) for bad in overflows]
+    _, scanned = nnx.jit(nnx.scan(body))(learners[1], jnp.array(overflows))
+
+    good, expected = 0, []
+    with jax.numpy_dtype_promotion("standard"):
+        for bad in overflows:
+            good += 1
+            if bad:
+                scale, good = scale / 2, 0
+            else:
+                updates, state = tx.update(jax.grad(loss)(params, 0), state, params)
+                params = optax.apply_updates(params, updates)
+                if tx.has_updated(state):
+                    average = jax.tree.map(lambda a, b: 0.5 * a + 0.5 * b, average, params)
+                if good == 3:
+                    scale, good = scale * 2, 0
+            expected.append(scale)
+    assert scales == scanned.tolist() == expected
+    for learner in learners:
+        assert_close(nnx.state(learner.model), params)
+        assert_close(nnx.state(learner.averaged()), average)
+
+
+class Counting(nnx.Module):
+    def __init__(self):
+        self.layer = nnx.Linear(3, 1, rngs=nnx.Rngs(0))
+        self.calls = nnx.data(jnp.zeros((), jnp.int32))
+        self.seen = nnx.Variable(jnp.zeros((), jnp.int32))
+
+    def __call__(self, x):
+        self.calls = self.calls + 1
+        self.seen[...] += 1
+        return self.layer(x)
+
+
+@pytest.mark.parametrize("jitted", [True, False])
+def test_arrays_that_a_step_wrote_in_vain_are_as_before(jitted):
+    learner = train.Learner(Counting(), ADAMW, loss_scale=True)
+
+    def step(learner, x, factor):
+        return learner.step(lambda model, x: model(x).sum() * factor, x)[1]["skipped"]
+
+    step = nnx.jit(step) if jitted else step
+    x = batches()[0][0]
+    found = [float(step(learner, x, factor)) for factor in (1.0, jnp.inf, 1.0)]
+    assert found == [0, 1, 0]
+    assert learner.model.calls == 2 and learner.model.seen[...] == 2
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_parameters_in_low_precision_have_moments_in_float32(dtype):
+    def net():
+        return nnx.Linear(3, 1, param_dtype=dtype, dtype=dtype, rngs=nnx.Rngs(0))
+
+    for accumulate in (1, 2):
+        learner = train.Learner(net(), ADAMW, loss_scale=True, accumulate=accumulate, ema=0.9)
+        step = nnx.jit(train_step, max_traces=1)
+        x, y = batches()[0]
+        for _ in range(4):
+            step(learner, x.astype(dtype), y.astype(dtype))
+        assert learner.model.kernel.dtype == dtype
+        kinds = nnx.state(learner.optimizer, nnx.OptVariable)
+        assert {leaf.dtype for leaf in nnx.to_flat_state(kinds).leaves} == {jnp.dtype("float32")}
+        assert not np.array_equal(learner.model.kernel[...], net().kernel[...])
+    abstract = nnx.eval_shape(lambda: train.Learner(net(), ADAMW, loss_scale=True))
+    assert abstract.optimizer.opt_state[1][0].mu["kernel"].dtype == jnp.float32
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex64"])
+def test_wide_and_complex_parameters(dtype):
+    with jax.enable_x64(True):
+        model = nnx.Linear(2, 1, use_bias=False, param_dtype=dtype, dtype=dtype, rngs=nnx.Rngs(0))
+        learner = train.Learner(model, optax.sgd(0.1), loss_scale=True)
+        x = np.ones((1, 2), dtype) * (1 + 1j if dtype == "complex64" else 1)
+        real = lambda model, x: jnp.sum(jnp.abs(model(x)) ** 2)  # noqa: E731
+        grads = nnx.grad(real)(model, x)
+        norms = learner.step(real, x)[1]
+    assert model.kernel.dtype == dtype
+    expected = np.sqrt(np.sum(np.abs(np.asarray(grads["kernel"][...])) ** 2))
+    np.testing.assert_allclose(norms["grad_norm"], expected, rtol=1e-5)
+
+
 # -- what is wrong
+
+
+@pytest.mark.parametrize("scale", [False, True])
+def test_losses_that_are_none(scale):
+    learner = train.Learner(Net(), ADAMW, loss_scale=scale)
+    for result, message in (
+        (None, "must return a scalar array, found None: it ends without `return loss`"),
+        (jnp.ones(2), r"must return a scalar array, found an array of shape \(2,\): take the mean"),
+        ((jnp.ones(()), 1), "must return .* tuple; for `return loss, aux` pass `has_aux=True`"),
+        (jnp.ones((), int), "must return a real scalar array, found one of dtype int32"),
+    ):
+        with pytest.raises(TypeError, match=f"lambda>' is differentiated and {message}"):
+            learner.step(lambda model, result=result: result)
+    with pytest.raises(TypeError, match="has_aux=True and must return a pair"):
+        learner.step(lambda model: jnp.ones(()), has_aux=True)
+
+
+def test_gradients_that_are_none():
+    learner = train.Learner(Net(), ADAMW)
+    with pytest.raises(TypeError, match="was given a NoneType as the gradients: take the gradien"):
+        learner.update(None)
+    with pytest.raises(nnx.StructureError, match=r"missing: encoder\.bias"):
+        learner.update({"a": 1})
 
 
 FAULTS = {
@@ -345,7 +498,21 @@ def test_what_cannot_be_declared(case):
 def test_wrong_types():
     with pytest.raises(TypeError, match="groups are pairs of a filter and an Optax"):
         train.Learner(Net(), [ADAMW, 3])
+    for groups in ([ADAMW], [(..., 0.1)]):
+        with pytest.raises(TypeError, match="groups are pairs of a filter and an Optax"):
+            train.Learner(Net(), groups)
     with pytest.raises(TypeError, match="tx must be an Optax transformation"):
         train.Learner(Net(), optax.adam)
+    for accumulate in (1.5, True, None):
+        with pytest.raises(TypeError, match=r"accumulate is a number of steps, found .*: `accumul"):
+            train.Learner(Net(), ADAMW, accumulate=accumulate)
+    with pytest.raises(TypeError, match=r"ema is the decay of an average, found True: `ema=0.999`"):
+        train.Learner(Net(), ADAMW, ema=True)
+    with pytest.raises(TypeError, match=r"found 1024.0: `loss_scale=train.LossScale\(1024.0\)`"):
+        train.Learner(Net(), ADAMW, loss_scale=1024.0)
+    with pytest.raises(
+        TypeError, match=r"found 'dynamic': `loss_scale=train.LossScale\(32768.0\)`"
+    ):
+        train.Learner(Net(), ADAMW, loss_scale="dynamic")
     with pytest.raises(ValueError, match=r"keeps no average: `train.Learner\(model, tx, ema="):
         train.Learner(Net(), ADAMW).averaged()

@@ -282,7 +282,7 @@ def _differentiate(
         def scalar(chosen: list[Any], rest: list[Any]) -> Any:
             inside = lift.rebuild(call.spec, (chosen, rest))
             out = lift.run(inside)
-            _check_loss(out, has_aux, holomorphic, lift.name)
+            check_loss(out, has_aux, holomorphic, lift.name)
             ([loss], *groups), exit = lift.collect(call.spec, inside, out)
             return loss, (groups, exit)
 
@@ -318,7 +318,7 @@ def _check_chosen(lift: Lift, call: Call, allow_int: bool) -> None:
 _NUMBERS = (jax.Array, np.ndarray, np.generic, int, float, complex)
 
 
-def _check_loss(out: Any, has_aux: bool, holomorphic: bool, name: str) -> None:
+def check_loss(out: Any, has_aux: bool, holomorphic: bool, name: str) -> None:
     """Raises TypeError unless a function returned what can be differentiated."""
     if has_aux and not (isinstance(out, (tuple, list)) and len(out) == 2):
         hint = ": write `return loss, aux`, or leave out `has_aux=True`"

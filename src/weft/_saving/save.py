@@ -121,6 +121,12 @@ def open_any(file: FilePath) -> Opened:
     """Opens a file of any kind that can be read."""
     if file.is_dir():
         found = [*file.glob(f"*{INDEX}")] or [*file.glob("*.safetensors")]
+        if not found:
+            others = sorted(x for x in file.iterdir() if x.suffix in SUFFIXES)
+            other = str(others[0]) if others else f"{file}/model.safetensors"
+            raise CheckpointError(
+                f"{file} is a folder without files of safetensors: name the file, `{other!r}`"
+            )
         if len(found) != 1:
             raise CheckpointError(
                 f"{file} is a folder with {len(found)} files of safetensors: name one of them, or "

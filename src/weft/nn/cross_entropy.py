@@ -7,7 +7,10 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
+from jax.sharding import get_abstract_mesh
 
+from weft._module import Pytree
 from weft._variable.variable import Variable
 from weft.nn.chunked_logits import each, number_of_chunks, summed
 from weft.nn.dtypes import Dtype, as_array, canonicalize_dtype
@@ -63,7 +66,7 @@ def linear_cross_entropy(
         not `ignore_index` makes loss and gradients NaN.
       bias: array or Variable of shape (vocabulary,), or None.
       weights: what each token counts, of shape (...) or one that broadcasts to it; booleans for
-        a mask. What counts nothing may be NaN in `hidden`.
+        a mask. What counts nothing may be NaN in `hidden`; so a weight of 0 has no gradient.
       reduction: "mean", the mean over what counts, by weights, and 0 where nothing does; "sum"; or
         "none" for the loss of each token, times its weight.
       ignore_index: tokens with this label count nothing.
@@ -90,8 +93,9 @@ def linear_cross_entropy(
       A scalar, or with "none" an array of shape (...), in float32, or float64 for inputs in it.
 
     Raises:
-      TypeError: if labels are no integers, or sizes are none.
-      ValueError: if shapes do not fit, or an option has no such value.
+      TypeError: if labels are no integers, or sizes are none; for what is no array, and for
+        factors that are traced.
+      ValueError: if shapes do not fit, or an option has no such value; for axes that are not there.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -109,10 +113,13 @@ def linear_cross_entropy(
       >>> nnx.linear_cross_entropy(hidden, embed.embedding, labels, transposed=True).shape
       ()
     """
-    hidden, kernel, labels = (jnp.asarray(as_array(_value(x))) for x in (hidden, kernel, labels))
-    bias = None if bias is None else jnp.asarray(as_array(_value(bias)))
-    weights = None if weights is None else jnp.asarray(as_array(_value(weights)))
-    _check_options(reduction, label_smoothing, logit_cap, transposed)
+    hidden, kernel, labels = (
+        _array(name, x) for name, x in (("hidden", hidden), ("kernel", kernel), ("labels", labels))
+    )
+    bias = None if bias is None else _array("bias", bias)
+    weights = None if weights is None else _array("weights", weights)
+    _check_options(reduction, label_smoothing, z_loss, logit_cap)
+    _check_axes(axis_name, token_axes)
     _check_arrays(hidden, kernel, labels, bias, weights, transposed)
     dtype = jnp.dtype(canonicalize_dtype(hidden, kernel, dtype=dtype))
     with jax.numpy_dtype_promotion("standard"):
@@ -124,6 +131,8 @@ def linear_cross_entropy(
     check_sizes(_NAME, chunk_size=chunk_size, vocab_chunk_size=block)
 
     tokens = hidden.shape[:-1]
+    if not labels.size:
+        return jnp.zeros(tokens if reduction == "none" else (), wide)
     if labels.dtype.itemsize < 4 or jnp.issubdtype(labels.dtype, jnp.unsignedinteger):
         labels = labels.astype(jnp.int32)  # others have no place for a negative number
     whole = vocabulary * (1 if axis_name is None else lax.axis_size(axis_name))
@@ -190,13 +199,43 @@ def _prepared(
     return settings._replace(chunks=chunks), operands, labels, weights
 
 
-def _value(x: Any) -> Any:
-    return x.get_value() if isinstance(x, Variable) else x
+def _array(name: str, x: Any) -> jax.Array:
+    if x is None or isinstance(x, Pytree):
+        remedy = f"`head.{name}`" if isinstance(x, Pytree) else f"`jnp.asarray({name})`"
+        raise TypeError(
+            f"{_NAME} expects {name} to be an array or a Variable, found "
+            f"{'None' if x is None else f'a {type(x).__name__}'}: write {remedy}"
+        )
+    return jnp.asarray(as_array(x.get_value() if isinstance(x, Variable) else x))
+
+
+def _check_axes(axis_name: str | None, token_axes: Any) -> None:
+    if token_axes is not None and get_abstract_mesh().empty:
+        raise ValueError(
+            f"{_NAME} has token_axes={token_axes!r}, and there is no mesh: compute the loss under "
+            "`with jax.set_mesh(mesh):`, or leave out token_axes"
+        )
+    if axis_name is not None:
+        try:
+            lax.axis_size(axis_name)
+        except NameError:
+            raise ValueError(
+                f"{_NAME} has axis_name={axis_name!r}, which is no mapped axis here: it is for the "
+                "inside of `jax.shard_map`; elsewhere leave it out, shardings are followed"
+            ) from None
 
 
 def _check_options(
-    reduction: str, label_smoothing: float, logit_cap: float | None, transposed: bool
+    reduction: str, label_smoothing: float, z_loss: float, logit_cap: float | None
 ) -> None:
+    options = {"label_smoothing": label_smoothing, "z_loss": z_loss, "logit_cap": logit_cap}
+    for name, value in options.items():
+        if isinstance(value, Tracer):
+            raise TypeError(
+                f"{_NAME} expects {name} to be a number, which is compiled in, found a traced "
+                f"array: let the function close over it, or make it static, "
+                f"`jax.jit(f, static_argnames={name!r})`"
+            )
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(
             f'{_NAME} expects reduction to be "mean", "sum" or "none", found {reduction!r}: write '
@@ -206,6 +245,11 @@ def _check_options(
         raise ValueError(
             f"{_NAME} expects label_smoothing from 0 to 1, found {label_smoothing!r}: write for "
             "example `label_smoothing=0.1`"
+        )
+    if not z_loss >= 0:
+        raise ValueError(
+            f"{_NAME} expects z_loss to be a number from 0, found {z_loss!r}: write for example "
+            "`z_loss=1e-4`"
         )
     if logit_cap is not None and not logit_cap > 0:
         raise ValueError(
@@ -244,6 +288,11 @@ def _check_arrays(
             "`labels.astype(jnp.int32)`"
         )
     vocabulary = kernel.shape[1 - axis]
+    if not vocabulary:
+        raise ValueError(
+            f"{_NAME} expects a vocabulary of at least one column, found kernel {kernel.shape}: "
+            "make the layer with `out_features` of 1 or more"
+        )
     if bias is not None and bias.shape != (vocabulary,):
         raise ValueError(
             f"{_NAME} expects a bias of shape ({vocabulary},), one for each column of the kernel, "

@@ -11,6 +11,7 @@ from weft._core.static import Static
 from weft._graph import State, clone
 from weft._graph.records import NodeDef, Record, ValueDef, VariableDef, describe_difference
 from weft._graph.walk import Builder, Entry, Flattener
+from weft._module import Pytree
 from weft._module.containers import List
 from weft._variable.storage import make
 from weft._variable.variable import Variable
@@ -54,6 +55,7 @@ def stack(blocks: Any, /, *, like: Any = None, **options: Any) -> Any:
     Raises:
       StructureError: naming the first path where blocks differ, with both shapes; if blocks share
         a Variable; if the State lacks a block.
+      TypeError: for what are no Modules.
       ValueError: if there are no blocks.
 
     Example:
@@ -70,7 +72,18 @@ def stack(blocks: Any, /, *, like: Any = None, **options: Any) -> Any:
         _check_no_options(options, "of a State, which has no such options")
         return stack_state(blocks, places_of(like))
     _check_no_options({} if like is None else {"like": like}, "of blocks: it is for States")
+    if not isinstance(blocks, Iterable) or isinstance(blocks, str):
+        raise TypeError(
+            f"stack takes blocks or a State, found {type(blocks).__name__}: "
+            "`nnx.stack([block, block])`, `nnx.stack(nnx.state(blocks))`"
+        )
     blocks = list(blocks)
+    for i, block in enumerate(blocks):
+        if not isinstance(block, Pytree):
+            raise TypeError(
+                f"stack takes blocks, which are Modules, found {type(block).__name__} at [{i}]: "
+                "`nnx.stack([block, block])`; arrays are stacked by `jnp.stack`"
+            )
     if not blocks:
         raise ValueError("there are no blocks to stack: `nnx.stack([block, block])`")
     stacked = _stack_blocks(blocks, options.get("partition"))

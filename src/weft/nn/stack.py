@@ -12,7 +12,7 @@ import functools
 import inspect
 import operator
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, NoReturn, TypeVar, overload
 
 import jax
 
@@ -21,6 +21,7 @@ from weft._core.caches import forgets
 from weft._core.errors import StructureError, TraceContextError
 from weft._core.path import format_path
 from weft._core.static import Static
+from weft._core.types import MISSING
 from weft._graph.iterate import iter_graph
 from weft._lift.abstract import remat
 from weft._lift.loop import Carry, scan
@@ -62,7 +63,8 @@ class Stack(Module, Generic[B]):
 
     Raises:
       ValueError: if `n` is less than 1.
-      TypeError: if `block` returns no Module that can be called, or `rngs` is no Rngs or stream.
+      TypeError: if `block` is a block, or returns no Module that can be called; if `n` is no
+        int, or `rngs` no Rngs or stream.
       StructureError: if a block contains a Variable made outside of it.
 
     Example:
@@ -79,23 +81,31 @@ class Stack(Module, Generic[B]):
     def __init__(
         self,
         block: Callable[[Rngs], B],
-        n: int,
+        n: int = MISSING,  # type: ignore[assignment]
         *,
-        rngs: Rngs | RngStream,
+        rngs: Rngs | RngStream = MISSING,  # type: ignore[assignment]
         remat: bool | Policy | None = None,
         unroll: int | bool = 1,
         has_aux: bool = False,
         partition: str | None = None,
     ):
+        _check_maker(block)
+        if isinstance(n, bool) or not hasattr(n, "__index__"):
+            found = "none" if n is MISSING else repr(n)
+            raise TypeError(
+                f"Stack needs the number of blocks, found {found}: "
+                "`nnx.Stack(f, 12, rngs=nnx.Rngs(0))`"
+            )
         if operator.index(n) < 1:
             raise ValueError(
                 f"Stack needs at least one block, found n={n!r}: `nnx.Stack(f, 12, rngs=rngs)`"
             )
         _check_maker(block)
         if not isinstance(rngs, (Rngs, RngStream)):
+            found = "none" if rngs is MISSING else type(rngs).__name__
             raise TypeError(
-                "Stack takes `rngs` as an nnx.Rngs or an nnx.RngStream, found "
-                f"{type(rngs).__name__}. Write `nnx.Stack(f, {n}, rngs=nnx.Rngs(0))`"
+                f"Stack takes `rngs` as an nnx.Rngs or an nnx.RngStream, found {found}. Write "
+                f"`nnx.Stack(f, {n}, rngs=nnx.Rngs(0))`"
             )
         stacked = _make_blocks(block, n, rngs, partition)
         self._set_up(stacked, operator.index(n), remat, unroll, has_aux, partition)
@@ -186,8 +196,36 @@ class Stack(Module, Generic[B]):
             ) from None
         return layers_of(self.stacked)(position)
 
+    def __setitem__(self, index: Any, block: Any) -> NoReturn:
+        """Is refused: there are no blocks to be replaced, but arrays of all of them."""
+        raise TypeError(
+            f"a Stack holds its {self.n} blocks in one array for each Variable, and none of them "
+            f"can be put in place of another: write into a layer, `nnx.update(stack[{index!r}], "
+            "nnx.state(block))`; or take the blocks apart and stack them anew, `blocks = "
+            f"nnx.unstack(stack); blocks[{index!r}] = block; stack = nnx.stack(blocks)`"
+        )
+
+    def __delitem__(self, index: Any) -> NoReturn:
+        """Is refused, likewise."""
+        raise TypeError(
+            f"a Stack holds its {self.n} blocks in one array for each Variable, and none of them "
+            "can be taken out: take a part, `stack[1:]`, or take the blocks apart and stack some "
+            f"anew, `blocks = nnx.unstack(stack); del blocks[{index!r}]; stack = nnx.stack(blocks)`"
+        )
+
     def __iter__(self) -> Iterator[B]:
         return map(layers_of(self.stacked), range(self.n))
+
+
+def _check_maker(block: Any) -> None:
+    """Raises unless it can make blocks: it is no block itself, nor are they there already."""
+    if isinstance(block, (list, tuple, Module)) or not callable(block):
+        remedy = "give what makes one, `nnx.Stack(lambda rngs: Block(rngs=rngs), n, rngs=rngs)`"
+        blocks = "[block, ...]" if isinstance(block, Module) and callable(block) else "blocks"
+        raise TypeError(
+            f"Stack makes its blocks, each with keys of its own, found a {type(block).__name__}: "
+            f"{remedy}; blocks that are there already become a Stack by `nnx.stack({blocks})`"
+        )
 
 
 def make_stack(stacked: B, n: int, **options: Any) -> Stack[B]:

@@ -36,7 +36,9 @@ class Into:
         loaded, and not saved.
 
     Raises:
-      ValueError: if `axes` or `sizes` are given as well as a function.
+      TypeError: if `targets` are no texts.
+      ValueError: if `axes` or `sizes` are given as well as a function, or `axes` are no
+        permutation, or `save` stands without `load`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -71,6 +73,21 @@ class Into:
                 "nnx.Into takes either `axes` and `sizes` or functions, found both: let `load` and "
                 "`save` permute and join as well"
             )
+        if not all(isinstance(x, str) for x in _several(targets)):
+            raise TypeError(
+                f"nnx.Into leads to a path or several, found {targets!r}: write it as "
+                '`nnx.Into("blocks[{i}].up.kernel")`'
+            )
+        if axes is not None and sorted(axes) != list(range(len(axes))):
+            raise ValueError(
+                f"nnx.Into permutes axes, and axes={tuple(axes)} is no permutation: write "
+                f"`axes={tuple(range(len(axes)))[::-1]}` to turn them around"
+            )
+        if save is not None and load is None:
+            raise ValueError(
+                "nnx.Into has `save` and no `load`: give the inverse, `nnx.Into(..., load=..., "
+                "save=...)`"
+            )
         values = {
             "targets": (targets,) if isinstance(targets, str) else tuple(targets),
             "axes": None if axes is None else tuple(axes),
@@ -81,6 +98,10 @@ class Into:
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+
+def _several(targets: Any) -> Sequence[Any]:
+    return [targets] if isinstance(targets, str) or not isinstance(targets, Sequence) else targets
 
 
 Name: TypeAlias = str | tuple[str, ...]

@@ -18,6 +18,7 @@ from weft._graph.iterate import iter_graph
 from weft._graph.tally import Sizes, own_leaves, tally
 from weft._module import Pytree
 from weft._rng import Rngs, RngStream
+from weft._variable.types import Param
 from weft._variable.variable import Variable, raw_value
 from weft.tools.calls import RecordedCall, flops, record_calls
 from weft.tools.table import draw
@@ -91,7 +92,8 @@ def tabulate(
 
     The call is traced, not computed, and the model stays as it is: model and inputs may be
     abstract. Each row has path and class of a part, shapes of its inputs and outputs, and how
-    many elements and bytes of Variables of each kind it holds.
+    many elements and bytes of Variables of each kind it holds. The last line counts parameters
+    alone: each `Param` once, and no statistics, random streams or caches.
 
     Args:
       obj: a Module, or another object of Weft.
@@ -157,12 +159,11 @@ def tabulate(
     ]
     footer = ["", "", "", "Total", *[""] * (len(headers) - 4)]
     cells.append([*footer, *(count_text(*totals[group]) for group in groups)])
-    number, size = (sum(total[i] for total in totals.values()) for i in (0, 1))
     return draw(
         f"{type(obj).__name__} Summary",
         [*headers, *groups],
         cells,
-        f"Total Parameters: {count_text(number, size)}",
+        f"Total Parameters: {count_text(*totals.get(Param.__name__, (0, 0)))}",
         table_options=table_kwargs,
         column_options=column_kwargs,
         console_options=console_kwargs,

@@ -28,7 +28,7 @@ def partition(model: Any, wrt: Filter, groups: Groups) -> optax.GradientTransfor
       TypeError: if `groups` are no such pairs.
       ValueError: if a filter selects nothing that is left, or a parameter is in no group.
     """
-    if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in groups):
+    if not all(map(_is_group, groups)):
         raise TypeError(
             f"groups are pairs of a filter and an Optax transformation, found {groups!r}: write "
             "`[(nnx.PathContains('bias'), optax.sgd(0.1)), (..., optax.adamw(1e-3))]`"
@@ -58,6 +58,14 @@ def partition(model: Any, wrt: Filter, groups: Groups) -> optax.GradientTransfor
         return jtu.tree_map_with_path(lambda entries, _: _label(labels, entries), params)
 
     return optax.partition({str(i): tx for i, (_, tx) in enumerate(groups)}, labels_of)
+
+
+def _is_group(pair: Any) -> bool:
+    """Says whether something is a pair with a transformation, which is a pair of functions."""
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        return False
+    is_alone = isinstance(pair, optax.GradientTransformation)
+    return not is_alone and callable(getattr(pair[1], "update", None))
 
 
 def _label(labels: dict[Path, str], entries: Sequence[Any]) -> str:

@@ -6,7 +6,7 @@ that, and the optimizer, the averages and the norms know nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -14,18 +14,21 @@ import jax.numpy as jnp
 import optax
 
 from weft._core.filters import All, Filter, Not, filter_text
-from weft._graph import State, state, to_flat_state
-from weft._lift.autodiff import DiffState, value_and_grad
+from weft._core.path import Path
+from weft._graph import State, from_flat_state, state, to_flat_state, update
+from weft._lift.autodiff import DiffState, check_loss, value_and_grad
 from weft._lift.branch import cond
-from weft._module import Pytree
+from weft._lift.lift import name_of
+from weft._module import Pytree, data
 from weft._rng import RngState
 from weft._variable.types import Param
-from weft._variable.variable import Variable
+from weft._variable.variable import Variable, raw_value
 from weft.train.ema import EMA
 from weft.train.groups import Groups, partition
 from weft.train.leaves import strip
 from weft.train.loss_scale import LossScale
-from weft.train.optimizer import Optimizer
+from weft.train.opt_state import init_state
+from weft.train.optimizer import Optimizer, no_gradients
 
 M = TypeVar("M")
 
@@ -56,7 +59,7 @@ class Learner(Pytree, Generic[M]):
         one of your own.
 
     Raises:
-      TypeError: if `tx` is neither a transformation nor groups.
+      TypeError: if `tx` is neither a transformation nor groups, or an option of another type.
       ValueError: if `frozen` or a group selects nothing, or nothing is left to be trained.
 
     Example:
@@ -100,6 +103,7 @@ class Learner(Pytree, Generic[M]):
             trained = All(wrt, Not(frozen))
         if isinstance(tx, Sequence) and not isinstance(tx, optax.GradientTransformation):
             tx = partition(model, trained, tx)
+        _check_types(ema, accumulate, loss_scale)
         if accumulate != 1:
             if accumulate < 1 or isinstance(tx, optax.MultiSteps):
                 raise ValueError(
@@ -112,6 +116,8 @@ class Learner(Pytree, Generic[M]):
         self.optimizer = Optimizer(model, tx, wrt=trained)  # type: ignore[arg-type]
         self.ema = None if ema is None else EMA(model, ema, only=trained)
         self.loss_scale = LossScale() if loss_scale is True else loss_scale or None
+        if self.loss_scale is not None:
+            _widen_state(self.optimizer, model)
 
     def step(
         self, loss_fn: Callable[..., Any], /, *args: Any, has_aux: bool = False, **kwargs: Any
@@ -130,15 +136,12 @@ class Learner(Pytree, Generic[M]):
         Returns:
           What `loss_fn` returned, and norms as of `update`.
         """
-        before = self._own_values() if self.loss_scale else []
+        before = self._own_leaves() if self.loss_scale else {}
+        held = {path: raw_value(leaf) for path, leaf in before.items()}
         values, grads = self.value_and_grad(loss_fn, has_aux=has_aux)(*args, **kwargs)
-        norms = self.update(grads)
-        for variable, old in before:
-            new = variable.get_raw_value()
-            if new is not old:
-                variable.set_raw_value(
-                    jax.tree.map(lambda a, b: jnp.where(norms["skipped"], a, b), old, new)
-                )
+        norms = self.update(grads, value=values[0] if has_aux else values)
+        if before:
+            self._keep_where(norms["skipped"], before, held)
         return values, norms
 
     def value_and_grad(
@@ -161,6 +164,7 @@ class Learner(Pytree, Generic[M]):
 
         def scaled(model: M, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
             values = loss_fn(model, *args, **kwargs)
+            check_loss(values, has_aux, False, name_of(loss_fn))
             return scale.scale(values[0] if has_aux else values), values
 
         differentiated = value_and_grad(scaled, argnums=chosen, has_aux=True)
@@ -171,11 +175,13 @@ class Learner(Pytree, Generic[M]):
 
         return call
 
-    def update(self, grads: Any, /) -> dict[str, jax.Array]:
+    def update(self, grads: Any, /, **kwargs: Any) -> dict[str, jax.Array]:
         """Changes what is trained by gradients, in place.
 
         Args:
           grads: the gradients, as `value_and_grad` gives them.
+          **kwargs: further arguments for the transformation, as of `nnx.Optimizer.update`; `step`
+            gives the loss as `value`, which `optax.contrib.reduce_on_plateau` wants.
 
         Returns:
           Scalars by name: `grad_norm` and `update_norm`, the norms of all gradients and of all that
@@ -185,11 +191,13 @@ class Learner(Pytree, Generic[M]):
         Raises:
           StructureError: if the gradients do not fit what is trained.
         """
+        if not isinstance(grads, (State, Mapping, Pytree)):
+            raise TypeError(no_gradients(grads))
         grad_norm = _norm(grads)
         if self.loss_scale is None:
-            return {"grad_norm": grad_norm, "update_norm": _apply(self, grads)}
+            return {"grad_norm": grad_norm, "update_norm": _apply(self, grads, kwargs)}
         finite = jnp.isfinite(grad_norm)
-        update_norm = cond(finite, _apply, _leave_out, self, grads)
+        update_norm = cond(finite, _apply, _leave_out, self, grads, kwargs)
         self.loss_scale.adjust(finite)
         return {
             "grad_norm": grad_norm,
@@ -210,17 +218,78 @@ class Learner(Pytree, Generic[M]):
             raise ValueError("the Learner keeps no average: `train.Learner(model, tx, ema=0.999)`")
         return self.ema.apply_to(self.model)
 
-    def _own_values(self) -> list[tuple[Variable, Any]]:
-        """Returns what the model itself may write, neither trained nor random, and its values."""
-        rest = state(self.model, Not((self.trained, RngState)))
-        leaves = [leaf for _, leaf in to_flat_state(rest)]
-        return [(leaf, leaf.get_raw_value()) for leaf in leaves if isinstance(leaf, Variable)]
+    def _own_leaves(self) -> dict[Path, Any]:
+        """Returns what the model itself may write, neither trained nor random, by path."""
+        return dict(to_flat_state(state(self.model, Not((self.trained, RngState)))))
+
+    def _keep_where(self, skipped: Any, before: dict[Path, Any], held: dict[Path, Any]) -> None:
+        """Puts back what the model held before, where a step is left out."""
+
+        def chosen(old: Any, new: Any) -> Any:
+            return jax.tree.map(lambda a, b: jnp.where(skipped, a, b), old, new)
+
+        for path, leaf in before.items():
+            if isinstance(leaf, Variable) and leaf.get_raw_value() is not held[path]:
+                leaf.set_raw_value(chosen(held[path], leaf.get_raw_value()))
+        if all(isinstance(leaf, Variable) for leaf in before.values()):
+            return
+        now = self._own_leaves()
+        changed = {
+            path: chosen(held[path], now[path])
+            for path, leaf in before.items()
+            if not isinstance(leaf, Variable) and now.get(path, leaf) is not leaf
+        }
+        if changed:
+            update(self.model, from_flat_state(changed))
 
 
-def _apply(learner: Learner[Any], grads: Any) -> jax.Array:
+def _check_types(ema: Any, accumulate: Any, loss_scale: Any) -> None:
+    if type(accumulate) is not int:
+        raise TypeError(f"accumulate is a number of steps, found {accumulate!r}: `accumulate=4`")
+    if isinstance(ema, bool):
+        raise TypeError(f"ema is the decay of an average, found {ema!r}: `ema=0.999`, or None")
+    if loss_scale is not None and not isinstance(loss_scale, (bool, LossScale)):
+        initial = loss_scale if isinstance(loss_scale, (int, float)) else 2.0**15
+        raise TypeError(
+            f"loss_scale is True or a train.LossScale, found {loss_scale!r}: "
+            f"`loss_scale=train.LossScale({initial!r})`"
+        )
+
+
+def _widen_state(optimizer: Optimizer[Any], model: Any) -> None:
+    """Makes the state of an optimizer as gradients in float32 leave it.
+
+    That of parameters in float16 would change its dtypes in the first step, and have no room for
+    squares of gradients.
+    """
+    params = dict(to_flat_state(state(model, optimizer.wrt)))
+    wide = {path: _wide_like(leaf) for path, leaf in params.items()}
+    if any(wide[path] is not leaf for path, leaf in params.items()):
+        optimizer.form, made = init_state(optimizer.tx, wide)
+        optimizer.opt_state = data(made)
+
+
+def _wide_like(leaf: Any) -> Any:
+    value = raw_value(leaf)
+    made = jax.tree.map(_at_least_float32, value)
+    if all(a is b for a, b in zip(jax.tree.leaves(made), jax.tree.leaves(value), strict=True)):
+        return leaf
+    return leaf.copy(made) if isinstance(leaf, Variable) else made
+
+
+def _at_least_float32(x: Any) -> Any:
+    is_narrow = jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4
+    if not is_narrow:
+        return x
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return x.update(dtype=jnp.float32)
+    return x.astype(jnp.float32)
+
+
+def _apply(learner: Learner[Any], grads: Any, kwargs: dict[str, Any]) -> jax.Array:
     """Makes an update; returns the norm of what was added."""
     optimizer = learner.optimizer
-    updates = optimizer.update(learner.model, grads)
+    updates = optimizer.update(learner.model, grads, **kwargs)
     if learner.ema is not None:
         tx = optimizer.tx
         if isinstance(tx, optax.MultiSteps):
@@ -231,7 +300,7 @@ def _apply(learner: Learner[Any], grads: Any) -> jax.Array:
     return _norm(updates)
 
 
-def _leave_out(learner: Learner[Any], grads: Any) -> jax.Array:
+def _leave_out(learner: Learner[Any], grads: Any, kwargs: dict[str, Any]) -> jax.Array:
     return jnp.float32(0)
 
 
@@ -241,4 +310,9 @@ def _stay(ema: EMA, model: Any) -> None:
 
 def _norm(tree: Any) -> jax.Array:
     """Returns the Euclidean norm of all leaves, in float32."""
-    return optax.tree.norm(jax.tree.map(lambda x: x.astype(jnp.float32), strip(tree)))
+
+    def single(x: Any) -> jax.Array:
+        is_complex = jnp.issubdtype(jnp.result_type(x), jnp.complexfloating)
+        return jnp.asarray(x, jnp.complex64 if is_complex else jnp.float32)
+
+    return optax.tree.norm(jax.tree.map(single, strip(tree)))

@@ -54,11 +54,15 @@ class LossScale(Pytree):
 
     def scale(self, loss: jax.Array) -> jax.Array:
         """Returns a loss, in float32 or wider, multiplied by the factor."""
-        return _wide(loss) * self.value.get_raw_value()
+        return self._with_scale(jnp.multiply, loss)
 
     def unscale(self, grads: Any) -> Any:
         """Returns a tree of gradients divided by the factor, in float32 or wider."""
-        return jax.tree.map(lambda grad: _wide(grad) / self.value.get_raw_value(), grads)
+        return jax.tree.map(lambda grad: self._with_scale(jnp.divide, grad), grads)
+
+    def _with_scale(self, operation: Any, x: jax.Array) -> jax.Array:
+        x = _wide(x)  # which may be wider than the factor, or complex
+        return operation(x, self.value.get_raw_value().astype(x.dtype))
 
     def adjust(self, is_finite: jax.Array | bool) -> None:
         """Takes note of a step.

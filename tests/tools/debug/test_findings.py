@@ -64,7 +64,17 @@ def test_a_program_that_begins_again_is_not_looked_at():
 
 
 def test_a_forward_pass_after_a_backward_one_is_another_step():
-    assert first(told("b", BACK_OUT, 5), told("a", OUT, 1)) == ("model.b", "backward")
+    good = told("a", OUT, 1, bad=0)
+    assert first(good, told("b", BACK_OUT, 5), told("a", OUT, 1)) == ("model.b", "backward")
+    loops = {"loops": [(4, False)]}
+    steps = [told("b", BACK_OUT, 5, numbers=[0], **loops), told("a", OUT, 1, numbers=[1], **loops)]
+    assert first(*steps) == ("model.b[0]", "backward")
+
+
+def test_a_backward_pass_may_arrive_before_the_forward_one():
+    events = [told("b", BACK_OUT, 5), told("c", OUT, 2), told("a", OUT, 1), told("d", BACK_OUT, 4)]
+    for arrived in itertools.permutations(events):
+        assert first(*arrived) == ("model.a", "forward")
 
 
 def test_another_call_after_the_first_is_not_looked_at():
@@ -99,4 +109,16 @@ def test_what_went_in_is_said():
     session = findings.Session(True)
     session.note(told("a", OUT, 2, call=7))
     with pytest.raises(findings.NonFiniteError, match="from no floating-point arrays"):
+        raise session.error()
+
+
+def test_what_went_in_may_not_have_arrived():
+    session = findings.Session(True)
+    event = told("a", OUT, 2, call=7)
+    session.note(event._replace(site=event.site._replace(before=("x f32[2]", "kernel f32[2]"))))
+    with pytest.raises(findings.NonFiniteError, match=r"from x f32\[2\], kernel f32\[2\]\. Keep"):
+        raise session.error()
+    session = findings.Session(True)
+    session.note(told("a", BACK_OUT, 2, call=7))
+    with pytest.raises(findings.NonFiniteError, match="from gradients of its outputs"):
         raise session.error()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import warnings
 from typing import Any
 
@@ -241,6 +243,31 @@ def test_programs_are_kept_apart() -> None:
         with nnx.debug.rng_reuse():
             draw(rngs)
     assert len(traces) == 2
+
+
+def test_threads_are_apart() -> None:
+    """Blocks of other threads, and threads without one, may draw what this one draws."""
+    barrier = threading.Barrier(3, timeout=60)
+    errors: list[BaseException | None] = [None] * 3
+
+    def run(i: int) -> None:
+        block = nnx.debug.rng_reuse() if i else contextlib.nullcontext()
+        try:
+            with block:
+                model = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+                barrier.wait()
+                model(jnp.ones(3))
+                nnx.jit(lambda model, x: model(x))(model, jnp.ones(3))
+                barrier.wait()
+        except BaseException as error:
+            errors[i] = error
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == [None] * 3
 
 
 def test_nobody_is_told_outside() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from typing import Any
 
 import jax
@@ -304,8 +305,31 @@ def test_forward_mode_needs_no_backward() -> None:
     model = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
     tangent = lambda model, x: jax.jvp(model, (x,), (x,))  # noqa: E731
     nnx.debug.nans(backward=False)(jax.jit(tangent))(model, X)
-    with pytest.raises(TypeError, match="can't apply forward-mode"):
+    with pytest.raises(TypeError, match="can't apply forward-mode") as caught:
         nnx.debug.nans()(jax.jit(tangent))(model, X)
+    assert "write `nnx.debug.nans(model, backward=False)`" in caught.value.__notes__[-1]
+
+
+def test_differentiation_through_shard_map_needs_no_backward() -> None:
+    """JAX has no rules there for arguments of which only some are differentiated."""
+    model = Between(jnp.tanh)
+    model.first.bias = nnx.BatchStat(model.first.bias[...])  # is not differentiated
+    mesh = make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+
+    def loss_of(model: Any, x: Any) -> Any:
+        mapped = nnx.shard_map(
+            lambda model, x: jax.lax.pmean(model(x).sum(), "data"),
+            mesh=mesh,
+            in_specs=(jax.P(), jax.P("data")),
+            out_specs=jax.P(),
+        )
+        return mapped(model, x)
+
+    x = jnp.ones((4, 4))
+    nnx.debug.nans(backward=False)(nnx.grad(loss_of))(model, x)
+    with pytest.raises(NotImplementedError, match="symbolic_zeros") as caught:
+        nnx.debug.nans()(nnx.grad(loss_of))(model, x)
+    assert "write `nnx.debug.nans(model, backward=False)`" in caught.value.__notes__[-1]
 
 
 def test_a_scan_over_time_has_no_layers() -> None:
@@ -497,6 +521,45 @@ def test_blocks_may_nest() -> None:
         with nnx.debug.nans(inner=model):
             model(X)
         model(X * jnp.nan)
+
+
+def test_threads_are_apart() -> None:
+    """A healthy model beside one that is not, each in a block of its own thread."""
+    barrier = threading.Barrier(2, timeout=60)
+    found: list[str | None] = [None, None]
+
+    def run(i: int) -> None:
+        model = Plain(nnx.Rngs(0))
+        plant(model, "forward" if i else None)
+        try:
+            with nnx.debug.nans(model):
+                barrier.wait()
+                for _ in range(3):
+                    nnx.jit(forward)(model, X)
+        except NonFiniteError as error:
+            found[i] = error.path
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [None, PATH]
+
+
+def test_the_forward_pass_in_a_loop() -> None:
+    """There the compiler may let the backward pass tell first."""
+    for phase in ("forward", "backward"):
+        model = Plain(nnx.Rngs(0))
+        plant(model, phase)
+
+        def body(i: Any, carry: Any) -> Any:
+            model, total = carry
+            return model, total + nnx.value_and_grad(loss)(model, X)[0]
+
+        with pytest.raises(NonFiniteError) as caught, nnx.debug.nans(model):
+            nnx.fori_loop(0, 2, body, (model, jnp.zeros(())))
+        assert (caught.value.path, caught.value.phase) == (PATH, phase)
 
 
 def test_nothing_to_look_at() -> None:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -42,6 +43,22 @@ def test_an_error_of_a_function_names_both_sides():
         nnx.load_weights(
             linear(use_bias=False), {"w": array(3, 2)}, {"w": nnx.Into("kernel", load=load)}
         )
+
+
+def test_integers_keep_their_values():
+    for model in ({"a": nnx.Param(jnp.zeros(2, jnp.int8))}, [nnx.Param(np.zeros(2, np.uint8))]):
+        name = "a" if isinstance(model, dict) else "0"
+        nnx.load_weights(model, {name: np.array([0, 127], np.int64)})
+        with pytest.raises(nnx.StructureError, match=r"int8, which has no (300|-300), and nothing"):
+            nnx.load_weights(model, {name: np.array([1, -300 if name == "0" else 300])})
+        assert nnx.state(model)[name if name == "a" else 0][1] == 127
+
+
+def test_other_errors_of_a_function_say_which_rule():
+    rules = {"w": nnx.Into("kernel", load=lambda x: {}["scale"])}
+    with pytest.raises(KeyError) as caught:
+        nnx.load_weights(linear(), {"w": array(2, 3), "bias": array(3)}, rules)
+    assert caught.value.__notes__ == ["in `load` of 'w', given zeros or w"]
 
 
 def test_some_layers_of_a_stack(tmp_path):

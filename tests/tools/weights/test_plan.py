@@ -79,6 +79,50 @@ def test_kinds_of_dtypes():
     assert plan(half, dtype=jnp.bfloat16).rows[1].dtype == "bfloat16"
 
 
+def test_a_function_may_make_floats_of_integers():
+    into = nnx.Into("a.weight", load=lambda q, s: q * s)
+    quantised = {"q": Aval((3, 2), np.dtype(np.int8)), "s": (3, 1)}
+    assert not rows(plan({**without("a.weight"), **quantised}, {("q", "s"): into}), "mis-shaped")
+    into = nnx.Into("a.weight", load=lambda x: x.astype(np.int32))
+    found = plan(SHAPES, {"a.weight": into})
+    assert rows(found, "mis-shaped")[0][2] == (
+        "the rule makes int32, expected float32, which numbers of another kind do not become"
+    )
+
+
+def test_missing_weights_have_the_names_of_the_rules():
+    rules = {"h.{i}.fc": "blocks[{i}].up", ("x", "y"): "scale", "{n}.head": "heads[0]", "z": "no"}
+    found = {target: note for _, target, note in rows(plan({}, rules, net()), "missing")}
+    assert found["blocks[1].up.kernel"] == "expected as 'h.1.fc.weight'"
+    assert found["scale"] == "expected as '{x, y}'"
+    assert found["heads[0].kernel"] == "expected as 'heads.0.weight'"
+    assert found["body.layers[1].scale"] == "expected as 'body.1.weight'"
+    found = plan({"h.0.fc.wieght": (3, 2), "h.1.fd.weight": (3, 2)}, rules, net())
+    first, second = rows(found, "unexpected")
+    assert first[2] == (
+        "by the rule 'h.{i}.fc' it goes to blocks[0].up, which has no 'wieght'; did you mean "
+        "'weight'? Or leave it out by a rule to None"
+    )
+    assert second[2].startswith("did you mean 'h.1.fc.weight'")
+
+
+def test_rules_that_lead_beyond_the_last_layer():
+    note = "by the rule 'h.{i}' it goes to blocks[2].up.kernel, and blocks has 2: make the model "
+    found = plan({"h.2": (2, 3)}, {"h.{i}": "blocks[{i}].up.kernel"}, net())
+    assert rows(found, "unexpected")[0][2].startswith(note)
+
+
+def test_names_of_weft():
+    for names in (["a.kernel", "b.kernel"], ["model.a.kernel", "model.b.kernel"]):
+        found = plan({**dict.fromkeys(names, (2, 3)), "a.bias": (3,), "b.bias": (3,)})
+        assert rows(found, "unexpected")[0] == (
+            names[0],
+            "",
+            "a name of Weft's own: `nnx.restore(file, model=model)` reads what `nnx.save` wrote, "
+            "`nnx.update` takes a State",
+        )
+
+
 def test_rules():
     named = {name.replace("b.", "other."): shape for name, shape in SHAPES.items()}
     found = plan({**named, "x": (1,)}, {"other": "b", "x": None})
@@ -106,6 +150,30 @@ def test_a_rule_that_matches_nothing():
     found = plan(SHAPES, {"a.wieght": "a.kernel"})
     note = "the rule matches no name; did you mean 'a.weight' or 'b.weight'?"
     assert rows(found, "wrong") == [("a.wieght", "a.kernel", note)]
+
+
+def test_a_rule_that_would_match_names():
+    def unused(shapes, rules):
+        return rows(plan(shapes, rules), "wrong")[-1][2]
+
+    assert unused(SHAPES, {"a": "b", "a.weight": "a.kernel"}) == (
+        "the rule matches no name that is left: 'a.weight' goes by the rule 'a' before it, and the "
+        "first that matches counts; put the one that says more before the other"
+    )
+    prefixed = {f"model.net.{name}": shape for name, shape in SHAPES.items()}
+    assert unused(prefixed, {"{n}.weight": "a.kernel", "a.bias": "a.bias"}) == (
+        "the rule matches no name; 'model.net.a.bias' begins with 'model.net.': write "
+        "`model.net.a.bias`"
+    )
+    assert unused(SHAPES, {"h.*.fc": "a"}).endswith("; write `{i}` for what differs, not `*`")
+
+
+def test_a_rule_for_what_is_tied_needs_no_name():
+    shapes = {"tied.weight": (2, 3), "tied.bias": (2,)}
+    assert not rows(plan(shapes, {"a": "heads[0]"}, net()), "wrong")
+    assert rows(plan(shapes, {"a": "tied"}, net()), "wrong")
+    assert rows(plan(shapes, {"a": "heads"}, net()), "wrong") == []
+    assert rows(plan(shapes, {"a": "nowhere"}, net()), "wrong")
 
 
 def test_a_path_that_is_not_there():

@@ -43,6 +43,8 @@ def test_kinds():
 def test_numbers_that_do_not_follow():
     (row,) = merged(rows(0, 2, 7))
     assert row.source == "h.{0,2,7}.w" and row.target == "blocks[{0,2,7}].kernel"
+    notes = [WeightRow("missing", "", f"a[{i}]", "", "", f"expected as 'h.{i}.w'") for i in (1, 2)]
+    assert [row.note for row in merged(notes)] == ["expected as 'h.{1..2}.w'"]
     (row,) = merged([WeightRow("ignored", "layer4.w", "", "", "", "")])
     assert row.source == "layer4.w"
 
@@ -65,6 +67,9 @@ def test_suggestions():
     near = Suggestions(["attn.weight", "attn.bias"])
     assert near.near("atn.weight") == "did you mean 'attn.weight'?"
     assert near.near("zzz") == ""
+    blocks = Suggestions([f"h.{i}.{x}" for i in (0, 1, 2) for x in ("attn", "attm")])
+    assert blocks.near("x.h.1.attn") == "did you mean 'h.1.attn' or 'h.1.attm'?"
+    assert Suggestions(["attn.weight"]).near("attn.weight") == ""
     for _ in range(30):
         last = near.near("atn.weight")
     assert last == ""

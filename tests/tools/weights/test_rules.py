@@ -59,6 +59,8 @@ def test_paths_match_as_a_whole():
 def test_what_is_no_rule():
     with pytest.raises(TypeError, match="mapping or pairs of a name and a path, found 'ab'"):
         parse_rules(["ab"])
+    with pytest.raises(TypeError, match="mapping or pairs of a name and a path, found 7: "):
+        parse_rules(7)
     for source, target in ((3, "a"), ("a", 3), (None, None), ("a", [])):
         with pytest.raises(TypeError, match="a rule leads from a name, or a tuple of names, to"):
             rule(source, target)

@@ -132,6 +132,45 @@ def test_several_files(tmp_path):
         nnx.save_weights(model, tmp_path / "m.safetensors", max_shard_size=9)
 
 
+def test_a_folder_holds_one_model(tmp_path):
+    first, second = net(0), net(1)
+    (tmp_path / "config.json").touch()
+
+    def check(model, **options):
+        nnx.save_weights(model, tmp_path, **options)
+        found = net(2)
+        nnx.load_weights(found, tmp_path)
+        assert equal(found, model)
+        return sorted(x.name for x in tmp_path.iterdir())
+
+    assert check(first) == ["config.json", "model.safetensors"]
+    many = check(second, max_shard_size=40)
+    assert "model.safetensors" not in many and "model.safetensors.index.json" in many
+    few = check(first, max_shard_size=100)
+    assert len(few) < len(many)
+    assert check(second) == ["config.json", "model.safetensors"]
+
+
+def test_shards_take_their_place_together(tmp_path):
+    nnx.save_weights(net(0), tmp_path, max_shard_size=100)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    rules = {"z": nnx.Into("scale", load=abs, save=lambda x: x.astype("datetime64[s]"))}
+    with pytest.raises(TypeError, match="safetensors has no datetime64"):
+        nnx.save_weights(net(1), tmp_path, rules, max_shard_size=100)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_other_places_are_refused(tmp_path):
+    for size in (0, -1, "5GB", 1.5):
+        with pytest.raises(ValueError, match=f"a number of bytes, found {size!r}: write for exa"):
+            nnx.save_weights(linear(), tmp_path, max_shard_size=size)
+    for name in ("m.pt", "m.bin", "m.npz", "m.safetensors.index.json"):
+        with pytest.raises(ValueError, match=r"the only format that is written: `nnx.save_weights"):
+            nnx.save_weights(linear(), tmp_path / name)
+    nnx.save_weights(linear(), tmp_path / "llama-3.1")
+    assert [x.name for x in tmp_path.iterdir()] == ["llama-3.1"]
+
+
 def test_low_precision(tmp_path):
     model = linear(param_dtype=jnp.bfloat16)
     assert nnx.load(saved(model, tmp_path))["weight"].dtype == jnp.bfloat16
@@ -154,6 +193,8 @@ def test_what_cannot_be_saved(tmp_path):
         saved(model, tmp_path, rules={"bias": "kernel"})
     with pytest.raises(ValueError, match="cannot be inverted to save by"):
         saved(model, tmp_path, rules={"{x}.w": "kernel"})
+    with pytest.raises(ValueError, match=r"kernel cannot be saved as v, w: axis 0, 3 long, cannot"):
+        saved(model, tmp_path, rules={("v", "w"): "kernel"})
     assert not list(tmp_path.iterdir())
 
 

@@ -1,5 +1,6 @@
 """Arrays by name, of files and of mappings."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -46,3 +47,22 @@ def test_others_are_refused():
         open_source(3)
     with pytest.raises(TypeError, match=r"found a list at 'a.b': `jnp.asarray\(x\)`"):
         open_source({"a": {"b": [1, 2]}})
+    with pytest.raises(TypeError, match="found a PRNG key at 'a': "):
+        open_source({"a": jax.random.key(0)})
+    for suffix, remedy in ((".npz", "np.load"), (".msgpack", "flax.serialization.msgpack_restore")):
+        with pytest.raises(TypeError, match=f"a{suffix} is no file of saf.* by name, `{remedy}"):
+            open_source(f"a{suffix}")
+
+
+def test_a_file_of_numpy(tmp_path):
+    np.savez(tmp_path / "a.npz", x=array(2))
+    with np.load(tmp_path / "a.npz") as opened:
+        assert (open_source(opened).read("x") == array(2)).all()
+
+
+def test_folders_without_a_file_of_safetensors(tmp_path):
+    with pytest.raises(nnx.CheckpointError, match=r"without files of safet.*/model.safetensors'`"):
+        open_source(tmp_path)
+    (tmp_path / "pytorch_model.bin").touch()
+    with pytest.raises(nnx.CheckpointError, match=r"name the file, `'.*/pytorch_model.bin'`"):
+        open_source(tmp_path)

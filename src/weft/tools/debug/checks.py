@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -84,6 +85,8 @@ class Site(NamedTuple):
       names: what each array is called, with dtype and shape.
       variables: how many of them, the last ones, are Variables.
       params: how many of these, the last ones, are Params.
+      before: what the arrays are called that went into the call; known of the outputs.
+      thread: in which thread it was traced: programs of other threads are others.
     """
 
     point: Point
@@ -97,6 +100,8 @@ class Site(NamedTuple):
     names: tuple[str, ...]
     variables: int = 0
     params: int = 0
+    before: tuple[str, ...] = ()
+    thread: int = 0
 
     def only(self, chosen: Sequence[int]) -> Site:
         """Returns the same of some of the arrays."""
@@ -143,7 +148,8 @@ def path_now(module: Any, loops: Sequence[iterations.Iteration]) -> Path:
 # -- arrays
 
 
-def _is_float(x: Any) -> bool:
+def is_float(x: Any) -> bool:
+    """Says whether something is an array of floating-point numbers."""
     return isinstance(x, ARRAY_TYPES) and jnp.issubdtype(x.dtype, jnp.inexact)
 
 
@@ -162,7 +168,7 @@ def _leaves(tree: Any, root: str = "") -> list[tuple[Path, Any]]:
 
 def _named(leaves: Sequence[tuple[Path, Any]]) -> tuple[list[str], list[Any]]:
     """Returns names and arrays of those leaves that are floating-point."""
-    chosen = [(path, x) for path, x in leaves if _is_float(x)]
+    chosen = [(path, x) for path, x in leaves if is_float(x)]
     shape = lambda x: ",".join(map(str, x.shape))  # noqa: E731
     names = [f"{format_path(path)} {dtype_text(x.dtype)}[{shape(x)}]" for path, x in chosen]
     return names, [x for _, x in chosen]
@@ -174,7 +180,7 @@ def _own_variables(module: Any) -> list[tuple[Path, Variable]]:
     found = [
         (path, x)
         for path, x in _leaves(own)
-        if isinstance(x, Variable) and not is_part(x) and _is_float(x.get_raw_value())
+        if isinstance(x, Variable) and not is_part(x) and is_float(x.get_raw_value())
     ]
     return sorted(found, key=lambda pair: isinstance(pair[1], Param))
 
@@ -182,7 +188,7 @@ def _own_variables(module: Any) -> list[tuple[Path, Variable]]:
 def _replaced(tree: Any, arrays: Sequence[Any]) -> Any:
     """Returns a container with other floating-point arrays in it."""
     remaining = iter(arrays)
-    return jax.tree.map(lambda x: next(remaining) if _is_float(x) else x, tree, is_leaf=_is_opaque)
+    return jax.tree.map(lambda x: next(remaining) if is_float(x) else x, tree, is_leaf=_is_opaque)
 
 
 @contextlib.contextmanager
@@ -208,14 +214,15 @@ def _holding(
 # -- counting
 
 
-def _count(x: Any) -> tuple[jax.Array, jax.Array]:
+def count(x: Any) -> tuple[jax.Array, jax.Array]:
+    """Returns how many elements of an array are NaN, and how many infinite."""
     if x.dtype.itemsize == 1:  # the types of eight bits and less have no such tests of their own
         x = x.astype(jnp.float32)
     return jnp.sum(jnp.isnan(x)), jnp.sum(jnp.isinf(x))
 
 
 def _report(tell: Tell, site: Site, numbers: Sequence[Any], arrays: Sequence[Any]) -> None:
-    jax.debug.callback(functools.partial(tell, site), list(numbers), list(map(_count, arrays)))
+    jax.debug.callback(functools.partial(tell, site), list(numbers), list(map(count, arrays)))
 
 
 def _tapped(
@@ -270,14 +277,23 @@ class Checker:
         frame = Frame(path_now(module, loops), number if parent is None else parent.root)
         what = f"{original_class(type(module)).__qualname__}.{method}"
 
-        def around(is_after: bool, names: list[str], arrays: list[Any], own: list[Any]) -> Any:
+        def around(
+            is_after: bool,
+            names: list[str],
+            arrays: list[Any],
+            own: list[Any],
+            before: tuple[str, ...] = (),
+        ) -> Any:
             params = sum(isinstance(v, Param) for v in own)
 
             def site(point: Point) -> Site:
                 of_loops = tuple((loop.entered, loop.is_reversed) for loop in loops)
                 at = (next(iterations.order), number, frame.root, of_loops, frame.path)
                 above = None if parent is None else parent.path
-                return Site(point, *at, above, what, tuple(names), len(own), params)
+                thread = threading.get_ident()
+                return Site(
+                    *(point, *at, above, what, tuple(names), len(own), params, before, thread)
+                )
 
             return self._around(site, is_after, [loop.number for loop in loops], arrays)
 
@@ -285,6 +301,7 @@ class Checker:
         found = _own_variables(module)
         own = [v for _, v in found]
         of_own, values = _named([(path, v.get_raw_value()) for path, v in found])
+        before = (*names, *of_own)
         tapped = around(False, names + of_own, arrays + values, own)
         args, kwargs = _replaced((args, kwargs), tapped[: len(arrays)])
         with _holding(own, values, tapped[len(arrays) :]):
@@ -294,7 +311,7 @@ class Checker:
             finally:
                 self._frames.pop()
         names, arrays = _named(_leaves(output, "output"))
-        output = _replaced(output, around(True, names, arrays, []))
+        output = _replaced(output, around(True, names, arrays, [], before))
         if parent is None and is_outermost():
             self._finish()
         return output

@@ -22,8 +22,9 @@ class NonFiniteError(WeftError, FloatingPointError):
     """A module made NaN or an infinity, or was given one.
 
     Attributes:
-      path: the path of the module in which it appeared first.
-      phase: "forward" or "backward".
+      path: the path of the module in which it appeared first; or of the Variable or output that
+        has it, where no module made it.
+      phase: "forward" or "backward"; "outside" where no module made it.
 
     Example:
       >>> import jax.numpy as jnp
@@ -57,6 +58,11 @@ class Told(NamedTuple):
         """What a program tells once each time that it runs."""
         return self.site.order, self.numbers
 
+    @property
+    def is_backward(self) -> bool:
+        """Returns whether that was in the backward pass."""
+        return self.site.point.is_backward
+
     def is_bad(self, infinities: bool) -> bool:
         """Returns whether something is wrong here.
 
@@ -83,10 +89,12 @@ class Session:
 
     Args:
       infinities: whether infinities count.
+      thread: the thread whose programs it listens to; 0 for those of no thread.
     """
 
-    def __init__(self, infinities: bool):
+    def __init__(self, infinities: bool, thread: int = 0):
         self._infinities = infinities
+        self.thread = thread
         self._lock = threading.Lock()
         self._run: dict[Any, Told] = {}
         self._bad: list[Told] = []
@@ -111,13 +119,13 @@ class Session:
         with self._lock:
             if not self._bad:
                 return None
-            began = self._bad[0].site
-            chosen = [
-                told
-                for told in self._bad
-                if told.site.root == began.root
-                and told.site.point.is_backward == began.point.is_backward
-            ]
+            began = self._bad[0]
+            bad = [told for told in self._bad if told.site.root == began.site.root]
+            # Of the backward pass may arrive first what comes last, where both are in one loop:
+            # so what was bad in the forward pass of this iteration was so before.
+            chosen = [x for x in bad if not x.is_backward and x.numbers == began.numbers]
+            if not began.is_backward or not chosen:
+                chosen = [x for x in bad if x.is_backward == began.is_backward]
             return _error(min(chosen, key=Told.when), list(self._run.values()))
 
 
@@ -125,10 +133,11 @@ _sessions: list[Session] = []
 
 
 def tell(site: Site, numbers: Sequence[Any], counts: Sequence[Any]) -> None:
-    """Tells all sessions; called by programs."""
+    """Tells all sessions of the thread that a program was traced in; called by programs."""
     told = Told(site, tuple(map(int, numbers)), tuple((int(a), int(b)) for a, b in counts))
     for session in tuple(_sessions):
-        session.note(told)
+        if session.thread == site.thread:
+            session.note(told)
 
 
 def begin(session: Session) -> None:
@@ -150,7 +159,8 @@ def _shown(path: Path, numbers: Sequence[int]) -> str:
     return format_path(tuple(shown), root)
 
 
-def _amount(nans: int, infinite: int) -> str:
+def amount(nans: int, infinite: int) -> str:
+    """Says how many elements are NaN and infinite."""
     parts = [f"{nans} NaN"] * bool(nans) + [f"{infinite} infinite"] * bool(infinite)
     return " and ".join(parts)
 
@@ -159,7 +169,7 @@ def _bad(told: Told, prefix: str = "") -> str:
     """Lists the arrays that are not finite."""
     pairs = zip(told.site.names, told.counts, strict=True)
     return ", ".join(
-        f"{_amount(*counts)} in {prefix}{name}" for name, counts in pairs if any(counts)
+        f"{amount(*counts)} in {prefix}{name}" for name, counts in pairs if any(counts)
     )
 
 
@@ -168,11 +178,12 @@ def _given(told: Told, run: Sequence[Told]) -> str:
     point = told.site.point._replace(is_after=False)
     at = told.site.call, point, told.numbers
     found = [other for other in run if (other.site.call, other.site.point, other.numbers) == at]
-    if not found:
-        return "no floating-point arrays"
+    if not found:  # there are none; or they have not arrived, of a call that is mapped by `vmap`
+        names = ", ".join(told.site.before) or "no floating-point arrays"
+        return "gradients of its outputs" if point.is_backward else names
     (before, *_) = found
     names = [
-        f"{name} ({_amount(*counts)})" if any(counts) else name
+        f"{name} ({amount(*counts)})" if any(counts) else name
         for name, counts in zip(before.site.names, before.counts, strict=True)
     ]
     verb = "is" if len(names) == 1 else "are"

@@ -52,17 +52,20 @@ class Draw:
       stream: the stream's name, with its path where it is known.
       line: the user's file and line, and those of its caller.
       most: how often a program may draw the same key here.
+      thread: in which thread it was traced, or ran.
     """
 
     stream: str
     line: str
     most: float
+    thread: int
 
 
 class Detector:
-    """Knows which keys were drawn where."""
+    """Knows which keys were drawn where, in the thread that it was made in."""
 
     def __init__(self) -> None:
+        self.thread = threading.get_ident()
         self._lock = threading.Lock()
         self._first: dict[Drawn, Draw] = {}
         self._times: dict[tuple[Drawn, Draw], int] = {}
@@ -95,11 +98,12 @@ def _message(first: Draw, again: Draw, count: int) -> str:
 
 
 _detectors: list[Detector] = []
+_lock = threading.Lock()
 
 
 def _tell(draw: Draw, data: Any, count: Any) -> None:
     drawn = np.asarray(data).tobytes(), int(count)
-    for detector in tuple(_detectors):
+    for detector in _detectors_of(draw.thread):
         detector.note(draw, drawn)
 
 
@@ -117,24 +121,31 @@ def _where() -> str:
 
 def _watch(stream: RngStream, key: jax.Array, count: jax.Array) -> None:
     """Is told of each draw; see `weft._rng.streams`."""
+    thread = threading.get_ident()
+    if not _detectors_of(thread):  # those of others look at what these do
+        return
     place = find_place(stream)
     name = f"stream {stream.tag!r}" + (f" ({place[0]})" if place is not None else "")
     where = _where()
     arrays = jax.random.key_data(key), count
     if not any(isinstance(x, Tracer) for x in arrays):
-        _tell(Draw(name, where, 1), *arrays)
-        _raise()
+        _tell(Draw(name, where, 1, thread), *arrays)
+        _raise(thread)
         return
     transforms = [frame.transform for frame in frames.stack]
     # What is computed again for the gradient is drawn again, twice as often with each `remat`
     # around; `jax.checkpoint` is not seen. Rows of a mapped axis may be meant to be alike.
     most = float("inf") if _MAPPED & {*transforms} else max(2, 2 ** transforms.count("remat"))
-    draw = Draw(name, where, most)
+    draw = Draw(name, where, most, thread)
     jax.debug.callback(functools.partial(_tell, draw), *arrays)
 
 
-def _raise() -> None:
-    for detector in tuple(_detectors):
+def _detectors_of(thread: int) -> list[Detector]:
+    return [detector for detector in tuple(_detectors) if detector.thread == thread]
+
+
+def _raise(thread: int) -> None:
+    for detector in _detectors_of(thread):
         if detector.error is not None:
             raise detector.error
 
@@ -196,16 +207,18 @@ class rng_reuse:
     @contextlib.contextmanager
     def _looking(self) -> Iterator[None]:
         detector = Detector()
-        _detectors.append(detector)
-        if _watch not in watchers:
-            watchers.append(_watch)
+        with _lock:
+            _detectors.append(detector)
+            if _watch not in watchers:
+                watchers.append(_watch)
         try:
-            with traced_apart("rng_reuse"), jax.debug_key_reuse(self._keys):
+            with traced_apart(("rng_reuse", detector.thread)), jax.debug_key_reuse(self._keys):
                 yield
             jax.effects_barrier()
         finally:
-            _detectors.remove(detector)
-            if not _detectors:
-                watchers.remove(_watch)
+            with _lock:
+                _detectors.remove(detector)
+                if not _detectors:
+                    watchers.remove(_watch)
         if detector.error is not None:
             raise detector.error

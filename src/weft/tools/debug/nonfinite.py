@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ import jax
 from weft._core.arguments import argument_paths
 from weft._core.config import traced_apart
 from weft._core.path import Path
+from weft._core.trace import is_outermost
 from weft._lift import iterations
 from weft._module import Module, Pytree
 from weft._module.containers import Dict, List
@@ -22,8 +24,11 @@ from weft._object.pytree import attributes
 from weft.nn.stack import Stack
 from weft.tools.debug import findings
 from weft.tools.debug.checks import PLACE, Checker, Place
+from weft.tools.debug.outside import Outside
 
 F = TypeVar("F", bound=Callable[..., Any])
+_NO_GRADIENTS = ("forward-mode", "symbolic_zeros")
+"""What JAX says where the rules of derivatives that count gradients cannot be followed."""
 
 
 class nans:
@@ -32,6 +37,8 @@ class nans:
     As a context manager it looks at the objects it is given; at the end of the block, or of an
     outermost call without transformations, it raises. As a decorator it looks at the Modules among
     the arguments of each call, under the names of the parameters, and raises when the call ends.
+    What no module made is found at the end: Variables that something else wrote, as an optimizer
+    does, and NaN in what a decorated function returns.
     The function may be compiled by `nnx.jit` or `jax.jit`, and use all transformations: blocks that
     `nnx.scan` or `nnx.Stack` goes over are named with their number.
 
@@ -42,7 +49,7 @@ class nans:
     Args:
       *objects: models; a single one is called `model` in paths.
       backward: whether gradients are looked at. Forward-mode differentiation (`jax.jvp`) needs
-        False.
+        False, and so does that through `jax.shard_map`, where not all is differentiated.
       infinities: whether infinities count, too. An infinite argument alone never does.
       **named: further objects, by the names that they have in paths.
 
@@ -80,7 +87,7 @@ class nans:
         self._backward, self._infinities = backward, infinities
         several = {f"objects[{i}]": obj for i, obj in enumerate(objects)}
         self._given = ({"model": objects[0]} if len(objects) == 1 else several) | named
-        self._blocks: list[contextlib.AbstractContextManager[None]] = []
+        self._blocks: list[contextlib.AbstractContextManager[Any]] = []
 
     def __enter__(self) -> None:
         if not self._given:
@@ -107,17 +114,20 @@ class nans:
         @functools.wraps(function, updated=())
         def looked_at(*args: Any, **kwargs: Any) -> Any:
             objects = self._given | _arguments(function, args, kwargs)
-            with self._looking(objects):
+            with self._looking(objects) as outputs:
                 called = function
                 if isinstance(function, types.MethodType):  # which is of the class from before
                     called = getattr(function.__self__, function.__name__)
-                return called(*args, **kwargs)
+                outputs.append(called(*args, **kwargs))
+            return outputs[0]
 
         return looked_at  # type: ignore[return-value]
 
     @contextlib.contextmanager
-    def _looking(self, objects: Mapping[str, Any]) -> Iterator[None]:
-        session = findings.Session(self._infinities)
+    def _looking(self, objects: Mapping[str, Any]) -> Iterator[list[Any]]:
+        """Looks during a block, which may put what a function returned into a list."""
+        thread = threading.get_ident()
+        session = findings.Session(self._infinities, thread)
 
         def finish() -> None:
             jax.effects_barrier()
@@ -126,6 +136,8 @@ class nans:
                 raise found
 
         modules = _placed(objects)
+        outputs: list[Any] = []
+        outside = Outside(objects, self._infinities) if is_outermost() else None
         checker = Checker(findings.tell, self._backward, finish)
         with contextlib.ExitStack() as stack:
             stack.callback(_take_places, [(m, attributes(m).get(PLACE)) for m, _ in modules])
@@ -136,9 +148,9 @@ class nans:
             stack.enter_context(observing([module for module, _ in modules], checker))
             stack.enter_context(iterations.wanted())
             # Also where JAX knows nothing of the model, which a function may close over.
-            stack.enter_context(traced_apart(("nans", self._backward)))
+            stack.enter_context(traced_apart(("nans", self._backward, thread)))
             try:
-                yield
+                yield outputs
             except findings.NonFiniteError:
                 raise
             except Exception as error:
@@ -146,8 +158,16 @@ class nans:
                 found = session.error()
                 if found is not None:
                     error.add_note(str(found))
+                if self._backward and any(text in str(error) for text in _NO_GRADIENTS):
+                    error.add_note(
+                        "nnx.debug.nans looks at gradients, which it cannot in forward-mode "
+                        "differentiation, and through `jax.shard_map`: write "
+                        "`nnx.debug.nans(model, backward=False)`"
+                    )
                 raise
             finish()
+        if outside is not None and (error := outside.error(outputs[0] if outputs else None)):
+            raise error
 
 
 def _arguments(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[Any, Any]:

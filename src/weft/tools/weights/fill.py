@@ -25,7 +25,7 @@ from weft._saving.place import place, sharding_of
 from weft._saving.shards import box_of
 from weft.tools.weights.layout import Slot
 from weft.tools.weights.links import Link
-from weft.tools.weights.source import Source
+from weft.tools.weights.source import Source, check_not_traced
 
 _ROOT = "model"
 
@@ -42,10 +42,13 @@ def fill(
       dtype_of: says what dtype a weight gets.
 
     Raises:
-      StructureError: if an array cannot be converted.
+      StructureError: if an array cannot be converted, or an integer is too large.
+      TypeError: if the model is traced.
       CheckpointError: if a file is damaged.
     """
     objects = Objects({_ROOT: model})
+    for path, value in objects.leaves.items():
+        check_not_traced(format_path(path[1:]), value)
     olds = objects.placed()
     # Leaf by leaf: of a Stack all layers of one Variable after another, so that few are begun.
     ordered = sorted(links, key=lambda link: str(link.slots[0].leaf))
@@ -57,6 +60,7 @@ def fill(
     for link in ordered:
         for slot, weight in zip(link.slots, read(link, source), strict=True):
             path, dtype = (_ROOT, *slot.leaf), dtype_of(slot)
+            _check_range(slot, weight, dtype)
             if not slot.index:
                 own = np.array(weight, dtype, order="C")
                 fact = fact_of(path, own)
@@ -85,6 +89,19 @@ def read(link: Link, source: Source) -> list[np.ndarray]:
             f"{', '.join(map(str, link.sources))} of {source.where} cannot become "
             f"{', '.join(map(str, link.slots))}, and nothing was written: {error}"
         ) from error
+
+
+def _check_range(slot: Slot, weight: np.ndarray, dtype: Any) -> None:
+    """Raises for integers that another dtype does not have: it would make others of them."""
+    if not jnp.issubdtype(dtype, jnp.integer) or dtype == weight.dtype or not weight.size:
+        return
+    limits, least, most = jnp.iinfo(dtype), weight.min(), weight.max()
+    if least < limits.min or most > limits.max:
+        raise StructureError(
+            f"{slot} is {np.dtype(dtype)}, which has no {least if least < limits.min else most}, "
+            "and nothing was written: give it a wider dtype in the model, or make it smaller by a "
+            "rule, `nnx.Into(..., load=...)`"
+        )
 
 
 class _Layers:

@@ -199,6 +199,17 @@ class Layout:
             return None if rest else Entry((str(slot),), None, (slot,))
         return self.entries.get(self.name_at(path, rest))
 
+    def beyond(self, path: Path) -> str:
+        """Says of a path how many there are where it goes beyond them; empty if it does not."""
+        for size in range(len(path)):
+            start, key = path[:size], path[size]
+            if start in self.nodes and type(key) is int and path[: size + 1] not in self.nodes:
+                last = {x[size] for x in self.nodes if len(x) == size + 1 and x[:size] == start}
+                numbers = [x for x in last if type(x) is int]
+                if numbers:
+                    return f"{text_of(start) or 'the model'} has {len(numbers)}"
+        return ""
+
     def below(self, name: str) -> list[str]:
         """Returns the names of weights that begin with that of an object, without it."""
         start = f"{name}." if name else ""

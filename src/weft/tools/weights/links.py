@@ -39,6 +39,11 @@ class Link:
         return [slot for entry in self.entries for slot in entry.slots]
 
     @property
+    def is_function(self) -> bool:
+        """Whether a function of the rule makes the weights, of arrays that may be anything."""
+        return self.rule is not None and self.rule.into.load is not None
+
+    @property
     def _is_paired(self) -> bool:
         """Whether the arrays are those of one entry, which has several, each converted alone."""
         return len(self.entries) == 1 and len(self.entries[0].names) > 1
@@ -49,6 +54,16 @@ class Link:
         Raises:
           ValueError: if the arrays do not fit.
         """
+        try:
+            return self._loaded(arrays)
+        except (ValueError, TypeError, IndexError):
+            raise
+        except Exception as error:  # of a function of the user's
+            names = ", ".join(map(str, self.sources))
+            error.add_note(f"in `load` of {self.rule or 'a layer'}, given zeros or {names}")
+            raise
+
+    def _loaded(self, arrays: Arrays) -> Arrays:
         into = None if self.rule is None else self.rule.into
         if self._is_paired:
             groups = [[_forward(into, [array]) for array in arrays]]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from weft._core.errors import StructureError
 from weft._core.tracebacks import boundary
+from weft._object.pytree import Pytree
+from weft._variable.variable import Variable
 from weft.tools.weights.fill import fill, read
-from weft.tools.weights.layout import Layout, Slot
+from weft.tools.weights.layout import Layout, Slot, text_of
 from weft.tools.weights.links import Link
 from weft.tools.weights.plan import Plan, Planner
 from weft.tools.weights.report import (
@@ -24,7 +27,7 @@ from weft.tools.weights.report import (
     WeightRow,
     faults,
 )
-from weft.tools.weights.rules import Rules, parse_rules
+from weft.tools.weights.rules import Rule, Rules, parse_rules
 from weft.tools.weights.source import Source, open_source
 
 
@@ -94,14 +97,11 @@ def load_weights(
       >>> float(model(np.ones((1, 2), np.float32))[0, 0])
       3.0
     """
-    if dtype is not None and not jnp.issubdtype(dtype, jnp.inexact):
-        raise TypeError(
-            f"dtype is what floats become, found {np.dtype(dtype)}: `dtype=jnp.bfloat16`, or leave "
-            "it out for the dtypes of the model"
-        )
+    _check_dtype(dtype)
     parsed = parse_rules(rules)
     opened = open_source(source)
     layout = Layout(model)
+    _check_model(model, layout)
     planner = Planner(layout, opened.avals, parsed, dtype)
     plan = planner.plan()
     _check_twice(plan, opened)
@@ -110,16 +110,57 @@ def load_weights(
         return report
     refused = (WRONG, MISFIT, *((MISSING, UNEXPECTED) if strict else ()))
     if report.of_kind(*refused):
-        raise StructureError(_message(report, refused, strict, bool(parsed)))
+        raise StructureError(
+            _message(report, refused) + _remedies(plan, layout, report, refused, parsed)
+        )
     fill(model, plan.links, opened, planner.dtype_of)
     return report
 
 
-def _message(report: WeightReport, refused: tuple[str, ...], strict: bool, has_rules: bool) -> str:
+def _check_dtype(dtype: Any) -> None:
+    try:
+        is_float = dtype is None or jnp.issubdtype(dtype, jnp.floating)
+        found = f"{np.dtype(dtype)}" if dtype is not None else ""
+    except TypeError:
+        is_float, found = False, repr(dtype)
+    if not is_float:
+        raise TypeError(
+            f"dtype is what floats become, found {found}: `dtype=jnp.bfloat16`, or leave it out "
+            "for the dtypes of the model"
+        ) from None
+    if dtype is not None and jax.dtypes.canonicalize_dtype(dtype) != np.dtype(dtype):
+        raise TypeError(
+            f"dtype={found} is not there: JAX has it after "
+            '`jax.config.update("jax_enable_x64", True)`'
+        )
+
+
+def _check_model(model: Any, layout: Layout) -> None:
+    kinds = (Pytree, Variable, Mapping, Sequence)
+    if not layout.slots and (not isinstance(model, kinds) or isinstance(model, (str, bytes))):
+        found = f"the class {model.__name__}" if isinstance(model, type) else repr(model)
+        raise TypeError(
+            f"weights are loaded into a model, found {found}: make it first, "
+            "`model = Model(rngs=nnx.Rngs(0))`, or without values, `nnx.eval_shape(Model)`"
+        )
+
+
+def _message(report: WeightReport, refused: tuple[str, ...]) -> str:
     rows = report.of_kind(*refused)
-    text = f"{report.where} does not fit the model, and nothing was written:\n{faults(rows)}\n"
-    text += "look at `nnx.load_weights(..., dry_run=True)`"
-    if any(row.kind in (MISSING, UNEXPECTED) for row in rows):
+    return f"{report.where} does not fit the model, and nothing was written:\n{faults(rows)}\n"
+
+
+def _remedies(
+    plan: Plan, layout: Layout, report: WeightReport, refused: tuple[str, ...], rules: list[Rule]
+) -> str:
+    text = "look at `nnx.load_weights(..., dry_run=True)`"
+    if left := _left_out(plan.misfits, layout):
+        text += (
+            "; where the model is to keep what it has, as for a head of another size, "
+            + ("put before the other rules " if rules else "write the rules ")
+            + f"`{left}`"
+        )
+    if {MISSING, UNEXPECTED} & {row.kind for row in report.of_kind(*refused)}:
         text += (
             "; say by `rules=` which name is which path, `{'h.{i}.ln_1': 'blocks[{i}].norm'}`, or "
             "None for what is to be left out; or `strict=False` takes what is in both"
@@ -127,17 +168,42 @@ def _message(report: WeightReport, refused: tuple[str, ...], strict: bool, has_r
     return text
 
 
+def _left_out(misfits: list[Link], layout: Layout) -> str:
+    """Returns rules that leave out a few arrays that do not fit; empty where there are many."""
+    pairs: dict[str, str] = {}
+    keys = {slot.key for link in misfits for slot in link.slots}
+    for link in misfits:
+        if len(link.slots) > 1 or len(link.sources) > 1:
+            return ""
+        (slot,), (name,) = link.slots, link.sources
+        layer, start = slot.address[:-1], str(name).rpartition(".")[0]
+        inside = [x for x in layout.wanted.values() if x.address[: len(layer)] == layer]
+        if layer and start and all(x.key in keys for x in inside):  # all that the layer has
+            pairs[start] = text_of(layer)
+        else:
+            pairs[str(name)] = str(slot)
+    if not 1 <= len(pairs) <= 2:
+        return ""
+    targets = list(pairs.values())
+    return repr({**dict.fromkeys(pairs), None: targets if len(targets) > 1 else targets[0]})
+
+
 def _check_twice(plan: Plan, source: Source) -> None:
     """Notes weights that two names lead to, unless they are equal, as those of tied layers are."""
     for first, other, slot in plan.twice:
         pair = [read(link, source)[link.slots.index(_same(link, slot))] for link in (first, other)]
         other_name, first_name = (", ".join(map(str, x.sources)) for x in (other, first))
-        if not np.array_equal(pair[0], pair[1]):
+        if not _are_equal(pair[0], pair[1]):
             note = f"{first_name!r} leads there as well, and is not equal: leave out one, to None"
             row = WeightRow(WRONG, other_name, str(slot), "", "", note)
             plan.rows.append(row)
         else:
             plan.links = [link for link in plan.links if link is not other]
+
+
+def _are_equal(x: np.ndarray, y: np.ndarray) -> bool:
+    """Says whether arrays have equal elements, NaN as well."""
+    return x.shape == y.shape and bool(np.all((x == y) | ((x != x) & (y != y))))
 
 
 def _same(link: Link, slot: Slot) -> Slot:

@@ -145,6 +145,7 @@ def merged(rows: Iterable[WeightRow]) -> Iterator[WeightRow]:
             group[0],
             source=_spanned([row.source for row in group]),
             target=_spanned([row.target for row in group]),
+            note=_spanned([row.note for row in group]),
         )
 
 
@@ -204,5 +205,10 @@ class Suggestions:
         self._left -= 1
         if self._left < 0:
             return ""
-        found = difflib.get_close_matches(name, self._names, n=2, cutoff=0.6)
+        near = difflib.get_close_matches(name, self._names, n=4, cutoff=0.6)
+        # Those of other blocks say nothing more.
+        unlike = {name: name}
+        for x in near:
+            unlike.setdefault(_NUMBER.sub("#", x), x)
+        found = [x for x in unlike.values() if x != name][:2]
         return f"did you mean {' or '.join(map(repr, found))}?" if found else ""

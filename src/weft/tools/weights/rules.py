@@ -128,6 +128,10 @@ def parse_rules(rules: Rules | None) -> list[Rule]:
     """
     if rules is None:
         return []
+    if not isinstance(rules, Iterable):
+        raise TypeError(
+            f"rules are a mapping or pairs of a name and a path, found {rules!r}: {_REMEDY}"
+        )
     pairs = list(rules.items() if isinstance(rules, Mapping) else rules)
     for pair in pairs:
         if not isinstance(pair, tuple) or len(pair) != 2:
@@ -187,13 +191,19 @@ def _check_variables(rule: Rule) -> None:
         )
 
 
+def lost_variables(rule: Rule) -> list[str]:
+    """Returns the variables of names that are not in the paths: no name can be made of these."""
+    if not rule.sources or not rule.targets:
+        return []
+    return sorted({*rule.sources[0].variables} - {*rule.targets[0].variables})
+
+
 def check_invertible(rules: Iterable[Rule]) -> None:
     """Raises ValueError for a rule that says how to load, and not how to save."""
     for rule in rules:
         if not rule.sources or not rule.targets:
             continue
-        lost = sorted({*rule.sources[0].variables} - {*rule.targets[0].variables})
-        if lost:
+        if lost := lost_variables(rule):
             raise ValueError(
                 f"the rule {rule} cannot be inverted to save by: {{{lost[0]}}} is not in "
                 f"{rule.targets[0].text!r}, so that no name can be made of a path; write the name "

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from weft._core.path import Own, Path
 from weft._saving.dtypes import DTYPES
+from weft._saving.facts import is_key
 from weft._saving.save import Opened, SavedFile, open_any
 from weft._saving.torch_file import array_of
 from weft._variable.variable import Variable, raw_value
@@ -65,6 +67,8 @@ class MappingSource:
 
     def __init__(self, arrays: Mapping[Any, Any]):
         self._arrays = dict(_flat(arrays, ()))
+        for name, x in self._arrays.items():
+            check_not_traced(name, x)
         self.avals = {name: Aval(tuple(x.shape), _dtype_of(x)) for name, x in self._arrays.items()}
 
     def read(self, name: str) -> np.ndarray:
@@ -72,6 +76,12 @@ class MappingSource:
         value = self._arrays[name]
         return array_of(value.detach().cpu()) if hasattr(value, "detach") else np.asarray(value)
 
+
+_OTHERS = {
+    ".npz": "np.load({!r})",
+    ".msgpack": "flax.serialization.msgpack_restore(open({!r}, 'rb').read())",
+}
+"""By suffix of a file that is not read here what reads it."""
 
 Source = FileSource | MappingSource
 
@@ -88,7 +98,13 @@ def open_source(source: str | os.PathLike[str] | Mapping[Any, Any]) -> Source:
     if isinstance(source, Mapping):
         return MappingSource(source)
     if isinstance(source, (str, os.PathLike)):
-        return FileSource(open_any(FilePath(source)))
+        file = FilePath(source)
+        if file.suffix in _OTHERS:
+            raise TypeError(
+                f"{file} is no file of safetensors or PyTorch: read it with what wrote it, and "
+                f"give the arrays by name, `{_OTHERS[file.suffix].format(str(file))}`"
+            )
+        return FileSource(open_any(file))
     raise TypeError(
         "weights come from a file, a folder with an index, or a mapping of arrays, found a "
         f"{type(source).__name__}: of a model of PyTorch give `model.state_dict()`"
@@ -106,13 +122,31 @@ def _flat(arrays: Mapping[Any, Any], path: tuple[str, ...]) -> Iterator[tuple[st
         raw = raw_value(value) if isinstance(value, Variable) else value
         if isinstance(raw, Mapping):
             yield from _flat(raw, here)
-        elif isinstance(raw, (np.ndarray, np.generic, jax.Array)) or hasattr(raw, "detach"):
+        elif _is_array(raw):
             yield ".".join(here), raw
         else:
             raise TypeError(
-                f"weights are arrays by name, found a {type(raw).__name__} at "
+                f"weights are arrays by name, found {_kind(raw)} at "
                 f"{'.'.join(here)!r}: `jnp.asarray(x)`, or leave it out"
             )
+
+
+def check_not_traced(where: str, value: Any) -> None:
+    """Raises TypeError for what has no value while a function is traced."""
+    if isinstance(value, Tracer):
+        raise TypeError(
+            f"weights are loaded by value, and {where or 'the model'} is traced: load outside of "
+            "`nnx.jit`, `nnx.grad` and the like"
+        )
+
+
+def _kind(value: Any) -> str:
+    return "a PRNG key" if is_key(value) else f"a {type(value).__name__}"
+
+
+def _is_array(value: Any) -> bool:
+    is_array = isinstance(value, (np.ndarray, np.generic, jax.Array)) and not is_key(value)
+    return is_array or hasattr(value, "detach")
 
 
 def _dtype_of(value: Any) -> np.dtype:
