@@ -100,7 +100,6 @@ class Stack(Module, Generic[B]):
             raise ValueError(
                 f"Stack needs at least one block, found n={n!r}: `nnx.Stack(f, 12, rngs=rngs)`"
             )
-        _check_maker(block)
         if not isinstance(rngs, (Rngs, RngStream)):
             found = "none" if rngs is MISSING else type(rngs).__name__
             raise TypeError(
@@ -218,14 +217,26 @@ class Stack(Module, Generic[B]):
 
 
 def _check_maker(block: Any) -> None:
-    """Raises unless it can make blocks: it is no block itself, nor are they there already."""
+    """Raises a TypeError for what cannot be called with random streams alone, to make a block."""
     if isinstance(block, (list, tuple, Module)) or not callable(block):
-        remedy = "give what makes one, `nnx.Stack(lambda rngs: Block(rngs=rngs), n, rngs=rngs)`"
-        blocks = "[block, ...]" if isinstance(block, Module) and callable(block) else "blocks"
-        raise TypeError(
-            f"Stack makes its blocks, each with keys of its own, found a {type(block).__name__}: "
-            f"{remedy}; blocks that are there already become a Stack by `nnx.stack({blocks})`"
-        )
+        found, name, blocks = f"a {type(block).__name__}", "Block", "blocks"
+        if isinstance(block, Module) and callable(block):
+            name, blocks = type(block).__name__, "[block, ...]"
+        more = f"; blocks that are there already become a Stack by `nnx.stack({blocks})`"
+    else:
+        try:
+            inspect.signature(block).bind(None)
+        except ValueError:  # it has no signature that Python knows
+            return
+        except TypeError as error:
+            name = getattr(block, "__name__", "Block").replace("<lambda>", "Block")
+            found, more = f"{name}: {error}", ""
+        else:
+            return
+    raise TypeError(
+        f"Stack takes a function that makes a block of random streams, found {found}: write "
+        f"`nnx.Stack(lambda rngs: {name}(..., rngs=rngs), n, rngs=rngs)`{more}"
+    )
 
 
 def make_stack(stacked: B, n: int, **options: Any) -> Stack[B]:
@@ -233,28 +244,6 @@ def make_stack(stacked: B, n: int, **options: Any) -> Stack[B]:
     new: Stack[B] = Stack.__new__(Stack)
     new._set_up(stacked, n, **options)
     return new
-
-
-def _check_maker(block: object) -> None:
-    """Raises a TypeError for what cannot be called with random streams alone, to make a block."""
-    if isinstance(block, Module):
-        name, found = type(block).__name__, "a block that is made already"
-    else:
-        try:
-            inspect.signature(block).bind(None)  # type: ignore[arg-type]
-        except ValueError:  # it has no signature that Python knows
-            return
-        except TypeError as error:
-            name, found = (
-                getattr(block, "__name__", "Block").replace("<lambda>", "Block"),
-                str(error),
-            )
-        else:
-            return
-    raise TypeError(
-        f"Stack takes a function that makes a block of random streams, `f(rngs)`, found {name}: "
-        f"{found}. Write `nnx.Stack(lambda rngs: {name}(..., rngs=rngs), n, rngs=rngs)`"
-    )
 
 
 def _make_blocks(
