@@ -7,7 +7,9 @@ compiled.
 
 from __future__ import annotations
 
+import functools
 import importlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,10 @@ import weft
 from tests.parity.cases import Case
 
 flax_nnx = pytest.importorskip("flax.nnx", reason="flax is not installed")
+
+FUSIONS = "xla_cpu_use_fusion_emitters"
+OPTIONS = {FUSIONS: True} if FUSIONS in os.environ.get("XLA_FLAGS", "") else {}
+"""Whatever makes the tests compile quickly: equal programs are compared as users compile them."""
 
 
 def _table() -> list[Any]:
@@ -78,7 +84,10 @@ def run(nnx: Any, case: Case) -> dict[str, np.ndarray]:
         return outputs, state, pullback(cotangents)
 
     bits = _bits_of_state(nnx, params, "made") | _bits_of_state(nnx, rest, "made")
-    for how, transform in (("eager", lambda f: f), ("jit", jax.jit)):
+    for how, transform in (
+        ("eager", lambda f: f),
+        ("jit", functools.partial(jax.jit, compiler_options=OPTIONS)),
+    ):
         outputs, state, gradients = transform(step)(params, rest, case.arrays())
         bits |= _bits_of_state(nnx, state, f"{how}: state after the call")
         bits |= _bits_of_state(nnx, gradients[0], f"{how}: gradient of parameters")

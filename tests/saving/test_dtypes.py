@@ -73,7 +73,7 @@ def test_arrays_of_jax_round_trip(dtype, tmp_path):
     if DTYPES[dtype].itemsize >= 8 and dtype != "complex64":
         pytest.skip("needs jax_enable_x64")
     try:
-        value = jnp.array([[0, 1, 1], [1, 0, 1]]).astype(dtype)
+        value = jnp.asarray(np.array([[0, 1, 1], [1, 0, 1]]).astype(DTYPES[dtype]))
     except (TypeError, ValueError, jax.errors.JaxRuntimeError):
         pytest.skip("JAX has no such arrays")
     target = nnx.Variable(jnp.zeros_like(value))

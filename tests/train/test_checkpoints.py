@@ -380,44 +380,10 @@ def test_every_flipped_bit_is_found(tmp_path):
     assert_same(values(target), values(objects(1)))
 
 
-# When one read fails, Orbax leaves the others running, and TensorStore complains on stderr that
-# nobody waits for them, at any later time: a process of its own.
-LARGE = """
-import pathlib, random, re, sys
-import weft as nnx
-from tests.train import test_checkpoints as t
-from weft._saving import manifest
-
-manifest._SMALL = -1  # as if all were large: the checksums are in the arrays
-folder = pathlib.Path(sys.argv[1])
-t.make_steps(folder, 1)
-chance, target, found = random.Random(0), t.objects(9), 0
-files = [file for file in t.files_of(folder) if file.stat().st_size]
-for trial in range(max(t.FLIPS // 6, len(files))):
-    file = files[trial % len(files)]
-    data = file.read_bytes()
-    changed = bytearray(data)
-    changed[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
-    file.write_bytes(changed)
-    try:
-        t.Checkpoints(folder).restore(1, **target)
-    except nnx.CheckpointError as error:
-        found += 1
-        names = re.findall(r"x\\.\\w+|model\\.\\w+|optimizer\\.\\w+|rngs\\.\\w+", str(error))
-        assert names or "manifest.json" in str(error), error  # which array, or which file
-    else:  # in bytes of Orbax that say nothing of the arrays
-        t.assert_same(t.values(target), t.values(t.objects(1)))
-    file.write_bytes(data)
-print(found)
-"""
-
-
 def test_flipped_bits_of_large_files_are_found_in_the_arrays(tmp_path):
-    command = [sys.executable, "-c", LARGE, str(tmp_path)]
-    root = Path(__file__).parents[2]
-    run = subprocess.run(
-        command, capture_output=True, text=True, timeout=100, check=False, cwd=root
-    )
+    program = Path(__file__).with_name("large_files.py")
+    command = [sys.executable, str(program), str(tmp_path), str(FLIPS // 6)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
     assert int(run.stdout)
 
