@@ -6,7 +6,7 @@ that, and the optimizer, the averages and the norms know nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -28,7 +28,7 @@ from weft.train.groups import Groups, partition
 from weft.train.leaves import strip
 from weft.train.loss_scale import LossScale
 from weft.train.opt_state import init_state
-from weft.train.optimizer import Optimizer, no_gradients
+from weft.train.optimizer import Optimizer
 
 M = TypeVar("M")
 
@@ -191,8 +191,6 @@ class Learner(Pytree, Generic[M]):
         Raises:
           StructureError: if the gradients do not fit what is trained.
         """
-        if not isinstance(grads, (State, Mapping, Pytree)):
-            raise TypeError(no_gradients(grads))
         grad_norm = _norm(grads)
         if self.loss_scale is None:
             return {"grad_norm": grad_norm, "update_norm": _apply(self, grads, kwargs)}

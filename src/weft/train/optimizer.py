@@ -135,7 +135,7 @@ class Optimizer(Pytree, Generic[M]):
                 "in this order"
             )
         if not isinstance(grads, (State, Mapping, Pytree)):
-            raise TypeError(no_gradients(grads))
+            raise TypeError(_no_gradients(grads))
         params = self._params(model)
         values = {path: raw_value(leaf) for path, leaf in params.items()}
         grads = self._values(grads)
@@ -285,7 +285,7 @@ def _no_transformation(tx: Any, model: Any) -> str:
     return f"tx must be an Optax transformation such as `optax.adam(1e-3)`, found {hint}"
 
 
-def no_gradients(found: Any) -> str:
+def _no_gradients(found: Any) -> str:
     """Says what was given in the place of gradients."""
     if isinstance(found, tuple):
         found_text, remedy = (
