@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import weft as nnx
+from tests.devices import make_mesh
 from tests.lift.donated import Model, add, is_donated, peek, step, trained
 from weft._lift.jit import dispatch
 from weft._lift.jit.plan import iter_plans
@@ -264,3 +265,30 @@ def test_many_threads_keep_their_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(made) == number
     evaluate(m)  # and the plans of threads that ended are forgotten when there are many
     assert len(list(iter_plans(m._root_plans))) == 1
+
+
+def test_eight_threads_in_contexts_of_their_own_do_what_one_does() -> None:
+    mesh = make_mesh((2, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    step = nnx.jit(nnx.value_and_grad(lambda layer, x: jnp.sum(layer(x) ** 2)))
+
+    def work(i: int) -> tuple[Any, ...]:
+        axis = ("a", "b", None)[i % 3]
+        metadata = {"out_sharding": ("rows", None)}
+        with jax.set_mesh(mesh), nnx.logical_axis_rules([("rows", axis)]):
+            layer = nnx.Linear(4, 2, rngs=nnx.Rngs(i), kernel_metadata=metadata)
+            for _ in range(3):
+                loss, grads = step(layer, jnp.full((2, 4), i + 1.0))
+                layer = nnx.merge(*nnx.split(layer))
+            spec = layer.kernel[...].sharding.spec
+        return spec, float(loss), np.asarray(grads["kernel"][...]).tobytes()
+
+    expected = {i: work(i) for i in range(8)}
+    assert [expected[i][0] for i in range(2)] == [jax.P("a", None), jax.P("b", None)]
+    found: dict[int, Any] = {}
+    threads = [threading.Thread(target=lambda i=i: found.update({i: work(i)})) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == expected
+    assert jax.sharding.get_abstract_mesh().empty
