@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import io
 import os
-import stat
 import sys
 import tokenize
 from collections.abc import Iterable, Iterator, Sequence
@@ -79,12 +79,10 @@ def _is_own(folder: Path) -> bool:
 
 
 def _write(file: Path, content: bytes) -> None:
-    mode = stat.S_IMODE(file.stat().st_mode)
-    if not mode & 0o222:  # it could be replaced, but is not meant to be
-        raise PermissionError(13, "the file is read-only")
+    if not file.stat().st_mode & 0o222:  # it could be replaced, but is not meant to be
+        raise PermissionError(errno.EACCES, "the file is read-only")
     with replacing(file) as new:
         new.write_bytes(content)
-    file.chmod(mode)  # scripts stay executable
 
 
 def _difference(file: Path, found: Migration) -> Iterator[str]:

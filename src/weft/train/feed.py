@@ -114,12 +114,9 @@ class Feed:
                     return owner, get, put
         return None
 
-    def _length(self) -> int | None:
-        return length_of(self.data)
-
     def state(self) -> dict[str, Any]:
         """Returns the position in the data, in terms of JSON."""
-        state = {"drawn": self.drawn, "length": self._length()}
+        state = {"drawn": self.drawn, "length": length_of(self.data)}
         if found := self._stateful():
             owner, get, _ = found
             state["own"] = to_json(getattr(owner, get)())
@@ -131,7 +128,7 @@ class Feed:
         Raises:
           StructureError: if its data was of another length or kind.
         """
-        length = self._length()
+        length = length_of(self.data)
         if state["length"] != length:
             raise StructureError(
                 f"the data has another length than when the run was saved: then {state['length']}, "
